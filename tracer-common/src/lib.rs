@@ -1,0 +1,2 @@
+//! The records that both sides of ctrace share.
+#![no_std]

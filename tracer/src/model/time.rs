@@ -1,0 +1,28 @@
+use serde::{Serialize, Serializer};
+
+/// A moment on the wall clock: nanoseconds since the epoch, UTC. JSON: RFC 3339 with nine digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    pub fn rfc3339(self) -> String {
+        match jiff::Timestamp::from_nanosecond(i128::from(self.0)) {
+            Ok(moment) => format!("{moment:.9}"),
+            Err(_) => "1970-01-01T00:00:00.000000000Z".to_owned(), // out of jiff's range: no clock shows that
+        }
+    }
+
+    /// `14:02:11` in the zone given.
+    pub fn clock(self, zone: &jiff::tz::TimeZone) -> String {
+        jiff::Timestamp::from_nanosecond(i128::from(self.0)).map_or_else(
+            |_| "??:??:??".to_owned(),
+            |moment| moment.to_zoned_datetime(zone.clone()).strftime("%H:%M:%S").to_string(),
+        )
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.rfc3339())
+    }
+}
