@@ -10,6 +10,7 @@ const TOOLCHAIN: &str = "1.95.0";
 
 fn main() -> Result<()> {
     println!("cargo:rerun-if-env-changed=PATH");
+    println!("cargo:rerun-if-changed=../tracer-common");
     need_bpf_linker()?;
     need_rust_src()?;
     // SAFETY: a build script is single-threaded here; -Z build-std on a stable compiler, for the kernel side alone.

@@ -1,2 +1,90 @@
-//! The records that both sides of ctrace share.
+//! What both sides of ctrace share: the records that travel through the ring buffer, and the list of kernel fields
+//! that the kernel side reads.
+//!
+//! Every record starts with a [`Header`]. All are `repr(C)`, without unnamed padding (`bytemuck::Pod` refuses it at
+//! compile time), so that both sides agree and the verifier never sees an uninitialised byte.
 #![no_std]
+
+pub mod cgroup;
+pub mod layout;
+pub mod loss;
+pub mod oom;
+pub mod signal;
+pub mod task;
+
+use bytemuck::{Pod, Zeroable};
+
+/// A number that the kernel side could not read.
+pub const UNKNOWN_U32: u32 = u32::MAX;
+pub const UNKNOWN_U64: u64 = u64::MAX;
+pub const UNKNOWN_I64: i64 = i64::MIN;
+
+/// The offset or index of something that this kernel lacks: branches on it are pruned by the verifier.
+pub const ABSENT: u32 = u32::MAX;
+
+/// What a record is. Part of the recording format: add, never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Kind {
+    OomDecision = 1,
+    OomVictim = 2,
+    OomSharer = 3,
+    OomDone = 4,
+    Exit = 5,
+    CgroupMkdir = 6,
+    CgroupRmdir = 7,
+    Exec = 8,
+    Signal = 9,
+    ForkRefused = 10,
+}
+
+impl Kind {
+    pub const ALL: [Self; 10] = [
+        Self::OomDecision,
+        Self::OomVictim,
+        Self::OomSharer,
+        Self::OomDone,
+        Self::Exit,
+        Self::CgroupMkdir,
+        Self::CgroupRmdir,
+        Self::Exec,
+        Self::Signal,
+        Self::ForkRefused,
+    ];
+
+    pub fn from_u32(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+}
+
+/// The start of every record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Header {
+    /// A [`Kind`].
+    pub kind: u32,
+    /// Size of the whole record, in bytes.
+    pub size: u32,
+    /// `CLOCK_BOOTTIME`, in nanoseconds.
+    pub time_ns: u64,
+    /// Cgroup of the task that the event happened to, in the hierarchy that carries the key (v2: the default one; v1:
+    /// memory, else pids): the kernfs id, which is the inode number of its directory. [`UNKNOWN_U64`] where unread.
+    pub cgroup: u64,
+}
+
+/// A record type and its kind.
+pub trait Record: Pod {
+    const KIND: Kind;
+}
+
+macro_rules! record {
+    ($type:ty, $kind:ident, $size:literal) => {
+        impl $crate::Record for $type {
+            const KIND: $crate::Kind = $crate::Kind::$kind;
+        }
+        const _: () = assert!(core::mem::size_of::<$type>() == $size && core::mem::align_of::<$type>() == 8);
+    };
+}
+pub(crate) use record;
+
+const _: () = assert!(size_of::<Header>() == 24 && align_of::<Header>() == 8);

@@ -1,5 +1,12 @@
+//! The kernel side of ctrace: one file per question asked of the kernel.
 #![no_std]
 #![no_main]
+#![expect(clippy::inline_always, reason = "the verifier of 5.10 wants small call depth, and pruned branches fold only when inlined")]
+
+mod cgroup_life;
+mod kernel;
+mod oom;
+mod process_life;
 
 #[cfg(not(test))]
 #[panic_handler]
@@ -7,7 +14,7 @@ fn panic(_: &core::panic::PanicInfo) -> ! {
     loop {}
 }
 
-/// As in the kernel's own list of GPL-compatible licences.
+/// As in the kernel's own list of GPL-compatible licences (include/linux/license.h).
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

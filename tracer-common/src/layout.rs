@@ -1,0 +1,133 @@
+//! Every kernel field that the kernel side reads, in this one place.
+//!
+//! `NAME = "struct.member…"`: user space finds the byte offset in the running kernel's BTF and writes it into the
+//! read-only global `NAME` before load. `a|b` gives alternatives: the first that exists. Where none does, the global
+//! stays `ABSENT`, and the verifier prunes the branch that needs it.
+//!
+//! Call with the name of a macro that takes the list: each side makes of it what it needs.
+
+/// Byte offsets.
+#[macro_export]
+macro_rules! kernel_fields {
+    ($with:ident) => {
+        $with! {
+            TASK_TGID = "task_struct.tgid";
+            TASK_PID = "task_struct.pid";
+            TASK_FLAGS = "task_struct.flags";
+            TASK_COMM = "task_struct.comm";
+            TASK_REAL_PARENT = "task_struct.real_parent";
+            TASK_GROUP_LEADER = "task_struct.group_leader";
+            TASK_REAL_CRED = "task_struct.real_cred";
+            TASK_SIGNAL = "task_struct.signal";
+            TASK_SIGHAND = "task_struct.sighand";
+            TASK_BLOCKED = "task_struct.blocked";
+            TASK_MM = "task_struct.mm";
+            TASK_CGROUPS = "task_struct.cgroups";
+            TASK_THREAD_PID = "task_struct.thread_pid";
+            TASK_START_BOOTTIME = "task_struct.start_boottime|task_struct.real_start_time";
+            TASK_EXIT_CODE = "task_struct.exit_code";
+            TASK_UTIME = "task_struct.utime";
+            TASK_STIME = "task_struct.stime";
+            CRED_UID = "cred.uid";
+            SIGNAL_LIVE = "signal_struct.live";
+            SIGNAL_FLAGS = "signal_struct.flags";
+            SIGNAL_GROUP_EXIT_CODE = "signal_struct.group_exit_code";
+            SIGNAL_OOM_SCORE_ADJ = "signal_struct.oom_score_adj";
+            SIGNAL_UTIME = "signal_struct.utime";
+            SIGNAL_STIME = "signal_struct.stime";
+            SIGNAL_MAXRSS = "signal_struct.maxrss";
+            SIGHAND_ACTION = "sighand_struct.action";
+            KSIGACTION_HANDLER = "k_sigaction.sa.sa_handler";
+            SIGINFO_CODE = "kernel_siginfo.si_code";
+            PID_LEVEL = "pid.level";
+            PID_NUMBERS = "pid.numbers";
+            UPID_NR = "upid.nr";
+            UPID_NS = "upid.ns";
+            PIDNS_CHILD_REAPER = "pid_namespace.child_reaper";
+            PIDNS_INUM = "pid_namespace.ns.inum";
+            CSS_SET_DFL_CGRP = "css_set.dfl_cgrp";
+            CSS_SET_SUBSYS = "css_set.subsys";
+            CSS_CGROUP = "cgroup_subsys_state.cgroup";
+            CSS_PARENT = "cgroup_subsys_state.parent";
+            CGROUP_KN = "cgroup.kn";
+            CGROUP_ROOT = "cgroup.root";
+            CGROUP_LEVEL = "cgroup.level";
+            CGROUP_ROOT_HIERARCHY = "cgroup_root.hierarchy_id";
+            KERNFS_ID = "kernfs_node.id";
+            KERNFS_NAME = "kernfs_node.name";
+            KERNFS_PARENT = "kernfs_node.parent|kernfs_node.__parent";
+            MEMCG_CSS = "mem_cgroup.css";
+            MEMCG_MEMORY_USAGE = "mem_cgroup.memory.usage";
+            MEMCG_MEMORY_MAX = "mem_cgroup.memory.max";
+            MEMCG_SWAP_USAGE = "mem_cgroup.memsw.usage";
+            MEMCG_SWAP_MAX = "mem_cgroup.memsw.max";
+            MEMCG_OOM_GROUP = "mem_cgroup.oom_group";
+            MEMCG_VMSTATS = "mem_cgroup.vmstats";
+            VMSTATS_STATE = "memcg_vmstats.state";
+            MM_RSS_STAT = "mm_struct.rss_stat";
+            PERCPU_COUNTER_COUNT = "percpu_counter.count";
+            OOM_MEMCG = "oom_control.memcg";
+            OOM_CHOSEN = "oom_control.chosen";
+            OOM_CONSTRAINT = "oom_control.constraint";
+            OOM_ORDER = "oom_control.order";
+            OOM_TOTALPAGES = "oom_control.totalpages";
+        }
+    };
+}
+
+/// Numbers that are no offsets: indices, sizes, shapes, and what this run wants.
+///
+/// `NAME: how it is found`.
+#[macro_export]
+macro_rules! kernel_facts {
+    ($with:ident) => {
+        $with! {
+            /// Index in `css_set.subsys` of the controller whose hierarchy carries the key; absent: the default hierarchy.
+            KEY_SUBSYS;
+            /// Index of the memory controller.
+            MEMORY_SUBSYS;
+            /// `cgroup_root.hierarchy_id` of the hierarchy that carries the key.
+            KEY_HIERARCHY;
+            /// How `mem_cgroup.vmstats` looks: one of `VMSTATS_*`.
+            VMSTATS_SHAPE;
+            /// How `mm_struct.rss_stat` looks: one of `RSS_*`.
+            RSS_SHAPE;
+            /// Size of a `percpu_counter`, the stride of `rss_stat` in `RSS_PERCPU`.
+            RSS_STRIDE;
+            /// 1: `mark_victim`'s first argument is the task; 0: it is only a pid.
+            MARK_VICTIM_HAS_TASK;
+            /// 1: `sched_process_exit` has the argument `group_dead`.
+            EXIT_HAS_GROUP_DEAD;
+            /// `sizeof(struct k_sigaction)`.
+            KSIGACTION_SIZE;
+            /// Indices into the memcg's statistics.
+            STAT_INDEX_ANON;
+            STAT_INDEX_FILE;
+            STAT_INDEX_SHMEM;
+            STAT_INDEX_KMEM;
+            STAT_INDEX_SWAP;
+            STAT_INDEX_SLAB_RECLAIMABLE;
+            STAT_INDEX_SLAB_UNRECLAIMABLE;
+            STAT_INDEX_KERNEL_STACK;
+            STAT_INDEX_PERCPU;
+            /// 1: every exit is wanted; else only those in cgroups that an OOM kill hit.
+            WANT_ALL_EXITS;
+            /// Size of the ring, bytes.
+            RING_BYTES;
+            /// The tracer's own process: its signals and forks are not events.
+            SELF_TGID;
+        }
+    };
+}
+
+/// `mem_cgroup.vmstats` is an array of longs within the struct (5.10).
+pub const VMSTATS_ARRAY: u32 = 1;
+/// … a struct within the struct.
+pub const VMSTATS_STRUCT: u32 = 2;
+/// … a pointer to a struct (6.1 and newer).
+pub const VMSTATS_POINTER: u32 = 3;
+
+/// `mm_struct.rss_stat` is an array of longs.
+pub const RSS_ARRAY: u32 = 1;
+/// … an array of `percpu_counter` (6.2 and newer).
+pub const RSS_PERCPU: u32 = 2;

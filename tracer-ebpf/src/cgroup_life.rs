@@ -1,0 +1,67 @@
+//! Which cgroups come and go? (kernel/cgroup/cgroup.c)
+
+use aya_ebpf::{helpers::generated::bpf_probe_read_kernel_str, macros::raw_tracepoint, programs::RawTracePointContext};
+use tracer_common::{
+    UNKNOWN_U32, UNKNOWN_U64,
+    cgroup::{Mkdir, NAME_LEN, Rmdir},
+};
+
+use crate::kernel::{
+    cgroup,
+    emit::emit,
+    layout,
+    read::{Ptr, field, follow},
+    task,
+};
+
+/// Is it in the hierarchy that carries the key? On v1 each controller's hierarchy makes its own.
+#[inline(always)]
+fn carries_key(cgroup: Ptr) -> bool {
+    follow(cgroup, &layout::CGROUP_ROOT).and_then(|root| field::<u32>(root, &layout::CGROUP_ROOT_HIERARCHY))
+        == Some(layout::KEY_HIERARCHY.load())
+}
+
+/// `cgroup:cgroup_mkdir(struct cgroup *cgrp, const char *path)`.
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
+    let cgroup = task::argument(&ctx, 0);
+    if !carries_key(cgroup) {
+        return 0;
+    }
+    let Some(node) = follow(cgroup, &layout::CGROUP_KN) else { return 0 };
+    let parent = follow(node, &layout::KERNFS_PARENT).unwrap_or(core::ptr::null());
+    emit::<Mkdir>(cgroup::id(cgroup).unwrap_or(UNKNOWN_U64), |record| {
+        // SAFETY: a reserved record of this type.
+        unsafe {
+            (*record).parent = field(parent, &layout::KERNFS_ID).unwrap_or(UNKNOWN_U64);
+            (*record).level = field(cgroup, &layout::CGROUP_LEVEL).unwrap_or(UNKNOWN_U32);
+            (*record).reserved = 0;
+            name(node, &raw mut (*record).name);
+            name(parent, &raw mut (*record).parent_name);
+        }
+    });
+    0
+}
+
+/// `cgroup:cgroup_rmdir(struct cgroup *cgrp, const char *path)`.
+#[raw_tracepoint(tracepoint = "cgroup_rmdir")]
+pub fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
+    let cgroup = task::argument(&ctx, 0);
+    if carries_key(cgroup) {
+        emit::<Rmdir>(cgroup::id(cgroup).unwrap_or(UNKNOWN_U64), |_| ());
+    }
+    0
+}
+
+/// A kernfs node's name, NUL-terminated; empty where it cannot be read.
+#[inline(always)]
+fn name(node: Ptr, out: *mut [u8; NAME_LEN]) {
+    // SAFETY: `out` is a field of a reserved record, NAME_LEN bytes long; the helper checks the source itself. What it
+    // leaves behind the NUL is cleared first, so that no stale byte of the ring leaves.
+    unsafe {
+        out.write([0; NAME_LEN]);
+        if let Some(text) = follow(node, &layout::KERNFS_NAME) {
+            bpf_probe_read_kernel_str(out.cast(), NAME_LEN as u32, text.cast());
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The kernel seen from the kernel side: where its fields are, who a task is, which cgroup it is in, and how a record
+//! leaves.
+
+pub mod cgroup;
+pub mod emit;
+pub mod layout;
+pub mod read;
+pub mod task;
