@@ -86,6 +86,8 @@ macro_rules! kernel_facts {
             KEY_SUBSYS;
             /// Index of the memory controller.
             MEMORY_SUBSYS;
+            /// Index of the pids controller.
+            PIDS_SUBSYS;
             /// `cgroup_root.hierarchy_id` of the hierarchy that carries the key.
             KEY_HIERARCHY;
             /// How `mem_cgroup.vmstats` looks: one of `VMSTATS_*`.

@@ -14,10 +14,10 @@ pub mod task;
 
 use bytemuck::{Pod, Zeroable};
 
-/// A number that the kernel side could not read.
+/// A number that the kernel side could not read: all ones.
 pub const UNKNOWN_U32: u32 = u32::MAX;
 pub const UNKNOWN_U64: u64 = u64::MAX;
-pub const UNKNOWN_I64: i64 = i64::MIN;
+pub const UNKNOWN_I64: i64 = -1;
 
 /// The offset or index of something that this kernel lacks: branches on it are pruned by the verifier.
 pub const ABSENT: u32 = u32::MAX;

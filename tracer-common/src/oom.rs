@@ -19,6 +19,11 @@ pub const STAT_KERNEL_STACK: usize = 7;
 pub const STAT_PERCPU: usize = 8;
 pub const STATS: usize = 9;
 
+/// The victim belongs to a decision that `oom_kill_process` announced.
+pub const VICTIM_ANNOUNCED: u32 = 1;
+/// The kernel sent SIGKILL just before the mark; without it the victim was dying already, and nobody killed it.
+pub const VICTIM_KILLED: u32 = 2;
+
 /// `oom_kill_process` was entered: one record per decision. `header.cgroup` is the cgroup whose limit was hit, or
 /// `UNKNOWN_U64` where it was the host's memory (`oc->memcg` is null; then `host` is 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -52,7 +57,7 @@ pub struct Level {
     /// v2: swap; v1: memory and swap together.
     pub swap_usage: u64,
     pub swap_max: u64,
-    /// `memory.oom.group` is set.
+    /// 1: `memory.oom.group` is set; 255: unread.
     pub oom_group: u32,
     pub reserved: u32,
 }
@@ -68,19 +73,19 @@ pub struct Victim {
     pub trigger_cgroup: u64,
     /// Names the address space; only compared, never followed.
     pub mm: u64,
-    /// Resident pages of the address space, as the kernel's own report counts them.
+    /// Resident pages of the address space, as the kernel's own report counts them; below zero where unread, or where
+    /// a per-CPU counter dips (the kernel reads that as 0).
     pub rss_anon_pages: i64,
     pub rss_file_pages: i64,
     pub rss_shmem_pages: i64,
     pub oom_score_adj: i32,
-    /// Index into `levels` of the one that `stats` belongs to; `UNKNOWN_U32`: `stats` belong to the decision's cgroup
-    /// (`stats_cgroup`), or to none.
-    pub limiting: u32,
-    /// 1: the victim belongs to a decision that `oom_kill_process` announced.
-    pub announced: u32,
+    /// `VICTIM_*`.
+    pub flags: u32,
     /// How many of `levels` are filled.
     pub depth: u32,
-    /// The cgroup that `stats` describe; `UNKNOWN_U64`: none was read.
+    pub reserved: u32,
+    /// The cgroup that `stats` describe: the one whose limit was hit, as the decision said or as its counters show.
+    /// `UNKNOWN_U64`: none is at its limit, so it was the host.
     pub stats_cgroup: u64,
     pub stats: [i64; STATS],
     pub levels: [Level; MAX_LEVELS],

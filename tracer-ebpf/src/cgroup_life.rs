@@ -1,24 +1,20 @@
 //! Which cgroups come and go? (kernel/cgroup/cgroup.c)
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_kernel_str, macros::raw_tracepoint, programs::RawTracePointContext};
-use tracer_common::{
-    UNKNOWN_U32, UNKNOWN_U64,
-    cgroup::{Mkdir, NAME_LEN, Rmdir},
-};
+use tracer_common::cgroup::{Mkdir, NAME_LEN, Rmdir};
 
 use crate::kernel::{
     cgroup,
     emit::emit,
     layout,
-    read::{Ptr, field, follow},
+    read::{Ptr, follow, place, u32_at, u64_at},
     task,
 };
 
 /// Is it in the hierarchy that carries the key? On v1 each controller's hierarchy makes its own.
 #[inline(always)]
 fn carries_key(cgroup: Ptr) -> bool {
-    follow(cgroup, &layout::CGROUP_ROOT).and_then(|root| field::<u32>(root, &layout::CGROUP_ROOT_HIERARCHY))
-        == Some(layout::KEY_HIERARCHY.load())
+    u32_at(place(follow(cgroup, &layout::CGROUP_ROOT), &layout::CGROUP_ROOT_HIERARCHY)) == layout::KEY_HIERARCHY.load()
 }
 
 /// `cgroup:cgroup_mkdir(struct cgroup *cgrp, const char *path)`.
@@ -28,13 +24,13 @@ pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     if !carries_key(cgroup) {
         return 0;
     }
-    let Some(node) = follow(cgroup, &layout::CGROUP_KN) else { return 0 };
-    let parent = follow(node, &layout::KERNFS_PARENT).unwrap_or(core::ptr::null());
-    emit::<Mkdir>(cgroup::id(cgroup).unwrap_or(UNKNOWN_U64), |record| {
+    let node = follow(cgroup, &layout::CGROUP_KN);
+    let parent = follow(node, &layout::KERNFS_PARENT);
+    emit::<Mkdir>(cgroup::id(cgroup), |record| {
         // SAFETY: a reserved record of this type.
         unsafe {
-            (*record).parent = field(parent, &layout::KERNFS_ID).unwrap_or(UNKNOWN_U64);
-            (*record).level = field(cgroup, &layout::CGROUP_LEVEL).unwrap_or(UNKNOWN_U32);
+            (*record).parent = u64_at(place(parent, &layout::KERNFS_ID));
+            (*record).level = u32_at(place(cgroup, &layout::CGROUP_LEVEL));
             (*record).reserved = 0;
             name(node, &raw mut (*record).name);
             name(parent, &raw mut (*record).parent_name);
@@ -48,7 +44,7 @@ pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
 pub fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
     let cgroup = task::argument(&ctx, 0);
     if carries_key(cgroup) {
-        emit::<Rmdir>(cgroup::id(cgroup).unwrap_or(UNKNOWN_U64), |_| ());
+        emit::<Rmdir>(cgroup::id(cgroup), |_| ());
     }
     0
 }
@@ -60,8 +56,6 @@ fn name(node: Ptr, out: *mut [u8; NAME_LEN]) {
     // leaves behind the NUL is cleared first, so that no stale byte of the ring leaves.
     unsafe {
         out.write([0; NAME_LEN]);
-        if let Some(text) = follow(node, &layout::KERNFS_NAME) {
-            bpf_probe_read_kernel_str(out.cast(), NAME_LEN as u32, text.cast());
-        }
+        bpf_probe_read_kernel_str(out.cast(), NAME_LEN as u32, follow(node, &layout::KERNFS_NAME) as *const _);
     }
 }

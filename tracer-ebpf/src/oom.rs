@@ -7,16 +7,16 @@ use aya_ebpf::{
     programs::{ProbeContext, RawTracePointContext, RetProbeContext},
 };
 use tracer_common::{
-    ABSENT, UNKNOWN_I64, UNKNOWN_U32, UNKNOWN_U64,
+    ABSENT, UNKNOWN_I64,
     layout::{RSS_ARRAY, RSS_PERCPU, VMSTATS_ARRAY, VMSTATS_POINTER, VMSTATS_STRUCT},
-    oom::{Decision, Done, Level, MAX_LEVELS, STATS, Sharer, Victim},
+    oom::{Decision, Done, Level, MAX_LEVELS, STATS, Sharer, VICTIM_ANNOUNCED, VICTIM_KILLED, Victim},
 };
 
 use crate::kernel::{
     cgroup,
     emit::{emit, now},
     layout,
-    read::{Ptr, at, field, follow, place},
+    read::{NOWHERE, Ptr, follow, i64_at, place, u8_at, u32_at, u64_at},
     task,
 };
 
@@ -27,6 +27,10 @@ static DECISIONS: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);
 /// Threads in whose name a victim was marked, and when: their kernel-made SIGKILLs belong to that decision.
 #[map]
 static TRIGGERS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
+
+/// Whom each thread last sent a SIGKILL in the kernel's own name: `__oom_kill_process` does so just before it marks.
+#[map]
+static KILLS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1024, 0);
 
 /// Cgroups that a kill hit lately, and when: what exits there is wanted.
 #[map]
@@ -41,31 +45,29 @@ const CHARGE_HUGE: u64 = 512;
 /// `SEND_SIG_PRIV`: a signal from the kernel itself (include/linux/sched/signal.h).
 const SEND_SIG_PRIV: u64 = 1;
 const SIGKILL: u32 = 9;
-const MM_FILEPAGES: u32 = 0;
-const MM_ANONPAGES: u32 = 1;
-const MM_SHMEMPAGES: u32 = 3;
+const MM_FILEPAGES: u64 = 0;
+const MM_ANONPAGES: u64 = 1;
+const MM_SHMEMPAGES: u64 = 3;
 
 /// `static void oom_kill_process(struct oom_control *oc, const char *message)`: once per decision, in the task that
 /// asked. Usage and limit are true here; the split is not, on kernels that flush the statistics only for the report.
 #[kprobe]
 pub fn oom_decision(ctx: ProbeContext) -> u32 {
     let Some(oc) = ctx.arg::<u64>(0) else { return 0 };
-    let oc = oc as Ptr;
     let memcg = follow(oc, &layout::OOM_MEMCG);
-    let _ = DECISIONS.insert(bpf_get_current_pid_tgid(), memcg.map_or(0, |memcg| memcg as u64), 0);
-    let limited = memcg.and_then(memcg_cgroup).unwrap_or(UNKNOWN_U64);
-    emit::<Decision>(limited, |record| {
+    let _ = DECISIONS.insert(bpf_get_current_pid_tgid(), memcg, 0);
+    emit::<Decision>(memcg_cgroup(memcg), |record| {
         let current = task::current();
         // SAFETY: a reserved record of this type.
         unsafe {
             task::describe(current, &raw mut (*record).trigger);
             (*record).trigger_cgroup = cgroup::of(current);
-            (*record).chosen = follow(oc, &layout::OOM_CHOSEN).and_then(task::tgid).unwrap_or(UNKNOWN_U32);
-            (*record).constraint = field(oc, &layout::OOM_CONSTRAINT).unwrap_or(UNKNOWN_U32);
-            (*record).order = field(oc, &layout::OOM_ORDER).unwrap_or(UNKNOWN_U32);
-            (*record).host = u32::from(memcg.is_none());
-            (*record).total_pages = field(oc, &layout::OOM_TOTALPAGES).unwrap_or(UNKNOWN_U64);
-            level(memcg.unwrap_or(core::ptr::null()), &raw mut (*record).level);
+            (*record).chosen = task::tgid(follow(oc, &layout::OOM_CHOSEN));
+            (*record).constraint = u32_at(place(oc, &layout::OOM_CONSTRAINT));
+            (*record).order = u32_at(place(oc, &layout::OOM_ORDER));
+            (*record).host = u32::from(memcg == 0);
+            (*record).total_pages = u64_at(place(oc, &layout::OOM_TOTALPAGES));
+            level(memcg, &raw mut (*record).level);
         }
     });
     0
@@ -77,8 +79,7 @@ pub fn oom_done(_: RetProbeContext) -> u32 {
     // SAFETY: the value is copied out at once.
     let Some(memcg) = (unsafe { DECISIONS.get(current) }).copied() else { return 0 };
     let _ = DECISIONS.remove(current);
-    let limited = if memcg == 0 { None } else { memcg_cgroup(memcg as Ptr) };
-    emit::<Done>(limited.unwrap_or(UNKNOWN_U64), |record| {
+    emit::<Done>(memcg_cgroup(memcg), |record| {
         // SAFETY: a reserved record of this type.
         unsafe {
             (*record).trigger_tid = current as u32;
@@ -103,88 +104,93 @@ pub fn oom_victim(ctx: RawTracePointContext) -> i32 {
     let _ = HIT.insert(cgroup, at, 0);
     // SAFETY: the value is copied out at once.
     let announced = unsafe { DECISIONS.get(current) }.copied();
-    emit::<Victim>(cgroup, |record| mark(record, victim, announced));
+    // SAFETY: the value is copied out at once.
+    let killed = unsafe { KILLS.get(current) }.copied() == Some(task::tgid(victim));
+    let mut flags = 0;
+    if announced.is_some() {
+        flags |= VICTIM_ANNOUNCED;
+    }
+    if killed {
+        flags |= VICTIM_KILLED;
+    }
+    emit::<Victim>(cgroup, |record| mark(record, victim, announced, flags));
     0
 }
 
-/// The bare pid of old kernels: the task that `oom_kill_process` chose is described instead.
 #[inline(always)]
-fn mark(record: *mut Victim, victim: Ptr, announced: Option<u64>) {
-    let mm = follow(victim, &layout::TASK_MM).unwrap_or(core::ptr::null());
+fn mark(record: *mut Victim, victim: Ptr, announced: Option<u64>, flags: u32) {
+    let mm = follow(victim, &layout::TASK_MM);
     let trigger = task::current();
     // SAFETY: a reserved record of this type; each field is written.
     unsafe {
         task::describe(victim, &raw mut (*record).victim);
         task::describe(trigger, &raw mut (*record).trigger);
         (*record).trigger_cgroup = cgroup::of(trigger);
-        (*record).mm = mm as u64;
+        (*record).mm = mm;
         (*record).rss_anon_pages = rss(mm, MM_ANONPAGES);
         (*record).rss_file_pages = rss(mm, MM_FILEPAGES);
         (*record).rss_shmem_pages = rss(mm, MM_SHMEMPAGES);
         (*record).oom_score_adj = task::oom_score_adj(victim);
-        (*record).announced = u32::from(announced.is_some());
-        let (depth, limiting, inferred) = levels(victim, &raw mut (*record).levels);
+        (*record).flags = flags;
+        let (depth, inferred) = levels(victim, &raw mut (*record).levels);
         (*record).depth = depth;
-        (*record).limiting = limiting;
-        let of = match announced {
-            Some(0) => None,
-            Some(memcg) => Some(memcg as Ptr),
-            None => inferred,
-        };
-        (*record).stats_cgroup = of.and_then(memcg_cgroup).unwrap_or(UNKNOWN_U64);
-        statistics(of.unwrap_or(core::ptr::null()), &raw mut (*record).stats);
+        (*record).reserved = 0;
+        let memcg = announced.unwrap_or(inferred);
+        (*record).stats_cgroup = memcg_cgroup(memcg);
+        statistics(memcg, &raw mut (*record).stats);
     }
 }
 
-/// The victim's memory cgroup and its ancestors. Gives how many, which of them refused the charge (`UNKNOWN_U32`: none
-/// is at its limit), and that one's memcg.
+/// The victim's memory cgroup and its ancestors. Gives how many there are, and the lowest that is at its limit (0:
+/// none is).
+///
+/// # Safety
+/// `out` points at the levels of a reserved record.
 #[inline(always)]
-fn levels(victim: Ptr, out: *mut [Level; MAX_LEVELS]) -> (u32, u32, Option<Ptr>) {
-    let mut memcg = cgroup::css(victim, layout::MEMORY_SUBSYS.load()).and_then(memcg_of_css).unwrap_or(core::ptr::null());
-    let (mut depth, mut limiting, mut limiting_memcg) = (0_u32, UNKNOWN_U32, core::ptr::null::<u8>());
-    let (mut near, mut near_memcg) = (UNKNOWN_U32, core::ptr::null::<u8>());
+unsafe fn levels(victim: Ptr, out: *mut [Level; MAX_LEVELS]) -> (u32, Ptr) {
+    let mut memcg = memcg_of_css(cgroup::css(victim, layout::MEMORY_SUBSYS.load()));
+    let (mut depth, mut limiting, mut near) = (0, 0, 0);
     for i in 0..MAX_LEVELS {
-        // SAFETY: `i` is within the array; a null memcg gives a level of unknowns.
-        let left = unsafe {
-            let slot = out.cast::<Level>().add(i);
-            level(memcg, slot);
-            room(slot)
-        };
-        if !memcg.is_null() {
-            depth += 1;
-            if left < CHARGE_BATCH && limiting == UNKNOWN_U32 {
-                (limiting, limiting_memcg) = (i as u32, memcg);
-            }
-            if left < CHARGE_HUGE && near == UNKNOWN_U32 {
-                (near, near_memcg) = (i as u32, memcg);
-            }
-            memcg = parent(memcg).unwrap_or(core::ptr::null());
-        }
+        // SAFETY: `i` is within the array.
+        let slot = unsafe { out.cast::<Level>().add(i) };
+        // SAFETY: as above.
+        unsafe { level(memcg, slot) };
+        // No branch in here, see `read`: a flag is a mask of all ones or of none.
+        // SAFETY: `level` has filled it.
+        let (refused, almost) = unsafe { (below(slot, CHARGE_BATCH), below(slot, CHARGE_HUGE)) };
+        limiting |= memcg & refused & unset(limiting);
+        near |= memcg & almost & unset(near);
+        // SAFETY: `level` has filled it.
+        depth += u32::from(unsafe { (*slot).cgroup } != u64::MAX);
+        memcg = parent(memcg);
     }
-    if limiting == UNKNOWN_U32 {
-        (limiting, limiting_memcg) = (near, near_memcg);
-    }
-    (depth, limiting, if limiting_memcg.is_null() { None } else { Some(limiting_memcg) })
+    (depth, if limiting == 0 { near } else { limiting })
 }
 
-/// Pages left below a level's limit, of memory or (v1: memory and) swap.
+/// All ones where `pointer` is still null. (A kernel address has its top bit set.)
+#[inline(always)]
+fn unset(pointer: Ptr) -> u64 {
+    (pointer >> 63).wrapping_sub(1)
+}
+
+/// All ones where fewer than `pages` are left below a level's limit. On v1 the second counter is memory and swap
+/// together, and refuses as well; swap at its limit refuses nothing by itself on v2.
 ///
 /// # Safety
 /// `level` points at a filled level.
 #[inline(always)]
-unsafe fn room(level: *const Level) -> u64 {
+unsafe fn below(level: *const Level, pages: u64) -> u64 {
     // SAFETY: as the caller promised.
     let level = unsafe { &*level };
-    if level.usage == UNKNOWN_U64 || level.max == UNKNOWN_U64 {
-        return u64::MAX;
-    }
-    let memory = level.max.saturating_sub(level.usage);
-    // Swap at its limit refuses nothing by itself on v2; on v1 the second counter is memory and swap together.
-    if layout::KEY_SUBSYS.load() == ABSENT || level.swap_max == UNKNOWN_U64 || level.swap_usage == UNKNOWN_U64 {
-        return memory;
-    }
-    let both = level.swap_max.saturating_sub(level.swap_usage);
-    if both < memory { both } else { memory }
+    let memory = short(level.usage, level.max, pages);
+    if layout::KEY_SUBSYS.load() == ABSENT { memory } else { memory | short(level.swap_usage, level.swap_max, pages) }
+}
+
+/// All ones where `max - usage < pages`; none where either is unknown (all ones).
+#[inline(always)]
+fn short(usage: u64, max: u64, pages: u64) -> u64 {
+    let negative = |value: u64| 0_u64.wrapping_sub(value >> 63);
+    negative(max.wrapping_sub(usage).wrapping_sub(pages)) & !negative(max) & !negative(usage)
 }
 
 /// Fills one level: `struct page_counter` counts pages.
@@ -195,75 +201,79 @@ unsafe fn room(level: *const Level) -> u64 {
 unsafe fn level(memcg: Ptr, out: *mut Level) {
     // SAFETY: as the caller promised.
     unsafe {
-        (*out).cgroup = memcg_cgroup(memcg).unwrap_or(UNKNOWN_U64);
-        (*out).usage = field(memcg, &layout::MEMCG_MEMORY_USAGE).unwrap_or(UNKNOWN_U64);
-        (*out).max = field(memcg, &layout::MEMCG_MEMORY_MAX).unwrap_or(UNKNOWN_U64);
-        (*out).swap_usage = field(memcg, &layout::MEMCG_SWAP_USAGE).unwrap_or(UNKNOWN_U64);
-        (*out).swap_max = field(memcg, &layout::MEMCG_SWAP_MAX).unwrap_or(UNKNOWN_U64);
-        (*out).oom_group = field::<u8>(memcg, &layout::MEMCG_OOM_GROUP).map_or(UNKNOWN_U32, |set| u32::from(set != 0));
+        (*out).cgroup = memcg_cgroup(memcg);
+        (*out).usage = u64_at(place(memcg, &layout::MEMCG_MEMORY_USAGE));
+        (*out).max = u64_at(place(memcg, &layout::MEMCG_MEMORY_MAX));
+        (*out).swap_usage = u64_at(place(memcg, &layout::MEMCG_SWAP_USAGE));
+        (*out).swap_max = u64_at(place(memcg, &layout::MEMCG_SWAP_MAX));
+        // A `bool`: 0, 1, or 255 where it could not be read.
+        (*out).oom_group = u32::from(u8_at(place(memcg, &layout::MEMCG_OOM_GROUP)));
         (*out).reserved = 0;
     }
 }
 
 #[inline(always)]
-fn memcg_of_css(css: Ptr) -> Option<Ptr> {
+fn memcg_of_css(css: Ptr) -> Ptr {
     let offset = layout::MEMCG_CSS.load();
-    if offset == ABSENT { None } else { Some(css.wrapping_sub(offset as usize)) }
+    if offset == ABSENT { NOWHERE } else { css.wrapping_sub(u64::from(offset)) }
 }
 
 #[inline(always)]
-fn memcg_cgroup(memcg: Ptr) -> Option<u64> {
-    cgroup::css_id(place(memcg, &layout::MEMCG_CSS)?)
+fn memcg_cgroup(memcg: Ptr) -> u64 {
+    cgroup::css_id(place(memcg, &layout::MEMCG_CSS))
 }
 
 #[inline(always)]
-fn parent(memcg: Ptr) -> Option<Ptr> {
-    follow(place(memcg, &layout::MEMCG_CSS)?, &layout::CSS_PARENT).and_then(memcg_of_css)
+fn parent(memcg: Ptr) -> Ptr {
+    memcg_of_css(follow(place(memcg, &layout::MEMCG_CSS), &layout::CSS_PARENT))
 }
 
 /// The memcg's statistics in the kernel's own units, as last flushed: the kernel flushes for its own report, just
 /// before it marks the first victim.
+///
+/// # Safety
+/// `out` points at the statistics of a reserved record.
 #[inline(always)]
-fn statistics(memcg: Ptr, out: *mut [i64; STATS]) {
+unsafe fn statistics(memcg: Ptr, out: *mut [i64; STATS]) {
     let base = match layout::VMSTATS_SHAPE.load() {
         VMSTATS_ARRAY => place(memcg, &layout::MEMCG_VMSTATS),
-        VMSTATS_STRUCT => place(memcg, &layout::MEMCG_VMSTATS).and_then(|stats| place(stats, &layout::VMSTATS_STATE)),
-        VMSTATS_POINTER => follow(memcg, &layout::MEMCG_VMSTATS).and_then(|stats| place(stats, &layout::VMSTATS_STATE)),
-        _ => None,
+        VMSTATS_STRUCT => place(place(memcg, &layout::MEMCG_VMSTATS), &layout::VMSTATS_STATE),
+        VMSTATS_POINTER => place(follow(memcg, &layout::MEMCG_VMSTATS), &layout::VMSTATS_STATE),
+        _ => NOWHERE,
     };
-    let base = base.unwrap_or(core::ptr::null());
     let indices = [
-        layout::STAT_INDEX_ANON.load(),
-        layout::STAT_INDEX_FILE.load(),
-        layout::STAT_INDEX_SHMEM.load(),
-        layout::STAT_INDEX_KMEM.load(),
-        layout::STAT_INDEX_SWAP.load(),
-        layout::STAT_INDEX_SLAB_RECLAIMABLE.load(),
-        layout::STAT_INDEX_SLAB_UNRECLAIMABLE.load(),
-        layout::STAT_INDEX_KERNEL_STACK.load(),
-        layout::STAT_INDEX_PERCPU.load(),
+        &layout::STAT_INDEX_ANON,
+        &layout::STAT_INDEX_FILE,
+        &layout::STAT_INDEX_SHMEM,
+        &layout::STAT_INDEX_KMEM,
+        &layout::STAT_INDEX_SWAP,
+        &layout::STAT_INDEX_SLAB_RECLAIMABLE,
+        &layout::STAT_INDEX_SLAB_UNRECLAIMABLE,
+        &layout::STAT_INDEX_KERNEL_STACK,
+        &layout::STAT_INDEX_PERCPU,
     ];
-    for (i, index) in indices.into_iter().enumerate() {
-        let value = if index == ABSENT || base.is_null() { None } else { at::<i64>(base.wrapping_add(index as usize * 8)) };
-        // SAFETY: `i` is below STATS, the number of indices.
-        unsafe { out.cast::<i64>().add(i).write(value.unwrap_or(UNKNOWN_I64)) };
+    let mut i = 0;
+    while i < STATS {
+        let index = indices[i].load();
+        let value = if index == ABSENT { UNKNOWN_I64 } else { i64_at(base.wrapping_add(u64::from(index) * 8)) };
+        // SAFETY: `i` is below STATS.
+        unsafe { out.cast::<i64>().add(i).write(value) };
+        i += 1;
     }
 }
 
 /// Resident pages of one kind, as `get_mm_counter` reads them.
 #[inline(always)]
-fn rss(mm: Ptr, kind: u32) -> i64 {
-    let Some(base) = place(mm, &layout::MM_RSS_STAT) else { return UNKNOWN_I64 };
-    let value = match layout::RSS_SHAPE.load() {
-        RSS_ARRAY => at::<i64>(base.wrapping_add(kind as usize * 8)),
+fn rss(mm: Ptr, kind: u64) -> i64 {
+    let base = place(mm, &layout::MM_RSS_STAT);
+    match layout::RSS_SHAPE.load() {
+        RSS_ARRAY => i64_at(base.wrapping_add(kind * 8)),
         RSS_PERCPU => {
-            let counter = base.wrapping_add((kind * layout::RSS_STRIDE.load()) as usize);
-            field::<i64>(counter, &layout::PERCPU_COUNTER_COUNT)
+            let counter = base.wrapping_add(kind * u64::from(layout::RSS_STRIDE.load()));
+            i64_at(place(counter, &layout::PERCPU_COUNTER_COUNT))
         }
-        _ => None,
-    };
-    // The kernel reads a counter that dips below zero as zero, too.
-    value.map_or(UNKNOWN_I64, |pages| if pages < 0 { 0 } else { pages })
+        _ => UNKNOWN_I64,
+    }
 }
 
 /// `signal:signal_generate(int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result)`:
@@ -274,17 +284,18 @@ pub fn oom_sharer(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let current = bpf_get_current_pid_tgid();
+    let target = task::argument(&ctx, 2);
+    let _ = KILLS.insert(current, task::tgid(target), 0);
     // SAFETY: the value is copied out at once.
     let Some(since) = (unsafe { TRIGGERS.get(current) }).copied() else { return 0 };
     if now().wrapping_sub(since) > AFTERMATH_NS {
         return 0;
     }
-    let target = task::argument(&ctx, 2);
     emit::<Sharer>(cgroup::of(target), |record| {
         // SAFETY: a reserved record of this type.
         unsafe {
             task::describe(target, &raw mut (*record).victim);
-            (*record).mm = follow(target, &layout::TASK_MM).map_or(0, |mm| mm as u64);
+            (*record).mm = follow(target, &layout::TASK_MM);
             (*record).trigger_tid = current as u32;
             (*record).oom_score_adj = task::oom_score_adj(target);
         }

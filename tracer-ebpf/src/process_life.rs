@@ -1,17 +1,14 @@
 //! How did a process end, and what does it run? (kernel/exit.c, fs/exec.c)
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use tracer_common::{
-    UNKNOWN_U32, UNKNOWN_U64,
-    task::{Exec, Exit},
-};
+use aya_ebpf::{Global, macros::raw_tracepoint, programs::RawTracePointContext};
+use tracer_common::task::{Exec, Exit};
 
 use crate::{
     kernel::{
         cgroup,
         emit::emit,
         layout,
-        read::{Ptr, field, follow},
+        read::{Ptr, follow, i32_at, place, u32_at, u64_at},
         task,
     },
     oom,
@@ -25,11 +22,11 @@ const SIGNAL_GROUP_EXIT: u32 = 0x4;
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn exit(ctx: RawTracePointContext) -> i32 {
     let current = task::argument(&ctx, 0);
-    let Some(signal) = follow(current, &layout::TASK_SIGNAL) else { return 0 };
+    let signal = follow(current, &layout::TASK_SIGNAL);
     let last = if layout::EXIT_HAS_GROUP_DEAD.load() == 1 {
         ctx.arg::<u64>(1) & 0xff != 0
     } else {
-        field::<i32>(signal, &layout::SIGNAL_LIVE).unwrap_or(0) == 0
+        i32_at(place(signal, &layout::SIGNAL_LIVE)) == 0
     };
     if !last {
         return 0;
@@ -46,7 +43,7 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
             (*record).reserved = 0;
             (*record).utime_ns = sum(signal, &layout::SIGNAL_UTIME, current, &layout::TASK_UTIME);
             (*record).stime_ns = sum(signal, &layout::SIGNAL_STIME, current, &layout::TASK_STIME);
-            (*record).peak_rss_pages = field(signal, &layout::SIGNAL_MAXRSS).unwrap_or(UNKNOWN_U64);
+            (*record).peak_rss_pages = u64_at(place(signal, &layout::SIGNAL_MAXRSS));
         }
     });
     0
@@ -55,21 +52,19 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
 /// The process's status as its parent will see it: the group's where the whole group was ended, else the leader's own.
 #[inline(always)]
 fn status(current: Ptr, signal: Ptr) -> u32 {
-    let flags: u32 = field(signal, &layout::SIGNAL_FLAGS).unwrap_or(0);
-    let group: Option<u32> = field(signal, &layout::SIGNAL_GROUP_EXIT_CODE);
-    let leader = follow(current, &layout::TASK_GROUP_LEADER).unwrap_or(current);
-    let own: Option<u32> = field(leader, &layout::TASK_EXIT_CODE);
-    let code = if flags & SIGNAL_GROUP_EXIT != 0 { group } else { own };
-    code.unwrap_or(UNKNOWN_U32)
+    let leader = follow(current, &layout::TASK_GROUP_LEADER);
+    if u32_at(place(signal, &layout::SIGNAL_FLAGS)) & SIGNAL_GROUP_EXIT == 0 {
+        u32_at(place(leader, &layout::TASK_EXIT_CODE))
+    } else {
+        u32_at(place(signal, &layout::SIGNAL_GROUP_EXIT_CODE))
+    }
 }
 
-/// The dead threads' time, kept in the signal struct, and the last thread's own.
+/// The dead threads' time, kept in the signal struct, and the last thread's own. The times of a kernel without one of
+/// the fields come out as nonsense near 2^64, which user space takes for unknown.
 #[inline(always)]
-fn sum(signal: Ptr, dead: &aya_ebpf::Global<u32>, current: Ptr, own: &aya_ebpf::Global<u32>) -> u64 {
-    match (field::<u64>(signal, dead), field::<u64>(current, own)) {
-        (Some(dead), Some(own)) => dead.wrapping_add(own),
-        _ => UNKNOWN_U64,
-    }
+fn sum(signal: Ptr, dead: &Global<u32>, current: Ptr, own: &Global<u32>) -> u64 {
+    u64_at(place(signal, dead)).wrapping_add(u64_at(place(current, own)))
 }
 
 /// `sched:sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`.

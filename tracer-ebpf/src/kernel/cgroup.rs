@@ -1,44 +1,41 @@
 //! Which cgroup a task is in (include/linux/cgroup-defs.h).
 
-use tracer_common::{ABSENT, UNKNOWN_U64};
+use tracer_common::ABSENT;
 
 use super::{
     layout,
-    read::{Ptr, at, field, follow, place},
+    read::{NOWHERE, Ptr, follow, place, u64_at},
 };
 
 /// The `cgroup_subsys_state` of a task for one controller: in v2 that of the nearest ancestor where it is enabled.
 #[inline(always)]
-pub fn css(task: Ptr, subsys: u32) -> Option<Ptr> {
+pub fn css(task: Ptr, subsys: u32) -> Ptr {
     if subsys == ABSENT {
-        return None;
+        return NOWHERE;
     }
-    let set = follow(task, &layout::TASK_CGROUPS)?;
-    let slot = place(set, &layout::CSS_SET_SUBSYS)?.wrapping_add(subsys as usize * 8);
-    let css: u64 = at(slot)?;
-    if css == 0 { None } else { Some(css as Ptr) }
+    let set = follow(task, &layout::TASK_CGROUPS);
+    u64_at(place(set, &layout::CSS_SET_SUBSYS).wrapping_add(u64::from(subsys) * 8))
 }
 
 /// The kernfs id of a cgroup.
 #[inline(always)]
-pub fn id(cgroup: Ptr) -> Option<u64> {
-    field(follow(cgroup, &layout::CGROUP_KN)?, &layout::KERNFS_ID)
+pub fn id(cgroup: Ptr) -> u64 {
+    u64_at(place(follow(cgroup, &layout::CGROUP_KN), &layout::KERNFS_ID))
 }
 
 /// The id of the cgroup that a css belongs to.
 #[inline(always)]
-pub fn css_id(css: Ptr) -> Option<u64> {
-    id(follow(css, &layout::CSS_CGROUP)?)
+pub fn css_id(css: Ptr) -> u64 {
+    id(follow(css, &layout::CSS_CGROUP))
 }
 
 /// The key of a task's cgroup: the default hierarchy's on v2, else that of the controller which carries the key.
 #[inline(always)]
 pub fn of(task: Ptr) -> u64 {
     let subsys = layout::KEY_SUBSYS.load();
-    let id = if subsys == ABSENT {
-        follow(task, &layout::TASK_CGROUPS).and_then(|set| follow(set, &layout::CSS_SET_DFL_CGRP)).and_then(id)
+    if subsys == ABSENT {
+        id(follow(follow(task, &layout::TASK_CGROUPS), &layout::CSS_SET_DFL_CGRP))
     } else {
-        css(task, subsys).and_then(css_id)
-    };
-    id.unwrap_or(UNKNOWN_U64)
+        css_id(css(task, subsys))
+    }
 }

@@ -1,40 +1,54 @@
 //! Reads of kernel memory at offsets that this kernel's BTF gave.
+//!
+//! Without branches: a read that fails gives all ones, which is what `UNKNOWN_*` are, and what follows from it fails the
+//! same way. A branch per read would double the states that the verifier has to follow, read by read.
 
-use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{Global, helpers::generated::bpf_probe_read_kernel};
 use tracer_common::ABSENT;
 
-/// A kernel pointer: only ever an address to probe, never dereferenced.
-pub type Ptr = *const u8;
+/// An address in the kernel: only ever probed. All ones, or anything near null, fails when it is read.
+pub type Ptr = u64;
 
-/// Reads a `T` at an absolute address. `None` where the kernel refuses (a stale or null pointer).
-#[inline(always)]
-pub fn at<T>(address: Ptr) -> Option<T> {
-    if address.is_null() {
-        return None;
-    }
-    // SAFETY: the helper checks the address itself and fails instead of faulting.
-    unsafe { bpf_probe_read_kernel(address.cast::<T>()) }.ok()
+pub const NOWHERE: Ptr = u64::MAX;
+
+macro_rules! reads {
+    ($($name:ident: $type:ty;)*) => {
+        $(
+            /// The number at an address; all ones where the kernel refuses.
+            #[inline(always)]
+            pub fn $name(address: Ptr) -> $type {
+                let mut value = MaybeUninit::<$type>::zeroed();
+                // SAFETY: the helper checks the address itself, and writes at most the size it is given.
+                let failed = unsafe {
+                    bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<$type>() as u32, address as *const _)
+                };
+                // A failed helper has zeroed the value; its negative result, spread by the shift, sets every bit.
+                // SAFETY: zeroed above, and any bits are a number.
+                unsafe { value.assume_init() | (failed >> 63) as $type }
+            }
+        )*
+    };
+}
+reads! {
+    u64_at: u64;
+    u32_at: u32;
+    i64_at: i64;
+    i32_at: i32;
+    i16_at: i16;
+    u8_at: u8;
 }
 
-/// Reads the field of `base` that `offset` names; `None` where this kernel has no such field.
+/// The address of a field; `NOWHERE` where this kernel has no such field.
 #[inline(always)]
-pub fn field<T>(base: Ptr, offset: &Global<u32>) -> Option<T> {
-    at(place(base, offset)?)
-}
-
-/// The address of a field.
-#[inline(always)]
-pub fn place(base: Ptr, offset: &Global<u32>) -> Option<Ptr> {
+pub fn place(base: Ptr, offset: &Global<u32>) -> Ptr {
     let offset = offset.load();
-    if offset == ABSENT || base.is_null() {
-        return None;
-    }
-    Some(base.wrapping_add(offset as usize))
+    if offset == ABSENT { NOWHERE } else { base.wrapping_add(u64::from(offset)) }
 }
 
-/// Follows a pointer field; `None` where it is null.
+/// Follows a pointer field.
 #[inline(always)]
-pub fn follow(base: Ptr, offset: &Global<u32>) -> Option<Ptr> {
-    let pointer: u64 = field(base, offset)?;
-    if pointer == 0 { None } else { Some(pointer as Ptr) }
+pub fn follow(base: Ptr, offset: &Global<u32>) -> Ptr {
+    u64_at(place(base, offset))
 }

@@ -1,0 +1,254 @@
+//! The kernel's layout, found in its BTF, as the globals that the kernel side reads.
+
+use std::{collections::BTreeMap, fs};
+
+use anyhow::{Context, Result};
+use tracer_common::{ABSENT, kernel_facts, kernel_fields, layout as shape};
+
+use super::btf::{Btf, Shape};
+
+macro_rules! table {
+    ($($name:ident = $path:literal;)*) => { &[$((stringify!($name), $path)),*] };
+}
+/// (global, paths): every field that the kernel side reads.
+pub const FIELDS: &[(&str, &str)] = kernel_fields!(table);
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident;)*) => { &[$(stringify!($name)),*] };
+}
+/// Every other global of the kernel side.
+pub const FACTS: &[&str] = kernel_facts!(names);
+
+/// Types beyond those of `FIELDS` that are asked for.
+const FURTHER: &[&str] = &[
+    "cgroup_subsys_id",
+    "node_stat_item",
+    "memcg_stat_item",
+    "k_sigaction",
+    "btf_trace_mark_victim",
+    "btf_trace_sched_process_exit",
+];
+
+/// Values for the kernel side's globals; a global that is missing here stays `ABSENT`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    globals: BTreeMap<&'static str, u32>,
+    /// Why something is absent, where a person can act on it: global to reason.
+    pub absent: BTreeMap<&'static str, String>,
+}
+
+impl Layout {
+    /// Of the running kernel.
+    pub fn of_this_kernel() -> Result<Self> {
+        let data = fs::read(BTF_PATH).with_context(|| {
+            format!("{BTF_PATH} cannot be read: ctrace needs a kernel built with CONFIG_DEBUG_INFO_BTF=y")
+        })?;
+        Self::from_btf(data)
+    }
+
+    /// From the bytes of a BTF file: pure.
+    pub fn from_btf(data: Vec<u8>) -> Result<Self> {
+        let mut wanted: Vec<&str> = FURTHER.to_vec();
+        wanted.extend(FIELDS.iter().flat_map(|(_, paths)| paths.split('|')).filter_map(|path| path.split('.').next()));
+        wanted.sort_unstable();
+        wanted.dedup();
+        let btf = Btf::parse(data, &wanted)?;
+        let mut layout = Self::default();
+        for (global, paths) in FIELDS {
+            match btf.first_member(paths) {
+                Some(member) => layout.set(global, member.offset),
+                None => layout.lack(global, format!("this kernel has no {paths}")),
+            }
+        }
+        layout.controllers(&btf);
+        layout.shapes(&btf);
+        layout.statistics(&btf);
+        layout.tracepoints(&btf);
+        Ok(layout)
+    }
+
+    pub fn get(&self, global: &str) -> u32 {
+        self.globals.get(global).copied().unwrap_or(ABSENT)
+    }
+
+    pub fn set(&mut self, global: &'static str, value: u32) {
+        self.globals.insert(global, value);
+    }
+
+    /// (global, value) of all that the kernel side declares.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        FIELDS.iter().map(|(global, _)| *global).chain(FACTS.iter().copied()).map(|global| (global, self.get(global)))
+    }
+
+    fn lack(&mut self, global: &'static str, why: String) {
+        self.absent.insert(global, why);
+    }
+
+    fn controllers(&mut self, btf: &Btf) {
+        match btf.enumerator("cgroup_subsys_id", "memory_cgrp_id") {
+            Some(index) => self.set("MEMORY_SUBSYS", index as u32),
+            None => self.lack("MEMORY_SUBSYS", "this kernel has no memory controller (CONFIG_MEMCG)".to_owned()),
+        }
+        if let Some(index) = btf.enumerator("cgroup_subsys_id", "pids_cgrp_id") {
+            self.set("PIDS_SUBSYS", index as u32);
+        }
+    }
+
+    fn shapes(&mut self, btf: &Btf) {
+        if let Some(member) = btf.member("mem_cgroup.vmstats") {
+            self.set(
+                "VMSTATS_SHAPE",
+                match btf.shape(member) {
+                    Shape::Array { .. } => shape::VMSTATS_ARRAY,
+                    Shape::Struct => shape::VMSTATS_STRUCT,
+                    Shape::Pointer => shape::VMSTATS_POINTER,
+                    Shape::Other => ABSENT,
+                },
+            );
+        }
+        if let Some(member) = btf.member("mm_struct.rss_stat") {
+            // `struct mm_rss_stat { atomic_long_t count[]; }` until 6.1; `struct percpu_counter rss_stat[]` since 6.2.
+            match btf.shape(member) {
+                Shape::Array { .. } if btf.element_shape(member) == Some(Shape::Struct) => {
+                    self.set("RSS_SHAPE", shape::RSS_PERCPU);
+                }
+                Shape::Struct => self.set("RSS_SHAPE", shape::RSS_ARRAY),
+                _ => self.lack("RSS_SHAPE", "this kernel keeps its RSS counters in a way that ctrace has not met".to_owned()),
+            }
+        }
+        if let Some(size) = btf.size("percpu_counter") {
+            self.set("RSS_STRIDE", size);
+        }
+        if let Some(size) = btf.size("k_sigaction") {
+            self.set("KSIGACTION_SIZE", size);
+        }
+    }
+
+    fn tracepoints(&mut self, btf: &Btf) {
+        let has_task = btf
+            .tracepoint_arguments("mark_victim")
+            .is_some_and(|arguments| arguments.first().copied().flatten() == Some("task_struct"));
+        self.set("MARK_VICTIM_HAS_TASK", u32::from(has_task));
+        if !has_task {
+            self.lack("MARK_VICTIM_HAS_TASK", "oom:mark_victim gives only a pid on this kernel".to_owned());
+        }
+        let group_dead = btf.tracepoint_arguments("sched_process_exit").is_some_and(|arguments| arguments.len() >= 2);
+        self.set("EXIT_HAS_GROUP_DEAD", u32::from(group_dead));
+    }
+
+    /// Where a memcg's statistics stand in its array. Since 6.10 or so the array holds only the items that memcgs use, in
+    /// the order of the two enums (`memcg_node_stat_items`, `memcg_stat_items` in mm/memcontrol.c): its length tells
+    /// whether the list known here is this kernel's.
+    fn statistics(&mut self, btf: &Btf) {
+        let Some((node, memcg)) = btf.enumerators("node_stat_item").zip(btf.enumerators("memcg_stat_item")) else {
+            return self.lack("STAT_INDEX_ANON", "this kernel's BTF has no memcg statistics".to_owned());
+        };
+        let value = |items: &[(&str, i64)], name: &str| items.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
+        let full = value(&memcg, "MEMCG_NR_STAT").unwrap_or(i64::MAX);
+        let state = match self.get("VMSTATS_SHAPE") {
+            shape::VMSTATS_ARRAY => btf.member("mem_cgroup.vmstats"),
+            _ => btf.member("memcg_vmstats.state"),
+        };
+        let Some(Shape::Array { elements }) = state.map(|member| btf.shape(member)) else {
+            return self.lack("STAT_INDEX_ANON", "this kernel keeps memcg statistics in a way that ctrace has not met".to_owned());
+        };
+        let compact = i64::from(elements) < full;
+        let order = if compact { compact_order(&node, &memcg, elements as usize) } else { Some(Vec::new()) };
+        let Some(order) = order else {
+            return self.lack(
+                "STAT_INDEX_ANON",
+                format!("this kernel keeps {elements} memcg statistics in an order that ctrace has not met"),
+            );
+        };
+        for (global, item) in STATISTICS {
+            let index = if compact {
+                order.iter().position(|name| name == item).map(|at| at as i64)
+            } else {
+                value(&node, item).or_else(|| value(&memcg, item))
+            };
+            if let Some(index) = index.filter(|index| (0..i64::from(elements)).contains(index)) {
+                self.set(global, index as u32);
+            }
+        }
+    }
+}
+
+const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+const STATISTICS: &[(&str, &str)] = &[
+    ("STAT_INDEX_ANON", "NR_ANON_MAPPED"),
+    ("STAT_INDEX_FILE", "NR_FILE_PAGES"),
+    ("STAT_INDEX_SHMEM", "NR_SHMEM"),
+    ("STAT_INDEX_KMEM", "MEMCG_KMEM"),
+    ("STAT_INDEX_SWAP", "MEMCG_SWAP"),
+    ("STAT_INDEX_SLAB_RECLAIMABLE", "NR_SLAB_RECLAIMABLE_B"),
+    ("STAT_INDEX_SLAB_UNRECLAIMABLE", "NR_SLAB_UNRECLAIMABLE_B"),
+    ("STAT_INDEX_KERNEL_STACK", "NR_KERNEL_STACK_KB"),
+    ("STAT_INDEX_PERCPU", "MEMCG_PERCPU_B"),
+];
+
+/// Items of `node_stat_item` that memcgs do not count (`memcg_node_stat_items` leaves them out).
+const NODE_ONLY: &[&str] = &[
+    "NR_LRU_BASE",
+    "NR_ISOLATED_ANON",
+    "NR_ISOLATED_FILE",
+    "WORKINGSET_NODES",
+    "WORKINGSET_REFAULT_BASE",
+    "WORKINGSET_ACTIVATE_BASE",
+    "WORKINGSET_RESTORE_BASE",
+    "NR_WRITEBACK_TEMP",
+    "NR_SHMEM_PMDMAPPED",
+    "NR_FILE_PMDMAPPED",
+    "NR_VMSCAN_IMMEDIATE",
+    "NR_DIRTIED",
+    "NR_WRITTEN",
+    "NR_THROTTLED_WRITTEN",
+    "NR_KERNEL_MISC_RECLAIMABLE",
+    "NR_FOLL_PIN_ACQUIRED",
+    "NR_FOLL_PIN_RELEASED",
+    "NR_IOMMU_PAGES",
+    "PGPROMOTE_CANDIDATE",
+    "PGPROMOTE_CANDIDATE_NRL",
+    "NR_MEMMAP",
+    "NR_MEMMAP_BOOT",
+    "NR_BALLOON_PAGES",
+    "NR_KERNEL_FILE_PAGES",
+    "NR_GPU_ACTIVE",
+    "NR_GPU_RECLAIM",
+    "NR_VM_NODE_STAT_ITEMS",
+];
+
+/// Items that newer kernels count for memcgs and older ones do not, in the order in which they came.
+const LATECOMERS: &[&str] = &["NR_VMSCAN_WRITE"];
+
+/// The items of a compacted array of `elements`, in order; `None` where no list known here is that long. Enumerators
+/// that alias an earlier value count once.
+fn compact_order<'a>(node: &[(&'a str, i64)], memcg: &[(&'a str, i64)], elements: usize) -> Option<Vec<&'a str>> {
+    let list = |without: &[&str]| {
+        let mut order: Vec<(&str, i64)> = node
+            .iter()
+            .chain(memcg)
+            .filter(|(name, _)| !NODE_ONLY.contains(name) && !without.contains(name) && *name != "MEMCG_NR_STAT")
+            .copied()
+            .collect();
+        order.sort_by_key(|(_, value)| *value);
+        order.dedup_by_key(|(_, value)| *value);
+        order.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    (0..=LATECOMERS.len()).map(|known| list(&LATECOMERS[known..])).find(|order| order.len() == elements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_kernel_has_what_oom_stands_on() {
+        let Ok(data) = fs::read(BTF_PATH) else { return };
+        let layout = Layout::from_btf(data).unwrap();
+        for global in ["TASK_TGID", "TASK_CGROUPS", "KERNFS_ID", "MEMCG_MEMORY_USAGE", "MEMORY_SUBSYS", "RSS_SHAPE", "STAT_INDEX_ANON"] {
+            assert_ne!(layout.get(global), ABSENT, "{global}: {:?}", layout.absent);
+        }
+        assert_eq!(layout.get("NO_SUCH_GLOBAL"), ABSENT);
+    }
+}

@@ -1,0 +1,7 @@
+//! This kernel: its layout, what it offers, and how the kernel side is attached to it. Only this module knows aya.
+
+pub mod btf;
+pub mod host;
+pub mod layout;
+pub mod load;
+pub mod plan;

@@ -1,0 +1,125 @@
+//! Attach plans: for each question a chain of hooks, the first that works is taken, and what was taken is kept.
+
+use std::fmt;
+
+/// Where in the kernel a program hooks in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// The tracepoint's own arguments, as the kernel passes them; needs no BTF to load.
+    RawTracepoint(&'static str),
+    Kprobe(&'static str),
+    Kretprobe(&'static str),
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RawTracepoint(name) => write!(f, "raw tracepoint {name}"),
+            Self::Kprobe(function) => write!(f, "kprobe {function}"),
+            Self::Kretprobe(function) => write!(f, "kretprobe {function}"),
+        }
+    }
+}
+
+/// One way to answer a probe's question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Branch {
+    pub hook: Hook,
+    /// The program's name in the kernel side's object.
+    pub program: &'static str,
+    /// What this way cannot tell, where it is not the best one.
+    pub costs: &'static str,
+}
+
+/// A question to the kernel, and the ways to ask it, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    pub name: &'static str,
+    pub question: &'static str,
+    pub branches: &'static [Branch],
+    /// A global of the layout without which every branch is void.
+    pub needs: &'static [&'static str],
+    /// What is lost where no branch works; `None`: the lens cannot work at all.
+    pub without: Option<&'static str>,
+}
+
+/// What became of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub probe: &'static Probe,
+    pub branch: Option<Branch>,
+    /// Each way that failed before, and why.
+    pub refused: Vec<(String, String)>,
+}
+
+impl Taken {
+    pub fn attached(&self) -> bool {
+        self.branch.is_some()
+    }
+}
+
+const fn branch(hook: Hook, program: &'static str) -> Branch {
+    Branch { hook, program, costs: "" }
+}
+
+/// A task's identity rests on these; where one is missing, this is no kernel that ctrace knows.
+const TASK: &[&str] = &["TASK_TGID", "TASK_PID", "TASK_CGROUPS", "CGROUP_KN", "KERNFS_ID"];
+
+pub static OOM_DECISION: Probe = Probe {
+    name: "oom_decision",
+    question: "which limit was hit, and who asked for memory",
+    branches: &[branch(Hook::Kprobe("oom_kill_process"), "oom_decision")],
+    needs: &["OOM_MEMCG", "OOM_CHOSEN"],
+    without: Some(
+        "the level whose limit was hit is inferred from the counters when the victim is marked; the constraint (cpuset) is not known",
+    ),
+};
+pub static OOM_DONE: Probe = Probe {
+    name: "oom_done",
+    question: "when is a decision complete",
+    branches: &[branch(Hook::Kretprobe("oom_kill_process"), "oom_done")],
+    needs: &["OOM_MEMCG"],
+    without: Some("the victims of one decision are told apart by thread and time"),
+};
+pub static OOM_VICTIM: Probe = Probe {
+    name: "oom_victim",
+    question: "who was killed, and what filled the limit",
+    branches: &[branch(Hook::RawTracepoint("mark_victim"), "oom_victim")],
+    needs: &["MARK_VICTIM_HAS_TASK", "MEMORY_SUBSYS"],
+    without: None,
+};
+pub static OOM_SHARER: Probe = Probe {
+    name: "oom_sharer",
+    question: "who died with the victim because they shared its memory",
+    branches: &[branch(Hook::RawTracepoint("signal_generate"), "oom_sharer")],
+    needs: &["TASK_MM"],
+    without: Some("processes that share a victim's memory are not listed"),
+};
+pub static EXIT: Probe = Probe {
+    name: "exit",
+    question: "which processes ended, and how",
+    branches: &[branch(Hook::RawTracepoint("sched_process_exit"), "exit")],
+    needs: &["TASK_SIGNAL"],
+    without: Some("whether PID 1 survived is not known"),
+};
+pub static EXEC: Probe = Probe {
+    name: "exec",
+    question: "what does a process run",
+    branches: &[branch(Hook::RawTracepoint("sched_process_exec"), "exec")],
+    needs: TASK,
+    without: Some("a container's own program is not told from its runtime's"),
+};
+pub static CGROUP_MKDIR: Probe = Probe {
+    name: "cgroup_mkdir",
+    question: "which containers come",
+    branches: &[branch(Hook::RawTracepoint("cgroup_mkdir"), "cgroup_mkdir")],
+    needs: &["CGROUP_KN", "KERNFS_NAME", "CGROUP_ROOT_HIERARCHY"],
+    without: Some("containers that live shorter than a second may stay nameless"),
+};
+pub static CGROUP_RMDIR: Probe = Probe {
+    name: "cgroup_rmdir",
+    question: "which containers go",
+    branches: &[branch(Hook::RawTracepoint("cgroup_rmdir"), "cgroup_rmdir")],
+    needs: &["CGROUP_KN", "CGROUP_ROOT_HIERARCHY"],
+    without: Some("containers that are gone are forgotten later"),
+};
