@@ -1,1 +1,65 @@
-fn main() {}
+//! `cargo xtask`: everything around ctrace that isn't ctrace. One module per question.
+
+mod apt;
+mod build;
+mod cargo;
+mod debian;
+mod install;
+mod process;
+mod run;
+mod rust_src;
+mod setup;
+mod vm;
+
+use std::{env, ffi::OsString, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set up, build, run, install and test ctrace", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Bring what the kernel side is built with: rust-src and bpf-linker
+    Setup,
+    /// Build target/<profile>/ctrace, setting up first where needed
+    Build(build::Args),
+    /// Build ctrace and run it as root: everything after `run` is ctrace's (only a leading --release is taken)
+    #[command(disable_help_flag = true)]
+    Run {
+        #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Build ctrace and put it where `sudo ctrace` finds it
+    Install(install::Args),
+    /// Run a command as root in virtual machines with Debian's kernels
+    Vm(vm::Args),
+}
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = env::args_os().skip(1).collect();
+    // Before clap, which would take `--` and `--help` for itself.
+    let outcome = match run::ctrace_arguments(&args) {
+        Some(ctrace_args) => run::run(ctrace_args),
+        None => dispatch(Cli::parse().task),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(125)
+    })
+}
+
+fn dispatch(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Setup => setup::setup().map(|()| ExitCode::SUCCESS),
+        Task::Build(args) => build::command(&args),
+        Task::Run { args } => run::run(&args),
+        Task::Install(args) => install::install(&args),
+        Task::Vm(args) => vm::command(&args),
+    }
+}

@@ -1,0 +1,47 @@
+//! Builds target/<profile>/ctrace.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+
+use crate::{cargo, process, setup};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// With optimisations, as it is installed
+    #[arg(long)]
+    release: bool,
+}
+
+pub fn command(args: &Args) -> Result<ExitCode> {
+    let binary = ctrace(args.release, Output::Cargos)?;
+    eprintln!("{}", binary.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// All that cargo says.
+    Cargos,
+    /// Only warnings, errors, and that a first build takes its time.
+    Little,
+}
+
+/// Builds ctrace and says where it is.
+pub fn ctrace(release: bool, output: Output) -> Result<PathBuf> {
+    setup::ensure()?;
+    let binary = cargo::target_dir()?.join(if release { "release" } else { "debug" }).join("ctrace");
+    let mut build = cargo::cargo();
+    build.args(["build", "--package", "tracer", "--bin", "ctrace"]);
+    if release {
+        build.arg("--release");
+    }
+    if output == Output::Little {
+        build.arg("--quiet");
+        if !binary.exists() {
+            eprintln!("building ctrace (a minute or two, the first time)");
+        }
+    }
+    process::run(&mut build)?;
+    Ok(binary)
+}
