@@ -3,4 +3,5 @@
 //! Data flows one way: sources (kernel ring, files) give records; `events` decodes them; `containers` attributes
 //! them; `findings` judges them; views show them. Everything right of the sources is plain code over plain values.
 
+pub mod containers;
 pub mod model;
