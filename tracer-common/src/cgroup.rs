@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Header, record};
+use crate::{Header, record, task::Task};
 
 /// Longest name of a cgroup with its NUL (`NAME_MAX` is 255).
 pub const NAME_LEN: usize = 256;
@@ -17,10 +17,12 @@ pub struct Mkdir {
     /// Its depth: 0 is the root.
     pub level: u32,
     pub reserved: u32,
+    /// Who made it: a bare runc's containers are known by that alone until its state is on disk.
+    pub maker: Task,
     pub name: [u8; NAME_LEN],
     pub parent_name: [u8; NAME_LEN],
 }
-record!(Mkdir, CgroupMkdir, 552);
+record!(Mkdir, CgroupMkdir, 616);
 
 /// A cgroup was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

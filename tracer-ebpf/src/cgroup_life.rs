@@ -32,6 +32,7 @@ pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
             (*record).parent = u64_at(place(parent, &layout::KERNFS_ID));
             (*record).level = u32_at(place(cgroup, &layout::CGROUP_LEVEL));
             (*record).reserved = 0;
+            task::describe(task::current(), &raw mut (*record).maker);
             name(node, &raw mut (*record).name);
             name(parent, &raw mut (*record).parent_name);
         }

@@ -3,5 +3,11 @@
 //! Data flows one way: sources (kernel ring, files) give records; `events` decodes them; `containers` attributes
 //! them; `findings` judges them; views show them. Everything right of the sources is plain code over plain values.
 
+pub mod containers;
+pub mod events;
+pub mod findings;
 pub mod kernel;
+pub mod lenses;
 pub mod model;
+pub mod pipeline;
+pub mod views;

@@ -1,0 +1,144 @@
+//! Bytes from the kernel to typed events. Never panics, whatever the bytes are.
+
+use bytemuck::Pod;
+use bytes::Bytes;
+use thiserror::Error;
+use tracer_common::{
+    Header, Kind, Record, UNKNOWN_U32, UNKNOWN_U64,
+    cgroup::{Mkdir, Rmdir},
+    oom::{Decision, Done, Sharer, Victim},
+    task::{Exec, Exit, Task},
+};
+
+use crate::model::Process;
+
+/// One thing that happened in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    OomDecision(Decision),
+    OomVictim(Box<Victim>),
+    OomSharer(Sharer),
+    OomDone(Done),
+    Exit(Exit),
+    Exec(Exec),
+    CgroupMkdir(Box<Mkdir>),
+    CgroupRmdir(Rmdir),
+}
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    #[error("a record of {0} bytes is shorter than its header")]
+    Short(usize),
+    #[error("a record of unknown kind {0}")]
+    Kind(u32),
+    #[error("a record of kind {kind:?} has {got} bytes, not {want}")]
+    Size { kind: Kind, got: usize, want: usize },
+}
+
+impl Event {
+    pub fn header(&self) -> &Header {
+        match self {
+            Self::OomDecision(record) => &record.header,
+            Self::OomVictim(record) => &record.header,
+            Self::OomSharer(record) => &record.header,
+            Self::OomDone(record) => &record.header,
+            Self::Exit(record) => &record.header,
+            Self::Exec(record) => &record.header,
+            Self::CgroupMkdir(record) => &record.header,
+            Self::CgroupRmdir(record) => &record.header,
+        }
+    }
+}
+
+/// Decodes one record of the ring buffer.
+pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
+    let header: Header = bytes
+        .get(..size_of::<Header>())
+        .map(bytemuck::pod_read_unaligned)
+        .ok_or(DecodeError::Short(bytes.len()))?;
+    let kind = Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))?;
+    Ok(match kind {
+        Kind::OomDecision => Event::OomDecision(record(bytes)?),
+        Kind::OomVictim => Event::OomVictim(Box::new(record(bytes)?)),
+        Kind::OomSharer => Event::OomSharer(record(bytes)?),
+        Kind::OomDone => Event::OomDone(record(bytes)?),
+        Kind::Exit => Event::Exit(record(bytes)?),
+        Kind::Exec => Event::Exec(record(bytes)?),
+        Kind::CgroupMkdir => Event::CgroupMkdir(Box::new(record(bytes)?)),
+        Kind::CgroupRmdir => Event::CgroupRmdir(record(bytes)?),
+        Kind::Signal | Kind::ForkRefused => return Err(DecodeError::Kind(header.kind)),
+    })
+}
+
+fn record<T: Record + Pod>(bytes: &Bytes) -> Result<T, DecodeError> {
+    if bytes.len() == size_of::<T>() {
+        Ok(bytemuck::pod_read_unaligned(bytes))
+    } else {
+        Err(DecodeError::Size { kind: T::KIND, got: bytes.len(), want: size_of::<T>() })
+    }
+}
+
+/// `None` where the kernel side could not read it.
+pub fn known(number: u32) -> Option<u32> {
+    (number != UNKNOWN_U32).then_some(number)
+}
+
+/// `None` where the kernel side could not read it.
+pub fn known64(number: u64) -> Option<u64> {
+    (number != UNKNOWN_U64).then_some(number)
+}
+
+/// Text from the kernel: up to the first NUL, whatever else it holds.
+pub fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// The process that a task belongs to.
+pub fn process(task: &Task) -> Process {
+    Process {
+        pid: task.tgid,
+        tid: task.tid,
+        ns_pid: known(task.ns_pid),
+        ppid: known(task.ppid),
+        comm: text(&task.comm),
+        uid: known(task.uid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn decodes_what_the_kernel_side_sends_and_refuses_the_rest() {
+        let mut exit = Exit::zeroed();
+        exit.header = Header { kind: Kind::Exit as u32, size: size_of::<Exit>() as u32, time_ns: 7, cgroup: 9 };
+        exit.task.comm = *b"java\0\0\0\0\0\0\0\0\0\0\0\0";
+        let bytes = Bytes::copy_from_slice(bytemuck::bytes_of(&exit));
+        assert_eq!(decode(&bytes), Ok(Event::Exit(exit)));
+        assert_eq!(text(&exit.task.comm), "java");
+        assert_eq!(decode(&bytes.slice(..8)), Err(DecodeError::Short(8)));
+        let cut = bytes.slice(..bytes.len() - 1);
+        assert_eq!(decode(&cut), Err(DecodeError::Size { kind: Kind::Exit, got: cut.len(), want: bytes.len() }));
+        exit.header.kind = 4711;
+        assert_eq!(decode(&Bytes::copy_from_slice(bytemuck::bytes_of(&exit))), Err(DecodeError::Kind(4711)));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..1200), kind in 0u32..20) {
+            let _ = decode(&Bytes::from(bytes.clone()));
+            let mut tagged = bytes;
+            if tagged.len() >= 4 {
+                tagged[..4].copy_from_slice(&kind.to_le_bytes());
+            }
+            if let Ok(event) = decode(&Bytes::from(tagged)) {
+                prop_assert_eq!(event.header().kind, kind);
+            }
+        }
+    }
+}
