@@ -1,0 +1,55 @@
+//! Events to findings: one module per lens, pure functions of values and of a clock that is passed in. The text of
+//! `ctrace explain` stands beside each rule.
+
+pub mod oom;
+
+use crate::{
+    containers::Table,
+    model::{Code, Severity, Timestamp},
+};
+
+/// What `ctrace explain` knows of a code.
+#[derive(Debug)]
+pub struct Explained {
+    pub code: Code,
+    pub severity: Severity,
+    pub lens: &'static str,
+    /// One line.
+    pub title: &'static str,
+    /// The long text: what it is, how ctrace knows, what to do.
+    pub text: &'static str,
+}
+
+/// Every code that exists, in the order to list them.
+pub fn all() -> impl Iterator<Item = &'static Explained> {
+    oom::EXPLAINED.iter()
+}
+
+/// What a rule may look at besides its events.
+pub struct World<'a> {
+    pub containers: &'a Table,
+    pub host: &'a HostFacts,
+    /// To add to a record's time to get wall-clock time, ns.
+    pub boot_to_wall_ns: i64,
+}
+
+/// What of this host rules depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFacts {
+    pub page_bytes: u64,
+    /// 1 or 2: the hierarchy that limits memory.
+    pub cgroup_version: u8,
+    /// Names of the probes that are attached.
+    pub attached: Vec<&'static str>,
+    pub cpus: u64,
+}
+
+impl World<'_> {
+    pub fn at(&self, time_ns: u64) -> Timestamp {
+        Timestamp((time_ns as i64).saturating_add(self.boot_to_wall_ns))
+    }
+
+    pub fn attached(&self, probe: &str) -> bool {
+        self.host.attached.contains(&probe)
+    }
+}

@@ -1,0 +1,39 @@
+//! The lenses: what each asks of the kernel, and what it makes of the answers. A new lens is one file here and its row
+//! in [`REGISTERED`].
+
+pub mod oom;
+
+use crate::{
+    events::Event,
+    findings::World,
+    kernel::plan::{self, Probe},
+    pipeline::Output,
+};
+
+/// A lens at work. Pure: it sees events and the records' clock, and says what it makes of them.
+pub trait Lens {
+    fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>);
+    /// Called at least when [`Lens::next_ns`] is due, and once a second.
+    fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>);
+    /// When the lens has something to say at the latest, if nothing happens until then.
+    fn next_ns(&self) -> Option<u64>;
+}
+
+/// A lens as the command line knows it.
+pub struct Registered {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub probes: &'static [&'static Probe],
+    /// Every exit is wanted, not only those after a kill.
+    pub all_exits: bool,
+    pub make: fn() -> Box<dyn Lens>,
+}
+
+/// What every lens stands on: which cgroup is which container.
+pub static ATTRIBUTION: &[&Probe] = &[&plan::CGROUP_MKDIR, &plan::CGROUP_RMDIR];
+
+pub static REGISTERED: &[&Registered] = &[&oom::LENS];
+
+pub fn by_name(name: &str) -> Option<&'static Registered> {
+    REGISTERED.iter().copied().find(|lens| lens.name == name)
+}

@@ -1,0 +1,36 @@
+//! `ctrace oom`: who was killed, by whose limit, and why.
+
+use super::{Lens, Registered};
+use crate::{
+    events::Event,
+    findings::{World, oom::Rule},
+    kernel::plan,
+    pipeline::Output,
+};
+
+pub static LENS: Registered = Registered {
+    name: "oom",
+    about: "OOM kills: who was killed, by whose limit, and why",
+    probes: &[&plan::OOM_SHARER, &plan::OOM_DECISION, &plan::OOM_DONE, &plan::OOM_VICTIM, &plan::EXIT],
+    all_exits: false,
+    make: || Box::new(Oom::default()),
+};
+
+#[derive(Default)]
+struct Oom {
+    rule: Rule,
+}
+
+impl Lens for Oom {
+    fn event(&mut self, event: &Event, world: &World, _: &mut Vec<Output>) {
+        self.rule.event(event, world);
+    }
+
+    fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        out.extend(self.rule.tick(now_ns, world).into_iter().map(|finding| Output::Finding(Box::new(finding))));
+    }
+
+    fn next_ns(&self) -> Option<u64> {
+        self.rule.next_ns()
+    }
+}

@@ -1,0 +1,215 @@
+//! The one path of data: records in, what ctrace says out. Live and replay both drive this; nothing here knows which.
+//!
+//! Sans-IO: what has to be read from files is asked for ([`Output::Ask`]) and comes back as an [`Answer`], a record
+//! like any other, so that a recording replays it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tracer_common::Kind;
+
+use crate::{
+    containers::{Born, Facts, KnownContainer, Seen, Table, Want},
+    events::{self, Event, known64, text},
+    findings::{HostFacts, World},
+    kernel::load::Loss,
+    lenses::Lens,
+    model::{Container, Finding, Owner, Timestamp},
+};
+
+/// Something that enters.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// As it came out of the ring.
+    Kernel(Bytes),
+    /// What a walk of the hierarchy found.
+    Cgroups(Vec<Seen>),
+    Answer(Answer),
+    Loss(Loss),
+    /// To add to a record's time to get wall-clock time, ns.
+    Clock(i64),
+    /// Something that was known before the kernel side was attached.
+    Before(Box<Finding>),
+}
+
+/// What was read because it was asked for.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The runtime's files about the container with this cgroup.
+    Facts(u64, Box<Facts>),
+    /// What runtimes' state on disk says of cgroups whose path says nothing.
+    Identity(Vec<KnownContainer>),
+}
+
+/// Something to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    Facts(u64, Arc<Container>),
+    Identity(u64, Arc<str>),
+}
+
+/// Something that leaves.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    Finding(Box<Finding>),
+    Note(Note),
+    Loss(LossNote),
+    Ask(Question),
+}
+
+/// Something worth a line that is no finding.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Note {
+    pub time: Timestamp,
+    pub code: &'static str,
+    /// For a person; not escaped.
+    pub text: String,
+    #[serde(flatten)]
+    pub fields: Map<String, Value>,
+}
+
+/// Records that were lost, since the last time that was said.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LossNote {
+    pub time: Timestamp,
+    pub event: &'static str,
+    pub container: Owner,
+    /// `None`: cgroups beyond those that can be counted one by one.
+    pub cgroup: Option<String>,
+    pub count: u64,
+    /// `ring full`, or `the cgroup's share of the ring`.
+    pub cause: &'static str,
+}
+
+/// Containers, lenses and the clock.
+pub struct Pipeline {
+    pub containers: Table,
+    host: HostFacts,
+    boot_to_wall_ns: i64,
+    lenses: Vec<Box<dyn Lens>>,
+    /// Records that could not be decoded.
+    pub undecodable: u64,
+    pub records: u64,
+}
+
+impl Pipeline {
+    pub fn new(containers: Table, host: HostFacts, boot_to_wall_ns: i64, lenses: Vec<Box<dyn Lens>>) -> Self {
+        Self { containers, host, boot_to_wall_ns, lenses, undecodable: 0, records: 0 }
+    }
+
+    /// Takes one record in. `now_ns` is the records' clock (`CLOCK_BOOTTIME`).
+    pub fn record(&mut self, record: Record, now_ns: u64, out: &mut Vec<Output>) {
+        match record {
+            Record::Kernel(bytes) => self.kernel(&bytes, out),
+            Record::Cgroups(seen) => {
+                self.containers.seed(seen, now_ns);
+                out.extend(self.containers.nameless().into_iter().map(|(id, container)| Output::Ask(Question::Facts(id, container))));
+            }
+            Record::Answer(Answer::Facts(id, facts)) => {
+                if self.containers.named(id, *facts)
+                    && let Some(container) = self.containers.owner(id)
+                {
+                    let mut fields = Map::new();
+                    fields.insert("container".to_owned(), serde_json::to_value(&container).unwrap_or_default());
+                    let text = format!("{} is {}", container.cgroup, container.label());
+                    out.push(Output::Note(Note { time: self.world().at(now_ns), code: "named", text, fields }));
+                }
+            }
+            Record::Answer(Answer::Identity(known)) => {
+                for container in known {
+                    self.containers.learn(container);
+                }
+                out.extend(self.containers.nameless().into_iter().map(|(id, container)| Output::Ask(Question::Facts(id, container))));
+            }
+            Record::Loss(loss) => out.push(Output::Loss(self.loss(&loss, now_ns))),
+            Record::Clock(offset) => self.boot_to_wall_ns = offset,
+            Record::Before(finding) => out.push(Output::Finding(finding)),
+        }
+    }
+
+    /// Lets time pass: what is ripe is said.
+    pub fn tick(&mut self, now_ns: u64, out: &mut Vec<Output>) {
+        self.containers.expire(now_ns);
+        let world = World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns };
+        for lens in &mut self.lenses {
+            lens.tick(now_ns, &world, out);
+        }
+    }
+
+    /// When the next thing is due, by the records' clock.
+    pub fn next_ns(&self) -> Option<u64> {
+        self.lenses.iter().filter_map(|lens| lens.next_ns()).min()
+    }
+
+    pub fn world(&self) -> World<'_> {
+        World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns }
+    }
+
+    fn kernel(&mut self, bytes: &Bytes, out: &mut Vec<Output>) {
+        self.records += 1;
+        let Ok(event) = events::decode(bytes) else {
+            self.undecodable += 1;
+            return;
+        };
+        let now_ns = event.header().time_ns;
+        // What is due before this happened is said first: the order is that of the records, live and replayed.
+        if self.next_ns().is_some_and(|due| due <= now_ns) {
+            self.tick(now_ns, out);
+        }
+        match &event {
+            Event::CgroupMkdir(mkdir) => {
+                let name = text(&mkdir.name);
+                let parent_name = text(&mkdir.parent_name);
+                // One level below the root the parent's name is empty, and the path is whole.
+                let path = if mkdir.level <= 1 { format!("/{name}") } else { format!("{parent_name}/{name}") };
+                let born = Born {
+                    id: mkdir.header.cgroup,
+                    parent: known64(mkdir.parent),
+                    path,
+                    by: text(&mkdir.maker.comm),
+                    by_pid: mkdir.maker.tgid,
+                };
+                match self.containers.mkdir(&born, now_ns) {
+                    Want::Nothing => {}
+                    Want::Facts(id, container) => out.push(Output::Ask(Question::Facts(id, container))),
+                    Want::Identity(id, path) => out.push(Output::Ask(Question::Identity(id, path))),
+                }
+            }
+            Event::CgroupRmdir(rmdir) => self.containers.rmdir(rmdir.header.cgroup, now_ns),
+            _ => {}
+        }
+        let world = World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns };
+        for lens in &mut self.lenses {
+            lens.event(&event, &world, out);
+        }
+    }
+
+    fn loss(&self, loss: &Loss, now_ns: u64) -> LossNote {
+        LossNote {
+            time: self.world().at(now_ns),
+            event: loss.kind.map_or("unknown", event_name),
+            container: loss.cgroup.and_then(|cgroup| self.containers.owner(cgroup)),
+            cgroup: loss.cgroup.and_then(|cgroup| self.containers.path(cgroup).map(ToString::to_string)),
+            count: loss.count,
+            cause: if loss.budget { "the cgroup's share of the ring was used up" } else { "the ring was full" },
+        }
+    }
+}
+
+/// An event's name, as losses and recordings show it.
+pub fn event_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::OomDecision => "oom_decision",
+        Kind::OomVictim => "oom_victim",
+        Kind::OomSharer => "oom_sharer",
+        Kind::OomDone => "oom_done",
+        Kind::Exit => "exit",
+        Kind::Exec => "exec",
+        Kind::CgroupMkdir => "cgroup_mkdir",
+        Kind::CgroupRmdir => "cgroup_rmdir",
+        Kind::Signal => "signal",
+        Kind::ForkRefused => "fork_refused",
+    }
+}
