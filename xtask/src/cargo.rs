@@ -29,7 +29,16 @@ pub fn target_dir() -> Result<PathBuf> {
     metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata names no target directory")
 }
 
-pub fn metadata() -> Result<Value> {
+/// The names of the workspace's `tests/`.
+pub fn test_targets() -> Result<Vec<String>> {
+    let metadata = metadata()?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let targets = packages.filter_map(|package| package["targets"].as_array()).flatten();
+    let tests = targets.filter(|target| target["kind"][0] == "test").filter_map(|target| target["name"].as_str());
+    Ok(tests.map(str::to_owned).collect())
+}
+
+fn metadata() -> Result<Value> {
     let json = process::output(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
     serde_json::from_str(&json).context("cargo metadata")
 }

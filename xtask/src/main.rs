@@ -9,6 +9,7 @@ mod process;
 mod run;
 mod rust_src;
 mod setup;
+mod test;
 mod vm;
 
 use std::{env, ffi::OsString, process::ExitCode};
@@ -37,6 +38,10 @@ enum Task {
     },
     /// Build ctrace and put it where `sudo ctrace` finds it
     Install(install::Args),
+    /// Run every tier of the tests: lints, unit tests, kernel tests here and in virtual machines
+    Test(test::Args),
+    /// Check the licences, sources and known holes of the dependencies (a part of test)
+    Deny,
     /// Run a command as root in virtual machines with Debian's kernels
     Vm(vm::Args),
 }
@@ -60,6 +65,8 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Build(args) => build::command(&args),
         Task::Run { args } => run::run(&args),
         Task::Install(args) => install::install(&args),
+        Task::Test(args) => test::command(&args),
+        Task::Deny => test::licences(),
         Task::Vm(args) => vm::command(&args),
     }
 }

@@ -1,0 +1,46 @@
+//! The tiers that need no kernel: formatting, lints and unit tests.
+
+use anyhow::{Result, bail};
+
+use super::{tally::Tally, tier::Log};
+use crate::cargo::{self, cargo};
+
+/// The target of the kernel side, and the only one whose lints need a standard library of its own.
+const BPF: &[&str] = &["-p", "tracer-ebpf", "--target", "bpfel-unknown-none", "-Z", "build-std=core"];
+const DENY_WARNINGS: &[&str] = &["--", "-D", "warnings"];
+
+/// rustfmt, then clippy for both sides.
+pub fn lints(log: &mut Log) -> Result<Option<Tally>> {
+    log.expect(cargo().args(["fmt", "--all", "--check"]))?;
+    let host = ["clippy", "--quiet", "--workspace", "--exclude", "tracer-ebpf", "--all-targets"];
+    log.expect(cargo().args(host).args(DENY_WARNINGS))?;
+    // A target folder of its own: RUSTC_BOOTSTRAP makes build scripts run again, here and then in the next build.
+    let target = cargo::target_dir()?.join("bpf-lints");
+    for features in ["", "log"] {
+        let mut clippy = cargo();
+        clippy.env("CARGO_TARGET_DIR", &target);
+        clippy.args(["clippy", "--quiet"]).args(BPF).args(["--features", features]).args(DENY_WARNINGS);
+        log.expect(clippy.env("RUSTC_BOOTSTRAP", "1"))?;
+    }
+    Ok(None)
+}
+
+/// Everything that `cargo test` runs here, except the kernel tests.
+pub fn unit_tests(log: &mut Log, filter: Option<&str>) -> Result<Option<Tally>> {
+    let mut targets = vec!["--lib".to_owned(), "--bins".to_owned()];
+    for test in cargo::test_targets()?.into_iter().filter(|name| name != super::kernel::TARGET) {
+        targets.extend(["--test".to_owned(), test]);
+    }
+    let mut good = true;
+    for targets in [targets, vec!["--doc".to_owned()]] {
+        let mut test = cargo();
+        test.args(["test", "--quiet", "--workspace", "--exclude", "tracer-ebpf", "--no-fail-fast"]);
+        good &= log.run(test.args(targets).args(filter))?;
+    }
+    let tally = Tally::of_cargo_test(&log.text());
+    log.tally = Some(tally);
+    if !good && tally.failed == 0 {
+        bail!("cargo test failed");
+    }
+    Ok(Some(tally))
+}

@@ -1,0 +1,173 @@
+//! Every tier of the tests in order, from formatting to the oldest kernel.
+
+mod deny;
+mod host;
+mod kernel;
+mod tally;
+mod tier;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use tier::Tiers;
+
+use crate::{cargo, setup, vm};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Lints, unit tests and the core kernel tests on this machine's own kernel: no virtual machines
+    #[arg(long, conflicts_with_all = ["kernels", "native"])]
+    quick: bool,
+    /// Only the kernel tests in these virtual machines (6.1,7.3); with --native on this machine's kernel, too
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    kernels: Vec<String>,
+    /// Only the kernel tests on this machine's own kernel
+    #[arg(long)]
+    native: bool,
+    /// Which kernel tests to run everywhere (by default all here, on 6.1 and on 7.3, and the core on other kernels)
+    #[arg(long, value_enum)]
+    list: Option<List>,
+    /// Only tests whose name contains this, and no lints
+    filter: Option<String>,
+}
+
+/// The kernel tests to run: all of them, or those that tell kernels apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum List {
+    Full,
+    Core,
+}
+
+/// The oldest kernel that is widely used and the newest: all tests run on these.
+const FULL: &[&str] = &["6.1", "7.3"];
+
+/// What a call of `test` runs.
+#[derive(Debug, PartialEq, Eq)]
+struct Plan {
+    lints: bool,
+    licences: bool,
+    unit_tests: bool,
+    native: Option<List>,
+    kernels: Vec<(String, List)>,
+}
+
+impl Plan {
+    fn new(args: &Args) -> Self {
+        let some_kernels_only = args.native || !args.kernels.is_empty();
+        let kernels = match (args.kernels.is_empty(), args.quick || some_kernels_only) {
+            (false, _) => args.kernels.clone(),
+            (true, true) => Vec::new(),
+            (true, false) => vm::MATRIX.iter().map(ToString::to_string).collect(),
+        };
+        let list_of = |kernel: &str| if FULL.contains(&kernel) { List::Full } else { List::Core };
+        let native = if args.quick { List::Core } else { List::Full };
+        Self {
+            lints: !some_kernels_only && args.filter.is_none(),
+            licences: !some_kernels_only && !args.quick && args.filter.is_none(),
+            unit_tests: !some_kernels_only,
+            native: (args.native || !some_kernels_only).then_some(args.list.unwrap_or(native)),
+            kernels: kernels
+                .into_iter()
+                .map(|kernel| {
+                    let list = args.list.unwrap_or_else(|| list_of(&kernel));
+                    (kernel, list)
+                })
+                .collect(),
+        }
+    }
+}
+
+pub fn command(args: &Args) -> Result<ExitCode> {
+    setup::ensure()?;
+    let plan = Plan::new(args);
+    let filter = args.filter.as_deref();
+    let mut tiers = Tiers::new(cargo::target_dir()?.join("xtask-logs"))?;
+    if plan.lints {
+        tiers.run("lints", host::lints);
+    }
+    if plan.licences {
+        tiers.run("licences", deny::deny);
+    }
+    if plan.unit_tests {
+        tiers.run("unit tests", |log| host::unit_tests(log, filter));
+    }
+    if cargo::test_targets()?.iter().any(|name| name == kernel::TARGET) {
+        let mut program = None;
+        tiers.run("build of the kernel tests", |log| {
+            program = Some(kernel::Program::build(log)?);
+            Ok(None)
+        });
+        if let Some(program) = program {
+            if let Some(list) = plan.native {
+                tiers.run("kernel tests here", |log| program.run_here(log, list, filter));
+            }
+            for (kernel, list) in &plan.kernels {
+                tiers.run(&format!("kernel tests on {kernel}"), |log| program.run_in(log, kernel, *list, filter));
+            }
+        }
+    } else {
+        println!("== kernel tests\n   left out: there is no test target `{}` yet", kernel::TARGET);
+    }
+    let sum = tiers.sum();
+    println!("ctrace: {sum}");
+    Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The tier of that name alone.
+pub fn licences() -> Result<ExitCode> {
+    let mut tiers = Tiers::new(cargo::target_dir()?.join("xtask-logs"))?;
+    tiers.run("licences", deny::deny);
+    Ok(if tiers.sum().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn plan(line: &str) -> Plan {
+        Plan::new(&Line::parse_from(format!("test {line}").split_whitespace()).args)
+    }
+
+    fn lists(plan: &Plan) -> Vec<(&str, List)> {
+        plan.kernels.iter().map(|(kernel, list)| (kernel.as_str(), *list)).collect()
+    }
+
+    #[test]
+    fn everything_by_default() {
+        let plan = plan("");
+        assert!(plan.lints && plan.licences && plan.unit_tests);
+        assert_eq!(plan.native, Some(List::Full));
+        let (full, core) = (List::Full, List::Core);
+        assert_eq!(lists(&plan), [("5.10", core), ("6.1", full), ("6.12", core), ("6.18", core), ("7.3", full)]);
+    }
+
+    #[test]
+    fn quick_has_no_machines_and_a_filter_no_lints() {
+        assert_eq!(
+            plan("--quick"),
+            Plan { lints: true, licences: false, unit_tests: true, native: Some(List::Core), kernels: vec![] }
+        );
+        assert!(!plan("oom").lints && plan("oom").unit_tests && plan("oom").kernels.len() == 5);
+    }
+
+    #[test]
+    fn named_kernels_are_all_that_runs() {
+        let some = plan("--kernels 6.1,6.12 oom");
+        assert!(!some.lints && !some.unit_tests && some.native.is_none());
+        assert_eq!(lists(&some), [("6.1", List::Full), ("6.12", List::Core)]);
+        assert_eq!(lists(&plan("--kernels 6.12 --list full")), [("6.12", List::Full)]);
+        assert_eq!(
+            plan("--native"),
+            Plan { lints: false, licences: false, unit_tests: false, native: Some(List::Full), kernels: vec![] }
+        );
+        assert_eq!(plan("--native --kernels 7.3").native, Some(List::Full));
+    }
+}
