@@ -6,4 +6,6 @@
 //! Only `kmsg::read` and `counters::read_file` touch the system; all else are functions of values.
 
 pub mod kmsg;
+pub mod report;
 
+pub use report::{OomReport, Reports};
