@@ -5,7 +5,9 @@
 //! the cgroup lived; the engine's files (`engine`) say what the engine believed. `merge` makes one list of them.
 //! Only `kmsg::read` and `counters::read_file` touch the system; all else are functions of values.
 
+pub mod counters;
 pub mod kmsg;
 pub mod report;
 
+pub use counters::CgroupCounts;
 pub use report::{OomReport, Reports};
