@@ -6,8 +6,10 @@
 //! Only `kmsg::read` and `counters::read_file` touch the system; all else are functions of values.
 
 pub mod counters;
+pub mod engine;
 pub mod kmsg;
 pub mod report;
 
 pub use counters::CgroupCounts;
+pub use engine::Verdict;
 pub use report::{OomReport, Reports};
