@@ -8,8 +8,10 @@
 pub mod counters;
 pub mod engine;
 pub mod kmsg;
+pub mod merge;
 pub mod report;
 
 pub use counters::CgroupCounts;
 pub use engine::Verdict;
+pub use merge::{PastKill, Source, merge};
 pub use report::{OomReport, Reports};
