@@ -6,6 +6,7 @@
 pub mod containers;
 pub mod events;
 pub mod findings;
+pub mod history;
 pub mod kernel;
 pub mod lenses;
 pub mod model;
