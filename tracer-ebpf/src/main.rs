@@ -1,7 +1,10 @@
 //! The kernel side of ctrace: one file per question asked of the kernel.
 #![no_std]
 #![no_main]
-#![expect(clippy::inline_always, reason = "the verifier of 5.10 wants small call depth, and pruned branches fold only when inlined")]
+#![expect(
+    clippy::inline_always,
+    reason = "the verifier of 5.10 wants small call depth, and pruned branches fold only when inlined"
+)]
 
 mod cgroup_life;
 mod kernel;

@@ -4,11 +4,15 @@
 //! them; `findings` judges them; views show them. Everything right of the sources is plain code over plain values.
 
 pub mod containers;
+pub mod doctor;
 pub mod events;
 pub mod findings;
 pub mod history;
 pub mod kernel;
 pub mod lenses;
+pub mod live;
 pub mod model;
 pub mod pipeline;
+pub mod privileges;
+pub mod tui;
 pub mod views;

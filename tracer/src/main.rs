@@ -1,1 +1,79 @@
-fn main() {}
+//! The `ctrace` binary: arguments in, exit code out. 0 done; 1 it could not do it; 2 wrong usage.
+
+mod cli;
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use cli::{Cli, Command, Live};
+use tracer::{
+    doctor,
+    findings::{self, Explained},
+    lenses::{self, Registered},
+    live::{self, Options, Show},
+    views::lines::Style,
+};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Oom(options) => run(&lenses::oom::LENS, options),
+        Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::Doctor { json } => doctor::run(json),
+    };
+    result.unwrap_or_else(|error| {
+        // A person reads one line: what, then what to do. If stderr is closed as well, the exit code is all there is.
+        let _ = writeln!(std::io::stderr(), "ctrace: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(lens: &'static Registered, options: Live) -> Result<ExitCode> {
+    let terminal = std::io::stdout().is_terminal();
+    let color = terminal && !options.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let show = if options.json {
+        Show::Json
+    } else if options.lines || !terminal {
+        Show::Lines(Style { zone: jiff::tz::TimeZone::system(), color })
+    } else {
+        Show::Tui { color }
+    };
+    let options = Options {
+        lens,
+        container: options.container,
+        pid: options.pid,
+        duration: options.duration,
+        ring_bytes: options.ring_kib * 1024,
+        show,
+        verbose: options.verbose,
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the event loop")?;
+    runtime.block_on(live::run(options))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain(code: Option<&str>) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let Some(code) = code else {
+        let width = findings::all().map(|known| known.code.0.len()).max().unwrap_or(0);
+        for known in findings::all() {
+            writeln!(out, "{:width$}  {}", known.code.0, known.title)?;
+        }
+        return Ok(());
+    };
+    let Some(Explained { code, severity, lens, title, text }) = findings::all().find(|known| known.code.0 == code)
+    else {
+        let mut near: Vec<_> =
+            findings::all().map(|known| (strsim::damerau_levenshtein(known.code.0, code), known.code.0)).collect();
+        near.sort_unstable();
+        let near: Vec<&str> = near.iter().take(3).map(|(_, code)| *code).collect();
+        bail!("there is no finding {code:?}; nearest: {}. `ctrace explain` lists all", near.join(", "));
+    };
+    let severity = format!("{severity:?}").to_lowercase();
+    writeln!(out, "{} ({severity}, ctrace {lens})\n{title}\n\n{text}", code.0)?;
+    Ok(())
+}

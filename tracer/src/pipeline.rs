@@ -105,23 +105,35 @@ impl Pipeline {
             Record::Kernel(bytes) => self.kernel(&bytes, out),
             Record::Cgroups(seen) => {
                 self.containers.seed(seen, now_ns);
-                out.extend(self.containers.nameless().into_iter().map(|(id, container)| Output::Ask(Question::Facts(id, container))));
+                out.extend(
+                    self.containers
+                        .nameless()
+                        .into_iter()
+                        .map(|(id, container)| Output::Ask(Question::Facts(id, container))),
+                );
             }
             Record::Answer(Answer::Facts(id, facts)) => {
+                let before = self.containers.owner(id).map(|container| container.label());
                 if self.containers.named(id, *facts)
                     && let Some(container) = self.containers.owner(id)
+                    && Some(container.label()) != before
                 {
                     let mut fields = Map::new();
                     fields.insert("container".to_owned(), serde_json::to_value(&container).unwrap_or_default());
                     let text = format!("{} is {}", container.cgroup, container.label());
-                    out.push(Output::Note(Note { time: self.world().at(now_ns), code: "named", text, fields }));
+                    out.push(Output::Note(Note { time: self.world(now_ns).at(now_ns), code: "named", text, fields }));
                 }
             }
             Record::Answer(Answer::Identity(known)) => {
                 for container in known {
                     self.containers.learn(container);
                 }
-                out.extend(self.containers.nameless().into_iter().map(|(id, container)| Output::Ask(Question::Facts(id, container))));
+                out.extend(
+                    self.containers
+                        .nameless()
+                        .into_iter()
+                        .map(|(id, container)| Output::Ask(Question::Facts(id, container))),
+                );
             }
             Record::Loss(loss) => out.push(Output::Loss(self.loss(&loss, now_ns))),
             Record::Clock(offset) => self.boot_to_wall_ns = offset,
@@ -132,7 +144,8 @@ impl Pipeline {
     /// Lets time pass: what is ripe is said.
     pub fn tick(&mut self, now_ns: u64, out: &mut Vec<Output>) {
         self.containers.expire(now_ns);
-        let world = World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns };
+        let world =
+            World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns, now_ns };
         for lens in &mut self.lenses {
             lens.tick(now_ns, &world, out);
         }
@@ -143,8 +156,8 @@ impl Pipeline {
         self.lenses.iter().filter_map(|lens| lens.next_ns()).min()
     }
 
-    pub fn world(&self) -> World<'_> {
-        World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns }
+    pub fn world(&self, now_ns: u64) -> World<'_> {
+        World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns, now_ns }
     }
 
     fn kernel(&mut self, bytes: &Bytes, out: &mut Vec<Output>) {
@@ -180,7 +193,8 @@ impl Pipeline {
             Event::CgroupRmdir(rmdir) => self.containers.rmdir(rmdir.header.cgroup, now_ns),
             _ => {}
         }
-        let world = World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns };
+        let world =
+            World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns, now_ns };
         for lens in &mut self.lenses {
             lens.event(&event, &world, out);
         }
@@ -188,7 +202,7 @@ impl Pipeline {
 
     fn loss(&self, loss: &Loss, now_ns: u64) -> LossNote {
         LossNote {
-            time: self.world().at(now_ns),
+            time: self.world(now_ns).at(now_ns),
             event: loss.kind.map_or("unknown", event_name),
             container: loss.cgroup.and_then(|cgroup| self.containers.owner(cgroup)),
             cgroup: loss.cgroup.and_then(|cgroup| self.containers.path(cgroup).map(ToString::to_string)),

@@ -36,7 +36,26 @@ pub struct Facts {
     pub notes: Vec<String>,
 }
 
+/// Names and values of a person are shorter; what is longer is cut.
+const TEXT_CAP: usize = 4096;
+const LABELS_CAP: usize = 128;
+
+/// A text of a file, cut to what is kept.
+pub(super) fn bounded(text: &str) -> String {
+    text[..text.floor_char_boundary(TEXT_CAP)].to_owned()
+}
+
 impl Facts {
+    pub(super) fn label<'a>(&mut self, labels: impl Iterator<Item = (&'a str, &'a str)>) {
+        for (key, value) in labels {
+            if self.labels.len() == LABELS_CAP {
+                self.notes.push(format!("only {LABELS_CAP} of its labels were kept"));
+                return;
+            }
+            self.labels.insert(bounded(key), bounded(value));
+        }
+    }
+
     /// The container with what these facts add. A name that the container has already by its path is kept only where
     /// the facts have none.
     pub(super) fn dress(&self, container: &Container) -> Container {

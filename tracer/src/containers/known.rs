@@ -66,3 +66,12 @@ impl FromIterator<KnownContainer> for Known {
         known
     }
 }
+
+impl IntoIterator for Known {
+    type Item = KnownContainer;
+    type IntoIter = std::collections::hash_map::IntoValues<String, KnownContainer>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.by_path.into_values()
+    }
+}

@@ -78,6 +78,11 @@ impl Table {
             .collect()
     }
 
+    /// The paths of the live cgroups, in no order.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.by_path.keys().map(AsRef::as_ref)
+    }
+
     /// Number of live cgroups, and of tombs.
     pub fn len(&self) -> (usize, usize) {
         (self.live.len(), self.tombs.len())

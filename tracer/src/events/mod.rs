@@ -52,10 +52,8 @@ impl Event {
 
 /// Decodes one record of the ring buffer.
 pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
-    let header: Header = bytes
-        .get(..size_of::<Header>())
-        .map(bytemuck::pod_read_unaligned)
-        .ok_or(DecodeError::Short(bytes.len()))?;
+    let header: Header =
+        bytes.get(..size_of::<Header>()).map(bytemuck::pod_read_unaligned).ok_or(DecodeError::Short(bytes.len()))?;
     let kind = Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))?;
     Ok(match kind {
         Kind::OomDecision => Event::OomDecision(record(bytes)?),

@@ -31,6 +31,8 @@ pub struct World<'a> {
     pub host: &'a HostFacts,
     /// To add to a record's time to get wall-clock time, ns.
     pub boot_to_wall_ns: i64,
+    /// The records' clock.
+    pub now_ns: u64,
 }
 
 /// What of this host rules depend on.

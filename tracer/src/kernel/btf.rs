@@ -140,7 +140,9 @@ impl Btf {
         match self.resolve(member.type_id) {
             Some(found) if found.kind == kind::STRUCT || found.kind == kind::UNION => Shape::Struct,
             Some(found) if found.kind == kind::PTR => Shape::Pointer,
-            Some(found) if found.kind == kind::ARRAY => Shape::Array { elements: self.word(found.at + 20).unwrap_or(0) },
+            Some(found) if found.kind == kind::ARRAY => {
+                Shape::Array { elements: self.word(found.at + 20).unwrap_or(0) }
+            }
             _ => Shape::Other,
         }
     }
@@ -295,7 +297,8 @@ mod tests {
     #[test]
     fn finds_members_through_nested_and_anonymous_structs() {
         let Some(data) = this_kernel() else { return };
-        let btf = Btf::parse(data, &["task_struct", "mem_cgroup", "cgroup_subsys_id", "btf_trace_sched_process_exit"]).unwrap();
+        let btf = Btf::parse(data, &["task_struct", "mem_cgroup", "cgroup_subsys_id", "btf_trace_sched_process_exit"])
+            .unwrap();
         let tgid = btf.member("task_struct.tgid").unwrap();
         assert!(tgid.offset > 0 && tgid.offset < 8192);
         // `swap` and `memsw` share an anonymous union.

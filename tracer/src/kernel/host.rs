@@ -48,7 +48,8 @@ fn v2_has_memory(text: &str) -> bool {
 
 /// Kernel release, as `uname -r` gives it. Shown, never decided by.
 pub fn release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 /// The kernel's lock-down mode: `none`, `integrity`, `confidentiality`; `None` where the kernel has no such thing or

@@ -113,7 +113,10 @@ impl Layout {
                     self.set("RSS_SHAPE", shape::RSS_PERCPU);
                 }
                 Shape::Struct => self.set("RSS_SHAPE", shape::RSS_ARRAY),
-                _ => self.lack("RSS_SHAPE", "this kernel keeps its RSS counters in a way that ctrace has not met".to_owned()),
+                _ => self.lack(
+                    "RSS_SHAPE",
+                    "this kernel keeps its RSS counters in a way that ctrace has not met".to_owned(),
+                ),
             }
         }
         if let Some(size) = btf.size("percpu_counter") {
@@ -143,14 +146,18 @@ impl Layout {
         let Some((node, memcg)) = btf.enumerators("node_stat_item").zip(btf.enumerators("memcg_stat_item")) else {
             return self.lack("STAT_INDEX_ANON", "this kernel's BTF has no memcg statistics".to_owned());
         };
-        let value = |items: &[(&str, i64)], name: &str| items.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
+        let value =
+            |items: &[(&str, i64)], name: &str| items.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
         let full = value(&memcg, "MEMCG_NR_STAT").unwrap_or(i64::MAX);
         let state = match self.get("VMSTATS_SHAPE") {
             shape::VMSTATS_ARRAY => btf.member("mem_cgroup.vmstats"),
             _ => btf.member("memcg_vmstats.state"),
         };
         let Some(Shape::Array { elements }) = state.map(|member| btf.shape(member)) else {
-            return self.lack("STAT_INDEX_ANON", "this kernel keeps memcg statistics in a way that ctrace has not met".to_owned());
+            return self.lack(
+                "STAT_INDEX_ANON",
+                "this kernel keeps memcg statistics in a way that ctrace has not met".to_owned(),
+            );
         };
         let compact = i64::from(elements) < full;
         let order = if compact { compact_order(&node, &memcg, elements as usize) } else { Some(Vec::new()) };
@@ -246,7 +253,15 @@ mod tests {
     fn this_kernel_has_what_oom_stands_on() {
         let Ok(data) = fs::read(BTF_PATH) else { return };
         let layout = Layout::from_btf(data).unwrap();
-        for global in ["TASK_TGID", "TASK_CGROUPS", "KERNFS_ID", "MEMCG_MEMORY_USAGE", "MEMORY_SUBSYS", "RSS_SHAPE", "STAT_INDEX_ANON"] {
+        for global in [
+            "TASK_TGID",
+            "TASK_CGROUPS",
+            "KERNFS_ID",
+            "MEMCG_MEMORY_USAGE",
+            "MEMORY_SUBSYS",
+            "RSS_SHAPE",
+            "STAT_INDEX_ANON",
+        ] {
             assert_ne!(layout.get(global), ABSENT, "{global}: {:?}", layout.absent);
         }
         assert_eq!(layout.get("NO_SUCH_GLOBAL"), ABSENT);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd, AsRawFd, RawFd},
+    os::fd::{AsFd, OwnedFd},
     thread,
 };
 
@@ -100,9 +100,9 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// The file descriptor that becomes readable when the ring has records.
-    pub fn ring_fd(&self) -> RawFd {
-        self.ring.as_fd().as_raw_fd()
+    /// A descriptor of its own that becomes readable when the ring has records.
+    pub fn ring_fd(&self) -> Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned().context("another descriptor for the ring")
     }
 
     /// Takes up to `most` records out of the ring. True: the ring was emptied.
@@ -148,16 +148,18 @@ impl Kernel {
         Ok(found)
     }
 
+    /// Can maps still be read?
+    pub fn can_read_maps(&self) -> Result<()> {
+        self.lost_elsewhere.get(&0, 0).map(|_| ()).context("reading a map")
+    }
+
     pub fn attached(&self, probe: &Probe) -> bool {
         self.taken.iter().any(|taken| taken.probe.name == probe.name && taken.attached())
     }
 
     /// Ids of the loaded programs, for measurements: (program, id).
     pub fn program_ids(&self) -> Vec<(String, u32)> {
-        self.ebpf
-            .programs()
-            .filter_map(|(name, program)| Some((name.to_owned(), program_id(program)?)))
-            .collect()
+        self.ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), program_id(program)?))).collect()
     }
 }
 
@@ -218,8 +220,14 @@ fn loader() -> EbpfLoader<'static> {
 
 fn take(ebpf: &mut Ebpf, probe: &'static Probe, layout: &Layout) -> Taken {
     let mut taken = Taken { probe, branch: None, refused: Vec::new() };
-    if let Some(global) = probe.needs.iter().find(|global| matches!(layout.get(global), ABSENT) || missing(layout, global)) {
-        let why = layout.absent.get(global).cloned().unwrap_or_else(|| format!("{global} was not found in this kernel's BTF"));
+    if let Some(global) =
+        probe.needs.iter().find(|global| matches!(layout.get(global), ABSENT) || missing(layout, global))
+    {
+        let why = layout
+            .absent
+            .get(global)
+            .cloned()
+            .unwrap_or_else(|| format!("{global} was not found in this kernel's BTF"));
         taken.refused.push(("every way".to_owned(), why));
         return taken;
     }
@@ -241,7 +249,9 @@ fn missing(layout: &Layout, global: &str) -> bool {
 }
 
 fn attach(ebpf: &mut Ebpf, branch: &Branch) -> Result<()> {
-    let program = ebpf.program_mut(branch.program).with_context(|| format!("the kernel side has no program {}", branch.program))?;
+    let program = ebpf
+        .program_mut(branch.program)
+        .with_context(|| format!("the kernel side has no program {}", branch.program))?;
     match branch.hook {
         Hook::RawTracepoint(name) => {
             let program: &mut RawTracePoint = program.try_into()?;
@@ -285,10 +295,14 @@ fn explain(hook: Hook, error: &anyhow::Error) -> String {
 fn refused(error: &anyhow::Error) -> anyhow::Error {
     let text = format!("{error:#}");
     if text.contains("Operation not permitted") || text.contains("EPERM") {
-        return anyhow!("the kernel refused BPF ({text}): run ctrace as root outside a container, or with CAP_BPF and CAP_PERFMON");
+        return anyhow!(
+            "the kernel refused BPF ({text}): run ctrace as root outside a container, or with CAP_BPF and CAP_PERFMON"
+        );
     }
     if text.contains("Cannot allocate memory") {
-        return anyhow!("the kernel refused memory for the BPF maps ({text}): on kernels before 5.11 raise `ulimit -l`");
+        return anyhow!(
+            "the kernel refused memory for the BPF maps ({text}): on kernels before 5.11 raise `ulimit -l`"
+        );
     }
     anyhow!("the kernel side could not be loaded: {text}")
 }

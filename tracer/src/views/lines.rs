@@ -83,7 +83,12 @@ fn oom_body(finding: &Finding, out: &mut String) {
         if let Some(ns_pid) = process["ns_pid"].as_u64().filter(|ns_pid| Some(*ns_pid) != process["pid"].as_u64()) {
             let _ = write!(text, " (in the container: {ns_pid})");
         }
-        let _ = write!(text, " uid {}   rss {rss}   oom_score_adj {}", number(&process["uid"]), number(&victim["oom_score_adj"]));
+        let _ = write!(
+            text,
+            " uid {}   rss {rss}   oom_score_adj {}",
+            number(&process["uid"]),
+            number(&victim["oom_score_adj"])
+        );
         row(out, "victim", &text);
     }
     row(
@@ -95,14 +100,17 @@ fn oom_body(finding: &Finding, out: &mut String) {
             None => finding.unknown.get("init_alive").map_or("unknown", String::as_str),
         },
     );
-    if let Some(process) = evidence.get("trigger").and_then(|trigger| trigger.get("process")).filter(|process| process.is_object()) {
+    if let Some(process) =
+        evidence.get("trigger").and_then(|trigger| trigger.get("process")).filter(|process| process.is_object())
+    {
         let container = &evidence["trigger"]["container"];
         let place = if container.is_null() {
             "host".to_owned()
         } else {
             escape(container["name"].as_str().or_else(|| container["id"].as_str()).unwrap_or("?")).into_owned()
         };
-        let mut text = format!("{place}/{} ({})", escape(process["comm"].as_str().unwrap_or("?")), number(&process["tid"]));
+        let mut text =
+            format!("{place}/{} ({})", escape(process["comm"].as_str().unwrap_or("?")), number(&process["tid"]));
         if let Some(order) = evidence.get("order").and_then(Value::as_u64) {
             let _ = write!(text, ", order {order}");
         }
@@ -147,7 +155,13 @@ fn loss_line(loss: &LossNote, style: &Style) -> String {
         (None, Some(cgroup)) => format!("host {}", escape(cgroup)),
         (None, None) => "unknown cgroups".to_owned(),
     };
-    let text = format!("LOST  {} {} event{} of {whose}: {}", loss.count, loss.event, if loss.count == 1 { "" } else { "s" }, loss.cause);
+    let text = format!(
+        "LOST  {} {} event{} of {whose}: {}",
+        loss.count,
+        loss.event,
+        if loss.count == 1 { "" } else { "s" },
+        loss.cause
+    );
     format!("{}  {}\n", loss.time.clock(&style.zone), paint(&text, Severity::Warning, style))
 }
 

@@ -2,7 +2,10 @@
 
 use crate::{
     findings::Explained,
-    model::{Code, Severity::{Critical, Warning}},
+    model::{
+        Code,
+        Severity::{Critical, Warning},
+    },
 };
 
 pub const EXPLAINED: &[Explained] = &[
@@ -61,6 +64,19 @@ give each one, reserve memory for the system (kubelet --system-reserved), and ad
 The allocation was bound to some NUMA nodes, by cpuset.mems or a memory policy (numactl --membind), and those are full.
 
 What to do: widen cpuset.mems, or move load away from those nodes. `numastat -m` shows memory by node.",
+    },
+    Explained {
+        code: Code("oom.hung"),
+        severity: Critical,
+        lens: "oom",
+        title: "a v1 cgroup is at its limit with the OOM killer off: nobody is killed, everybody waits",
+        text: "\
+With oom_kill_disable=1 (docker --oom-kill-disable, cgroup v1 only) the kernel kills nobody at the limit. Each task that
+needs a page sleeps in D state until another frees some or the limit is raised. Health checks time out, CPU is idle, no
+log says anything.
+
+What to do: raise memory.limit_in_bytes, or write 0 to memory.oom_control so that the kernel chooses a victim. On cgroup
+v2 the knob does not exist any more.",
     },
     Explained {
         code: Code("oom.group-kill"),

@@ -151,8 +151,11 @@ fn whose(
 ) -> (Whose, Option<String>) {
     let constraint = case.decision.map_or(0, |decision| decision.constraint);
     let Some(level) = limiting else {
-        let whose =
-            if matches!(constraint, CONSTRAINT_CPUSET | CONSTRAINT_MEMORY_POLICY) { Whose::Cpuset } else { Whose::Host };
+        let whose = if matches!(constraint, CONSTRAINT_CPUSET | CONSTRAINT_MEMORY_POLICY) {
+            Whose::Cpuset
+        } else {
+            Whose::Host
+        };
         return (whose, None);
     };
     let path = world.containers.path(level.cgroup).map(ToString::to_string);
@@ -380,15 +383,29 @@ fn composition(numbers: &Numbers, usage: u64) -> String {
     };
     let cache = droppable.map_or_else(
         || "what could be dropped is not known".to_owned(),
-        |bytes| if bytes < 1 << 20 { "there was no page cache left to drop".to_owned() } else { format!("{} of page cache were in use or could not be dropped in time", size(bytes)) },
+        |bytes| {
+            if bytes < 1 << 20 {
+                "there was no page cache left to drop".to_owned()
+            } else {
+                format!("{} of page cache were in use or could not be dropped in time", size(bytes))
+            }
+        },
     );
     match (share(numbers.anon), share(numbers.shmem), share(numbers.kernel)) {
-        (Some(anon), ..) if anon >= 0.8 => format!("anonymous memory alone fills the limit ({:.0} %); {cache}", anon * 100.0),
+        (Some(anon), ..) if anon >= 0.8 => {
+            format!("anonymous memory alone fills the limit ({:.0} %); {cache}", anon * 100.0)
+        }
         (_, Some(shmem), _) if shmem >= 0.4 => {
-            format!("shared memory (tmpfs, /dev/shm, SysV) holds {:.0} % and cannot be dropped, only swapped", shmem * 100.0)
+            format!(
+                "shared memory (tmpfs, /dev/shm, SysV) holds {:.0} % and cannot be dropped, only swapped",
+                shmem * 100.0
+            )
         }
         (.., Some(kernel)) if kernel >= 0.4 => {
-            format!("kernel memory holds {:.0} % (slab, stacks, sockets): many files, processes or connections", kernel * 100.0)
+            format!(
+                "kernel memory holds {:.0} % (slab, stacks, sockets): many files, processes or connections",
+                kernel * 100.0
+            )
         }
         (Some(anon), ..) => format!("anonymous memory is {:.0} % of it; {cache}", anon * 100.0),
         _ => "the limit was hit and reclaim found nothing; the split is not known".to_owned(),
@@ -433,20 +450,26 @@ fn fix(
             }
         }
         Whose::Host => {
-            fix.push("give every container a memory limit, so that the one that grows is the one that is killed".to_owned());
+            fix.push(
+                "give every container a memory limit, so that the one that grows is the one that is killed".to_owned(),
+            );
             fix.push(format!("{comm} held {}: move it, shrink it, or add memory or swap to the host", size(rss)));
         }
         Whose::Cpuset => {
-            fix.push("widen cpuset.mems, or move some of the load to other NUMA nodes (numastat -m shows them)".to_owned());
+            fix.push(
+                "widen cpuset.mems, or move some of the load to other NUMA nodes (numastat -m shows them)".to_owned(),
+            );
         }
     }
     if group {
-        fix.push("memory.oom.group=0 would kill only the largest process, and leave the rest running without it".to_owned());
+        fix.push(
+            "memory.oom.group=0 would kill only the largest process, and leave the rest running without it".to_owned(),
+        );
     }
     fix
 }
 
 /// `512.0 MiB`.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     SizeFormatter::new(bytes, FormatSizeOptions::from(BINARY).decimal_places(1).decimal_zeroes(1)).to_string()
 }

@@ -2,6 +2,7 @@
 
 mod explain;
 mod judge;
+mod past;
 
 use std::collections::HashMap;
 
@@ -11,6 +12,7 @@ use tracer_common::{
 };
 
 pub use explain::EXPLAINED;
+pub use past::{hung, past};
 
 use super::World;
 use crate::{events::Event, model::Finding};
@@ -185,7 +187,13 @@ fn identity(task: &Task) -> (u32, u64) {
 /// Are both below one cgroup that has `memory.oom.group`?
 fn same_group(a: &Victim, b: &Victim) -> bool {
     let groups = |victim: &Victim| {
-        victim.levels.iter().take(victim.depth as usize).filter(|level| level.oom_group == 1).map(|level| level.cgroup).collect::<Vec<_>>()
+        victim
+            .levels
+            .iter()
+            .take(victim.depth as usize)
+            .filter(|level| level.oom_group == 1)
+            .map(|level| level.cgroup)
+            .collect::<Vec<_>>()
     };
     let of_a = groups(a);
     groups(b).iter().any(|cgroup| of_a.contains(cgroup))

@@ -1,0 +1,84 @@
+//! The command line. What does not work yet is not here.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Which container, what happened, why, and what to do.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ctrace",
+    version,
+    about,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// OOM kills: who was killed, by whose limit, and why.
+    Oom(Live),
+    /// The long text behind a finding, like `rustc --explain`.
+    Explain {
+        /// A code such as oom.child-killed; without one, all codes are listed.
+        code: Option<String>,
+    },
+    /// What this kernel and host give, probe by probe: what attaches how, what is missing, what that costs.
+    Doctor {
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Options of every live command.
+#[derive(Debug, Args)]
+pub struct Live {
+    /// Only this container: name, id prefix, namespace/pod, pod/container, unit, or cgroup path.
+    #[arg(long, short, value_name = "X")]
+    pub container: Option<String>,
+    /// Only this process and its descendants (pid as the host sees it).
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
+    /// Stop after this time, counted from the moment all is attached: 30s, 5m, 1h30m.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Lines, also on a terminal.
+    #[arg(long, conflicts_with = "json")]
+    pub lines: bool,
+    /// One JSON object a line (documented in docs/json.md).
+    #[arg(long)]
+    pub json: bool,
+    /// No colour (as NO_COLOR in the environment does).
+    #[arg(long)]
+    pub no_color: bool,
+    /// Size of the kernel's event ring in KiB, a power of two.
+    #[arg(long, value_name = "KIB", default_value = "1024", value_parser = ring_kib)]
+    pub ring_kib: u32,
+    /// More about ctrace itself, on stderr; -vv: the kernel side's diagnostics in a debug build.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 30s, 5m or 1h30m"))?;
+    if duration.is_zero() {
+        return Err("a run of no time sees nothing; write it as 30s, 5m or 1h30m".to_owned());
+    }
+    if duration > Duration::from_secs(366 * 86_400) {
+        return Err("longer than a year; leave --for away to run until Ctrl-C".to_owned());
+    }
+    Ok(duration)
+}
+
+fn ring_kib(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(kib) if kib.is_power_of_two() && (4..=1 << 20).contains(&kib) => Ok(kib),
+        _ => Err("a power of two from 4 to 1048576 (KiB)".to_owned()),
+    }
+}

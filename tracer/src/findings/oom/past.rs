@@ -1,0 +1,172 @@
+//! What happened before ctrace was attached, and what stands still because of it.
+
+use serde_json::{Value, json};
+
+use super::{World, judge::size};
+use crate::{
+    history::{
+        CgroupCounts, PastKill, Source,
+        report::{Constraint, Victim},
+    },
+    model::{Code, Evidence, Finding, Owner, Process, Severity, State, Timestamp, Unknown},
+};
+
+/// The finding for a kill that the kernel (or only the engine) still knows of. Marked with `before_attach`.
+pub fn past(kill: &PastKill, number: usize, world: &World) -> Option<Finding> {
+    let container: Owner = kill.cgroup.as_deref().and_then(|cgroup| world.containers.owner_of_path(cgroup));
+    let own = match (&container, &kill.limiting_cgroup) {
+        (Some(container), Some(limiting)) => limiting
+            .strip_prefix(container.cgroup.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        (None, Some(limiting)) => Some(limiting) == kill.cgroup.as_ref(),
+        (_, None) => true,
+    };
+    let code = match kill.constraint {
+        _ if kill.group => "oom.group-kill",
+        Some(Constraint::Cpuset | Constraint::MemoryPolicy) => "oom.cpuset",
+        Some(Constraint::None) => "oom.host",
+        Some(Constraint::Memcg) | None if own => "oom.container-limit",
+        Some(Constraint::Memcg) | None => "oom.parent-limit",
+    };
+    let mut unknown = kill.unknown.clone();
+    let first = kill.victims.first();
+    let who = match (first, kill.kills) {
+        (Some(victim), 0 | 1) => format!("{} (pid {}) was killed", victim.comm, victim.pid),
+        (Some(victim), count) => format!("{} (pid {}) and {} more were killed", victim.comm, victim.pid, count - 1),
+        (None, 1) => "one process was killed".to_owned(),
+        (None, count) => format!("{count} processes were killed"),
+    };
+    let limit = kill.limit_bytes.map_or_else(String::new, |limit| format!(" of {}", size(limit)));
+    let what = match code {
+        "oom.host" => "the host ran out of memory".to_owned(),
+        "oom.cpuset" => "the NUMA nodes it may use ran out of memory".to_owned(),
+        "oom.parent-limit" => {
+            format!("the limit{limit} of its parent {} was hit", kill.limiting_cgroup.as_deref().unwrap_or("cgroup"))
+        }
+        _ if kill.source == Source::Counter => "counted by its cgroup, no log shows more".to_owned(),
+        _ => format!("its own limit{limit} was hit"),
+    };
+    let mut summary = format!("OOM before ctrace started: {what}; {who}");
+    let mut fix =
+        vec!["see `ctrace explain` for this code; the next kill is told in full while ctrace runs".to_owned()];
+    if let Some(engine) = &kill.engine
+        && engine.oom_killed == Some(false)
+        && kill.source != Source::Engine
+    {
+        summary.push_str(&format!("; {} says OOMKilled=false, which is wrong", engine.runtime));
+        fix.push(format!(
+            "do not trust the engine's flag here: {} is not where the kill is decided",
+            engine.file.display()
+        ));
+    }
+    unknown.insert("init_alive", "it was not watched then".to_owned());
+    let time = kill.time.unwrap_or_else(|| {
+        unknown.entry("time").or_insert_with(|| "only a count is left: the time is that of reading it".to_owned());
+        now(world)
+    });
+    Some(Finding {
+        code: Code(code),
+        severity: Severity::Critical,
+        id: format!("oom-before-{number}"),
+        state: None,
+        time,
+        container,
+        process: first.map(process),
+        summary,
+        evidence: evidence(kill, world),
+        why: match kill.source {
+            Source::KernelLog => "read from the kernel log".to_owned(),
+            Source::Counter => "read from the cgroup's own counters".to_owned(),
+            Source::Engine => "only the engine says so: neither the kernel log nor a counter shows it".to_owned(),
+        },
+        fix,
+        refers_to: None,
+        unknown,
+    })
+}
+
+/// A v1 cgroup at its limit with the OOM killer off: nobody is killed, all who ask for memory wait.
+pub fn hung(counts: &CgroupCounts, world: &World) -> Option<Finding> {
+    let control = counts.v1.filter(|control| control.oom_kill_disable && control.under_oom)?;
+    let container = world.containers.owner_of_path(&counts.cgroup);
+    let mut evidence = Evidence::new();
+    evidence.insert("limiting_cgroup".to_owned(), json!(counts.cgroup));
+    evidence.insert("cgroup".to_owned(), json!(counts.cgroup));
+    evidence.insert("oom_kill_disable".to_owned(), json!(control.oom_kill_disable));
+    evidence.insert("under_oom".to_owned(), json!(control.under_oom));
+    Some(Finding {
+        code: Code("oom.hung"),
+        severity: Severity::Critical,
+        id: format!("oom-hung-{}", counts.cgroup),
+        state: Some(State::Open),
+        time: now(world),
+        container,
+        process: None,
+        summary: "hung at its memory limit: the OOM killer is off (oom_kill_disable), so nobody is killed and all wait".to_owned(),
+        evidence,
+        why: "memory.oom_control says oom_kill_disable 1 and under_oom 1: each task that asks for memory sleeps until some is freed".to_owned(),
+        fix: vec![
+            format!("raise the limit: echo BYTES > memory.limit_in_bytes in {}", counts.cgroup),
+            "or let the kernel choose: echo 0 > memory.oom_control (docker: without --oom-kill-disable)".to_owned(),
+        ],
+        refers_to: None,
+        unknown: Unknown::new(),
+    })
+}
+
+fn now(world: &World) -> Timestamp {
+    world.at(world.now_ns)
+}
+
+fn process(victim: &Victim) -> Process {
+    Process {
+        pid: victim.tgid.unwrap_or(victim.pid),
+        tid: victim.pid,
+        ns_pid: None,
+        ppid: None,
+        comm: victim.comm.clone(),
+        uid: victim.uid,
+    }
+}
+
+fn evidence(kill: &PastKill, world: &World) -> Evidence {
+    let victims: Vec<Value> = kill
+        .victims
+        .iter()
+        .map(|victim| {
+            json!({
+                "process": process(victim),
+                "anon_bytes": victim.anon_bytes,
+                "file_bytes": victim.file_bytes,
+                "shmem_bytes": victim.shmem_bytes,
+                "oom_score_adj": victim.oom_score_adj,
+            })
+        })
+        .collect();
+    let trigger = kill.trigger.as_ref().map(|trigger| {
+        json!({"process": {"pid": null, "tid": trigger.pid, "ns_pid": null, "ppid": null, "comm": trigger.comm, "uid": null}, "container": null})
+    });
+    let _ = world;
+    let mut evidence = Evidence::new();
+    for (key, value) in [
+        ("limit_bytes", json!(kill.limit_bytes)),
+        ("usage_bytes", json!(kill.usage_bytes)),
+        ("anon_bytes", json!(kill.anon_bytes)),
+        ("file_bytes", json!(kill.file_bytes)),
+        ("shmem_bytes", json!(kill.shmem_bytes)),
+        ("kernel_bytes", json!(kill.kernel_bytes)),
+        ("swap_bytes", json!(kill.swap_bytes)),
+        ("limiting_cgroup", json!(kill.limiting_cgroup)),
+        ("cgroup", json!(kill.cgroup)),
+        ("victims", Value::Array(victims)),
+        ("trigger", json!(trigger)),
+        ("init_alive", Value::Null),
+        ("kills", json!(kill.kills)),
+        ("before_attach", json!(true)),
+        ("source", json!(kill.source)),
+        ("engine", json!(kill.engine)),
+    ] {
+        evidence.insert(key.to_owned(), value);
+    }
+    evidence
+}

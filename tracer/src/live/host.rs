@@ -1,0 +1,58 @@
+//! The host's files, as far as the pipeline asks for them: cgroups, engines, what runtimes say of containers.
+
+use anyhow::{Context, Result};
+
+use crate::{
+    containers::{self, Engines, Files, Hierarchy, HostFiles, Known, Seen},
+    pipeline::{Answer, Question},
+};
+
+pub struct Host {
+    files: HostFiles,
+    pub hierarchy: Hierarchy,
+    engines: Engines,
+    /// Sentences for a person about what could not be read.
+    pub doubts: Vec<String>,
+}
+
+impl Host {
+    /// Looks around: where cgroups are mounted, which engines run, which containers have free-form ids.
+    pub fn survey() -> Result<(Self, Known)> {
+        let files = HostFiles::here();
+        let mountinfo = files.read("/proc/self/mountinfo").ok().map(|content| content.bytes).unwrap_or_default();
+        let hierarchy = Hierarchy::detect(&String::from_utf8_lossy(&mountinfo))
+            .context("no cgroup hierarchy is mounted here (looked in /proc/self/mountinfo): mount /sys/fs/cgroup, or run ctrace on the host")?;
+        let (engines, known) = containers::survey(&files, &hierarchy);
+        Ok((Self { files, hierarchy, engines, doubts: Vec::new() }, known))
+    }
+
+    /// Every cgroup that exists.
+    pub fn cgroups(&mut self) -> Vec<Seen> {
+        let (seen, doubts) = containers::walk(&self.files, &self.hierarchy);
+        self.doubts.extend(doubts);
+        seen
+    }
+
+    pub fn answer(&mut self, question: &Question) -> Answer {
+        match question {
+            Question::Facts(id, container) => {
+                let facts = containers::read_facts(&self.files, &self.engines, &self.hierarchy, container);
+                Answer::Facts(*id, Box::new(facts))
+            }
+            Question::Identity(..) => {
+                // A path that says nothing may be a new container of a runtime without an engine: its state is on disk.
+                let (engines, known) = containers::survey(&self.files, &self.hierarchy);
+                self.engines = engines;
+                Answer::Identity(known.into_iter().collect())
+            }
+        }
+    }
+
+    pub fn files(&self) -> &HostFiles {
+        &self.files
+    }
+
+    pub fn engines(&self) -> &Engines {
+        &self.engines
+    }
+}

@@ -1,0 +1,241 @@
+//! A live run: attaches, drives the pipeline with what the kernel and the files say, and shows what comes out.
+//!
+//! One thread, one loop. Whatever fails here ends the run with its reason; nothing runs in the background.
+
+mod before;
+mod filter;
+pub mod host;
+mod view;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep_until},
+};
+
+use self::{before::Log, filter::Filter, host::Host, view::View};
+use crate::{
+    containers::Table,
+    findings::HostFacts,
+    kernel::{
+        host as machine,
+        load::{Kernel, Wishes},
+        plan::{Probe, Taken},
+    },
+    lenses::{ATTRIBUTION, Registered},
+    model::Timestamp,
+    pipeline::{Note, Output, Pipeline, Record},
+    privileges,
+    views::lines,
+};
+
+/// Records taken from the ring before anything else gets its turn.
+const BATCH: usize = 2048;
+/// Losses, the clock and whatever waits for time are looked at this often.
+const TICK: Duration = Duration::from_secs(1);
+/// The wall clock was set if it moved against the boot clock by more than this.
+const CLOCK_STEP_NS: i64 = 1_000_000;
+
+/// What to show, of whom, for how long.
+pub struct Options {
+    pub lens: &'static Registered,
+    pub container: Option<String>,
+    pub pid: Option<u32>,
+    /// From the moment all is attached.
+    pub duration: Option<Duration>,
+    pub ring_bytes: u32,
+    pub show: Show,
+    pub verbose: u8,
+}
+
+pub enum Show {
+    Lines(lines::Style),
+    Json,
+    Tui { color: bool },
+}
+
+/// Runs until a signal, the duration's end, `q`, or until the reader of the output has gone away.
+pub async fn run(options: Options) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    let mut kernel = attach(&options)?;
+    let end = options.duration.map(|duration| Instant::now() + duration);
+    let is_oom = options.lens.name == "oom";
+    let log = is_oom.then(Log::read);
+    let mut view = View::open(&options.show, options.lens)?;
+    // A wrong name ends the run before it says that it is ready.
+    let eager = options.container.is_some();
+    if !eager {
+        view.show(&Output::Note(ready(&kernel.taken)))?;
+        view.flush()?;
+    }
+    let (mut host, known) = Host::survey()?;
+    let mut clock = machine::boot_to_wall_ns();
+    let mut pipeline = Pipeline::new(Table::new(known), host_facts(&kernel, &host), clock, vec![(options.lens.make)()]);
+    let mut out = Vec::new();
+    pipeline.record(Record::Cgroups(host.cgroups()), machine::boottime_ns(), &mut out);
+    answer(&mut pipeline, &mut host, &mut out);
+    out.clear(); // names found at the start are no news
+    let filter = Filter::new(options.container.as_deref(), options.pid, &pipeline.containers)?;
+    if eager {
+        view.show(&Output::Note(ready(&kernel.taken)))?;
+    }
+    if let Some(log) = &log {
+        for finding in log.findings(&pipeline.world(machine::boottime_ns()), &host) {
+            pipeline.record(Record::Before(Box::new(finding)), machine::boottime_ns(), &mut out);
+        }
+    }
+    for text in host.doubts.drain(..).chain(log.into_iter().flat_map(|log| log.doubts)) {
+        out.push(Output::Note(note("doubt", text)));
+    }
+    drop_privileges(&mut kernel)?;
+
+    // SAFETY: the descriptor is owned by the AsyncFd from here on, and nobody else closes or replaces it.
+    let ring = unsafe { AsyncFd::register_with_interest(kernel.ring_fd()?, Interest::READABLE) }
+        .context("watching the ring")?;
+    let mut tick = Instant::now() + TICK;
+    loop {
+        answer(&mut pipeline, &mut host, &mut out);
+        for output in out.drain(..).filter(|output| filter.wants(output)) {
+            view.show(&output)?;
+        }
+        view.flush()?;
+        if view.is_over() {
+            return view.close();
+        }
+        let now = Instant::now();
+        if end.is_some_and(|end| now >= end) {
+            break;
+        }
+        let now_ns = machine::boottime_ns();
+        let due = pipeline.next_ns().map(|due| now + Duration::from_nanos(due.saturating_sub(now_ns)));
+        let wake = [due, end].into_iter().flatten().fold(tick, Instant::min);
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            quit = view.input() => if quit? { return view.close() },
+            ready = ring.readable() => {
+                let mut ready = ready.context("watching the ring")?;
+                if kernel.drain(BATCH, |bytes| pipeline.record(Record::Kernel(bytes), 0, &mut out)) {
+                    ready.clear_ready();
+                }
+            }
+            () = sleep_until(wake) => {}
+        }
+        let now_ns = machine::boottime_ns();
+        pipeline.tick(now_ns, &mut out);
+        if Instant::now() >= tick {
+            tick = Instant::now() + TICK;
+            let offset = machine::boot_to_wall_ns();
+            if (offset - clock).abs() > CLOCK_STEP_NS {
+                clock = offset;
+                pipeline.record(Record::Clock(offset), now_ns, &mut out);
+            }
+            lost(&mut kernel, &mut pipeline, now_ns, &mut out)?;
+            view.status(&pipeline, &kernel);
+        }
+    }
+    // What is in the ring, or not ripe yet, happened in time, and is said.
+    kernel.drain(usize::MAX, |bytes| pipeline.record(Record::Kernel(bytes), 0, &mut out));
+    let now_ns = machine::boottime_ns();
+    lost(&mut kernel, &mut pipeline, now_ns, &mut out)?;
+    while let Some(due) = pipeline.next_ns() {
+        pipeline.tick(due, &mut out);
+    }
+    answer(&mut pipeline, &mut host, &mut out);
+    for output in out.drain(..).filter(|output| filter.wants(output)) {
+        view.show(&output)?;
+    }
+    view.close()
+}
+
+fn attach(options: &Options) -> Result<Kernel> {
+    let probes: Vec<&'static Probe> = options.lens.probes.iter().chain(ATTRIBUTION).copied().collect();
+    let kernel = Kernel::attach(&Wishes { probes, ring_bytes: options.ring_bytes, all_exits: options.lens.all_exits })?;
+    for taken in kernel.taken.iter().filter(|taken| !taken.attached() && taken.probe.without.is_none()) {
+        let reasons: Vec<String> = taken.refused.iter().map(|(way, why)| format!("{way}: {why}")).collect();
+        anyhow::bail!(
+            "ctrace {} cannot work on this kernel: {} ({}). `ctrace doctor` tells more",
+            options.lens.name,
+            taken.probe.name,
+            reasons.join("; ")
+        );
+    }
+    Ok(kernel)
+}
+
+/// Reads what the pipeline asks for, until it asks for nothing more.
+fn answer(pipeline: &mut Pipeline, host: &mut Host, out: &mut Vec<Output>) {
+    // An answer may raise further questions, but each about something new; the bound is against a loop of a bug's making.
+    for _ in 0..8 {
+        let questions: Vec<_> = out.extract_if(.., |output| matches!(output, Output::Ask(_))).collect();
+        if questions.is_empty() {
+            return;
+        }
+        let mut surveyed = false;
+        for output in questions {
+            let Output::Ask(question) = output else { continue };
+            // One survey answers for every path that says nothing.
+            if matches!(question, crate::pipeline::Question::Identity(..)) && std::mem::replace(&mut surveyed, true) {
+                continue;
+            }
+            let answer = host.answer(&question);
+            pipeline.record(Record::Answer(answer), machine::boottime_ns(), out);
+        }
+    }
+}
+
+fn lost(kernel: &mut Kernel, pipeline: &mut Pipeline, now_ns: u64, out: &mut Vec<Output>) -> Result<()> {
+    for loss in kernel.losses()? {
+        pipeline.record(Record::Loss(loss), now_ns, out);
+    }
+    Ok(())
+}
+
+fn host_facts(kernel: &Kernel, host: &Host) -> HostFacts {
+    HostFacts {
+        page_bytes: machine::page_size(),
+        cgroup_version: if host.hierarchy.controller.is_some() { 1 } else { 2 },
+        attached: kernel.taken.iter().filter(|taken| taken.attached()).map(|taken| taken.probe.name).collect(),
+        cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+    }
+}
+
+/// Kernels before 5.19 let nobody read a map without the privilege to load programs.
+fn drop_privileges(kernel: &mut Kernel) -> Result<()> {
+    privileges::lower_bpf()?;
+    let needs_bpf = kernel.can_read_maps().is_err();
+    privileges::raise()?;
+    privileges::drop_to(needs_bpf)
+}
+
+/// The first line of a live command: all is attached, and how.
+fn ready(taken: &[Taken]) -> Note {
+    let mut probes = Map::new();
+    let mut unknown = Map::new();
+    for taken in taken {
+        let hook = taken.branch.map(|branch| branch.hook.to_string());
+        if hook.is_none() {
+            let why = taken.refused.first().map_or_else(String::new, |(_, why)| why.clone());
+            unknown.insert(taken.probe.name.to_owned(), Value::String(why));
+        }
+        probes.insert(taken.probe.name.to_owned(), json!(hook));
+    }
+    let attached = taken.iter().filter(|taken| taken.attached()).count();
+    let mut ready = note("ready", format!("ready: {attached} of {} probes attached", taken.len()));
+    ready.fields.insert("probes".to_owned(), Value::Object(probes));
+    if !unknown.is_empty() {
+        ready.fields.insert("unknown".to_owned(), Value::Object(unknown));
+    }
+    ready
+}
+
+fn note(code: &'static str, text: String) -> Note {
+    let time = Timestamp((machine::boottime_ns() as i64).saturating_add(machine::boot_to_wall_ns()));
+    Note { time, code, text, fields: Map::new() }
+}
