@@ -78,16 +78,23 @@ impl Program {
     }
 
     /// In a virtual machine that sees this machine's files, and so its tools.
-    pub fn run_in(&self, log: &mut Log, kernel: &str, list: List, filter: Option<&str>) -> Result<Option<Tally>> {
+    pub fn run_in(
+        &self,
+        log: &mut Log,
+        kernel: &str,
+        cpus: u32,
+        list: List,
+        filter: Option<&str>,
+    ) -> Result<Option<Tally>> {
         let share = cargo::workspace().canonicalize()?;
-        let disk = scratch_disk()?;
+        let disk = scratch_disk(kernel)?;
         let mut command = vec![in_guest(&self.tests, &share)?];
         command.extend(arguments(list, filter));
         let machine = Machine {
             kernel: kernel.to_owned(),
             root: Root::Host,
             memory: "2G".to_owned(),
-            cpus: 2,
+            cpus,
             disks: vec![format!("{},{DISK_OPTIONS}", disk.display())],
             append: String::new(),
             systemd: false,
@@ -131,8 +138,8 @@ fn in_guest(file: &Path, share: &Path) -> Result<String> {
     Ok(place + &file.to_string_lossy())
 }
 
-fn scratch_disk() -> Result<PathBuf> {
-    let disk = cargo::target_dir()?.join("xtask-logs/scratch.img");
+fn scratch_disk(kernel: &str) -> Result<PathBuf> {
+    let disk = cargo::target_dir()?.join(format!("xtask-logs/disk-{kernel}.img"));
     let _ = fs::remove_file(&disk);
     File::create(&disk)?.set_len(DISK_SIZE)?;
     Ok(disk)

@@ -81,6 +81,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
     setup::ensure()?;
     let plan = Plan::new(args);
     let filter = args.filter.as_deref();
+    let name = |kernel: &str| format!("kernel tests on {kernel}");
     let mut tiers = Tiers::new(cargo::target_dir()?.join("xtask-logs"))?;
     if plan.lints {
         tiers.run("lints", host::lints);
@@ -101,9 +102,17 @@ pub fn command(args: &Args) -> Result<ExitCode> {
             if let Some(list) = plan.native {
                 tiers.run("kernel tests here", |log| program.run_here(log, list, filter));
             }
-            for (kernel, list) in &plan.kernels {
-                tiers.run(&format!("kernel tests on {kernel}"), |log| program.run_in(log, kernel, *list, filter));
+            // Alone with two processors, so that ctrace and what it watches run at the same time; or two machines
+            // with one processor each, which take less than half the time of one after another with two.
+            let (alone, in_pairs): (Vec<_>, Vec<_>) = plan.kernels.iter().partition(|(_, list)| *list == List::Full);
+            for (kernel, list) in alone {
+                tiers.run(&name(kernel), |log| program.run_in(log, kernel, 2, *list, filter));
             }
+            let machine = |(kernel, list): &(String, List)| {
+                let (kernel, list, program) = (kernel.clone(), *list, &program);
+                (name(&kernel), move |log: &mut tier::Log| program.run_in(log, &kernel, 1, list, filter))
+            };
+            tiers.run_in_pairs(in_pairs.into_iter().map(machine).collect());
         }
     } else {
         println!("== kernel tests\n   left out: there is no test target `{}` yet", kernel::TARGET);

@@ -5,7 +5,9 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Instant,
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -26,15 +28,38 @@ impl Tiers {
     }
 
     /// A tier that fails without a failing test counts as one failure. Its whole log is shown then, and kept in any case.
-    pub fn run(&mut self, name: &str, work: impl FnOnce(&mut Log) -> Result<Option<Tally>>) {
+    pub fn run(&mut self, name: &str, work: impl FnOnce(&mut Log) -> Outcome) {
         println!("== {name}");
-        let start = Instant::now();
-        let outcome = Log::create(&self.logs, name).map(|mut log| (work(&mut log), log));
-        let (mut tally, error, log) = match outcome {
-            Ok((Ok(tally), log)) => (tally, None, Some(log)),
-            Ok((Err(error), log)) => (log.tally, Some(error), Some(log)),
-            Err(error) => (None, Some(error), None),
-        };
+        let done = Done::of(&self.logs, name, work);
+        self.report(done);
+    }
+
+    /// Two at a time: worth it for work that keeps one processor busy. Reported as they end.
+    pub fn run_in_pairs<W: FnOnce(&mut Log) -> Outcome + Send>(&mut self, tiers: Vec<(String, W)>) {
+        let logs = self.logs.clone();
+        let waiting = Mutex::new(tiers.into_iter());
+        let (ended, reports) = mpsc::channel();
+        thread::scope(|scope| {
+            for ended in [ended.clone(), ended] {
+                scope.spawn(|| {
+                    let ended = ended;
+                    loop {
+                        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+                        let Some((name, work)) = next else { break };
+                        let done = Done::of(&logs, &name, work);
+                        let _ = ended.send((name, done));
+                    }
+                });
+            }
+            for (name, done) in reports {
+                println!("== {name}");
+                self.report(done);
+            }
+        });
+    }
+
+    fn report(&mut self, done: Done) {
+        let Done { mut tally, error, log, took } = done;
         let failed = error.is_some() || tally.is_some_and(|tally| tally.failed > 0);
         if failed {
             if let Some(log) = &log {
@@ -48,7 +73,7 @@ impl Tiers {
         }
         let counts = tally.map_or_else(String::new, |tally| format!(": {tally}"));
         let verdict = if failed { "FAILED" } else { "ok" };
-        println!("   {verdict}{counts} ({:.0} s)", start.elapsed().as_secs_f64());
+        println!("   {verdict}{counts} ({:.0} s)", took.as_secs_f64());
         if let (true, Some(log)) = (failed, &log) {
             println!("   log: {}", log.path.display());
         }
@@ -57,6 +82,28 @@ impl Tiers {
 
     pub fn sum(&self) -> Tally {
         self.sum
+    }
+}
+
+/// What a tier counted, if it counts; an error if it broke.
+type Outcome = Result<Option<Tally>>;
+
+struct Done {
+    tally: Option<Tally>,
+    error: Option<anyhow::Error>,
+    log: Option<Log>,
+    took: Duration,
+}
+
+impl Done {
+    fn of(logs: &Path, name: &str, work: impl FnOnce(&mut Log) -> Outcome) -> Self {
+        let start = Instant::now();
+        let (tally, error, log) = match Log::create(logs, name).map(|mut log| (work(&mut log), log)) {
+            Ok((Ok(tally), log)) => (tally, None, Some(log)),
+            Ok((Err(error), log)) => (log.tally, Some(error), Some(log)),
+            Err(error) => (None, Some(error), None),
+        };
+        Self { tally, error, log, took: start.elapsed() }
     }
 }
 
@@ -111,7 +158,7 @@ impl Log {
 mod tests {
     use super::*;
 
-    fn sum_of(name: &str, work: impl FnOnce(&mut Log) -> Result<Option<Tally>>) -> Tally {
+    fn sum_of(name: &str, work: impl FnOnce(&mut Log) -> Outcome) -> Tally {
         let logs = std::env::temp_dir().join(format!("xtask-tier-{}-{name}", std::process::id()));
         let mut tiers = Tiers::new(logs.clone()).unwrap();
         tiers.run(name, work);
@@ -130,5 +177,19 @@ mod tests {
             bail!("died")
         };
         assert_eq!(sum_of("partly", partly), Tally { failed: 1, ..counted });
+    }
+
+    #[test]
+    fn pairs_run_every_tier_and_two_at_once() {
+        let logs = std::env::temp_dir().join(format!("xtask-pairs-{}", std::process::id()));
+        let mut tiers = Tiers::new(logs.clone()).unwrap();
+        let meet = std::sync::Barrier::new(2);
+        let work = |_: &mut Log| {
+            meet.wait();
+            Ok(Some(Tally { passed: 1, failed: 0, skipped: 0 }))
+        };
+        tiers.run_in_pairs((0..4).map(|n| (format!("pair {n}"), work)).collect());
+        fs::remove_dir_all(logs).unwrap();
+        assert_eq!(tiers.sum().passed, 4);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -46,15 +47,14 @@ impl Cache {
     pub fn run_folder(&self) -> Result<RunFolder> {
         self.remove_dead_runs();
         let mut number = 0;
-        let folder = loop {
+        loop {
             let folder = self.path(&format!("run-{}-{number}", std::process::id()));
-            if !folder.exists() {
-                break folder;
+            match fs::create_dir(&folder) {
+                Ok(()) => return Ok(RunFolder(folder)),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(error).with_context(|| format!("cannot make {}", folder.display())),
             }
-            number += 1;
-        };
-        fs::create_dir(&folder)?;
-        Ok(RunFolder(folder))
+        }
     }
 
     /// Ctrl-C leaves no time to tidy up; the next run does.

@@ -103,10 +103,13 @@ impl Machine {
         match folder.read("rc").trim().parse() {
             Ok(code) => Ok(Outcome { release: kernel.release, code, boot, total }),
             Err(_) if status.code() == Some(124) => {
-                bail!("{}: timed out after {} s{}", kernel.release, self.timeout.as_secs(), last_words(&folder))
+                let lines = if folder.read("started").is_empty() { 40 } else { 0 };
+                let last = last_words(&folder, lines);
+                bail!("{}: timed out after {} s{last}", kernel.release, self.timeout.as_secs())
             }
             Err(_) => {
-                bail!("{}: the guest died without an exit code ({status}){}", kernel.release, last_words(&folder))
+                let last = last_words(&folder, 40);
+                bail!("{}: the guest died without an exit code ({status}){last}", kernel.release)
             }
         }
     }
@@ -218,10 +221,10 @@ fn log(run: &Path, name: &str) -> Stdio {
     File::create(run.join(name)).map_or_else(|_| Stdio::null(), Stdio::from)
 }
 
-/// The end of what QEMU, virtiofsd and the guest's kernel said.
-fn last_words(folder: &RunFolder) -> String {
+/// The end of what QEMU and the guest's kernel said; the kernel's only where it is the one that failed.
+fn last_words(folder: &RunFolder, lines: usize) -> String {
     let mut last = String::new();
-    for (name, lines) in [("qemu.log", 20), ("virtiofsd.log", 20), ("console.log", 40)] {
+    for (name, lines) in [("qemu.log", 20), ("console.log", lines)] {
         let text = folder.read(name);
         let all: Vec<_> = text.lines().collect();
         for line in &all[all.len().saturating_sub(lines)..] {
