@@ -16,7 +16,7 @@ use crate::{
     findings::{HostFacts, World},
     kernel::load::Loss,
     lenses::Lens,
-    model::{Container, Finding, Owner, Timestamp},
+    model::{Container, Finding, Owner, Process, Timestamp, Unknown},
 };
 
 /// Something that enters.
@@ -34,13 +34,23 @@ pub enum Record {
     Before(Box<Finding>),
 }
 
-/// What was read because it was asked for.
+/// What was read because it was asked for. The first two are the pipeline's own; the rest go to the lenses.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// The runtime's files about the container with this cgroup.
     Facts(u64, Box<Facts>),
     /// What runtimes' state on disk says of cgroups whose path says nothing.
     Identity(Vec<KnownContainer>),
+    /// The process and its parents up to PID 1, nearest first, and the engine behind a runtime's shim.
+    Ancestry(u32, Vec<Ancestor>),
+}
+
+/// One process on the way from a process to PID 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ancestor {
+    pub process: Process,
+    /// In the hierarchy that carries the key; `None` where it was gone before that was read.
+    pub cgroup: Option<String>,
 }
 
 /// Something to be read.
@@ -48,15 +58,52 @@ pub enum Answer {
 pub enum Question {
     Facts(u64, Arc<Container>),
     Identity(u64, Arc<str>),
+    /// Of the process with this pid.
+    Ancestry(u32),
 }
 
 /// Something that leaves.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     Finding(Box<Finding>),
+    /// A row of a lens: an exit, a signal.
+    Event(Box<EventRow>),
+    /// A number that was taken at a time.
+    Sample(Box<SampleRow>),
     Note(Note),
     Loss(LossNote),
     Ask(Question),
+}
+
+/// One event as a user sees it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EventRow {
+    pub time: Timestamp,
+    /// `exit`, `signal`.
+    pub event: &'static str,
+    /// Of the process that it happened to.
+    pub container: Owner,
+    /// Its cgroup, for filters and for processes of the host.
+    pub cgroup: Option<String>,
+    pub process: Option<Process>,
+    #[serde(flatten)]
+    pub fields: Map<String, Value>,
+    #[serde(skip_serializing_if = "Unknown::is_empty")]
+    pub unknown: Unknown,
+}
+
+/// Numbers of one container at one time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SampleRow {
+    pub time: Timestamp,
+    /// The lens that took it.
+    pub sample: &'static str,
+    pub container: Owner,
+    pub cgroup: Option<String>,
+    #[serde(flatten)]
+    pub fields: Map<String, Value>,
+    #[serde(skip_serializing_if = "Unknown::is_empty")]
+    pub unknown: Unknown,
 }
 
 /// Something worth a line that is no finding.
@@ -134,6 +181,17 @@ impl Pipeline {
                         .into_iter()
                         .map(|(id, container)| Output::Ask(Question::Facts(id, container))),
                 );
+            }
+            Record::Answer(answer) => {
+                let world = World {
+                    containers: &self.containers,
+                    host: &self.host,
+                    boot_to_wall_ns: self.boot_to_wall_ns,
+                    now_ns,
+                };
+                for lens in &mut self.lenses {
+                    lens.answer(&answer, now_ns, &world, out);
+                }
             }
             Record::Loss(loss) => out.push(Output::Loss(self.loss(&loss, now_ns))),
             Record::Clock(offset) => self.boot_to_wall_ns = offset,

@@ -7,12 +7,16 @@ use crate::{
     events::Event,
     findings::World,
     kernel::plan::{self, Probe},
-    pipeline::Output,
+    pipeline::{Answer, Output},
 };
 
 /// A lens at work. Pure: it sees events and the records' clock, and says what it makes of them.
 pub trait Lens {
     fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>);
+    /// What was read because this lens (or another) asked for it.
+    fn answer(&mut self, answer: &Answer, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        let _ = (answer, now_ns, world, out);
+    }
     /// Called at least when [`Lens::next_ns`] is due, and once a second.
     fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>);
     /// When the lens has something to say at the latest, if nothing happens until then.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     containers::{Selection, Table, select},
-    model::Finding,
+    model::{Finding, Process},
     pipeline::Output,
 };
 
@@ -40,6 +40,8 @@ impl Filter {
     pub fn wants(&self, output: &Output) -> bool {
         match output {
             Output::Finding(finding) => self.wants_finding(finding),
+            Output::Event(event) => self.wants_row(event.cgroup.as_deref(), event.process.as_ref()),
+            Output::Sample(sample) => self.wants_row(sample.cgroup.as_deref(), None),
             Output::Loss(loss) => self.cgroups.is_none() || self.within(loss.cgroup.as_deref()),
             Output::Note(note) => {
                 self.cgroups.is_none()
@@ -65,6 +67,14 @@ impl Filter {
             })
             .chain(own)
             .any(|(victim, parent)| victim == pid || parent.is_some_and(|parent| descends(parent, pid)))
+    }
+
+    fn wants_row(&self, cgroup: Option<&str>, process: Option<&Process>) -> bool {
+        if self.cgroups.is_some() && !self.within(cgroup) {
+            return false;
+        }
+        let (Some(pid), Some(process)) = (self.pid, process) else { return true };
+        process.pid == pid || process.ppid.is_some_and(|parent| descends(parent, pid))
     }
 
     fn within(&self, cgroup: Option<&str>) -> bool {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 
+use super::ancestry;
 use crate::{
     containers::{self, Engines, Files, Hierarchy, HostFiles, Known, Seen},
     pipeline::{Answer, Question},
@@ -39,6 +40,7 @@ impl Host {
                 let facts = containers::read_facts(&self.files, &self.engines, &self.hierarchy, container);
                 Answer::Facts(*id, Box::new(facts))
             }
+            Question::Ancestry(pid) => Answer::Ancestry(*pid, ancestry::read(&self.files, &self.hierarchy, *pid)),
             Question::Identity(..) => {
                 // A path that says nothing may be a new container of a runtime without an engine: its state is on disk.
                 let (engines, known) = containers::survey(&self.files, &self.hierarchy);

@@ -2,6 +2,7 @@
 //!
 //! One thread, one loop. Whatever fails here ends the run with its reason; nothing runs in the background.
 
+mod ancestry;
 mod before;
 mod filter;
 pub mod host;

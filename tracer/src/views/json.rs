@@ -20,6 +20,8 @@ struct Line<'a, T: Serialize> {
 pub fn line(output: &Output) -> Option<String> {
     match output {
         Output::Finding(finding) => Some(render("finding", finding)),
+        Output::Event(event) => Some(render("event", event)),
+        Output::Sample(sample) => Some(render("sample", sample)),
         Output::Note(note) => Some(render("note", note)),
         Output::Loss(loss) => Some(render("loss", loss)),
         Output::Ask(_) => None,
