@@ -39,6 +39,7 @@ macro_rules! kernel_fields {
             SIGHAND_ACTION = "sighand_struct.action";
             KSIGACTION_HANDLER = "k_sigaction.sa.sa_handler";
             SIGINFO_CODE = "kernel_siginfo.si_code";
+            SIGINFO_ADDR = "kernel_siginfo._sifields._sigfault._addr";
             PID_LEVEL = "pid.level";
             PID_NUMBERS = "pid.numbers";
             UPID_NR = "upid.nr";
@@ -114,6 +115,8 @@ macro_rules! kernel_facts {
             STAT_INDEX_PERCPU;
             /// 1: every exit is wanted; else only those in cgroups that an OOM kill hit.
             WANT_ALL_EXITS;
+            /// Which signals are wanted: `SCOPE_*` of the signal records.
+            SIGNAL_SCOPE;
             /// Size of the ring, bytes.
             RING_BYTES;
             /// The tracer's own process: its signals and forks are not events.

@@ -10,6 +10,7 @@ mod cgroup_life;
 mod kernel;
 mod oom;
 mod process_life;
+mod signal;
 
 #[cfg(not(test))]
 #[panic_handler]

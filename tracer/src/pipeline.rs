@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tracer_common::Kind;
+use tracer_common::{Kind, signal::FoldKey};
 
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
@@ -43,6 +43,7 @@ pub enum Answer {
     Identity(Vec<KnownContainer>),
     /// The process and its parents up to PID 1, nearest first, and the engine behind a runtime's shim.
     Ancestry(u32, Vec<Ancestor>),
+    SignalTotals(Vec<(FoldKey, u64)>),
 }
 
 /// One process on the way from a process to PID 1.
@@ -60,6 +61,8 @@ pub enum Question {
     Identity(u64, Arc<str>),
     /// Of the process with this pid.
     Ancestry(u32),
+    /// How many there were by now.
+    SignalTotals(Vec<FoldKey>),
 }
 
 /// Something that leaves.

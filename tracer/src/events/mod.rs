@@ -7,6 +7,7 @@ use tracer_common::{
     Header, Kind, Record, UNKNOWN_U32, UNKNOWN_U64,
     cgroup::{Mkdir, Rmdir},
     oom::{Decision, Done, Sharer, Victim},
+    signal::Signal,
     task::{Exec, Exit, Task},
 };
 
@@ -21,6 +22,7 @@ pub enum Event {
     OomDone(Done),
     Exit(Exit),
     Exec(Exec),
+    Signal(Box<Signal>),
     CgroupMkdir(Box<Mkdir>),
     CgroupRmdir(Rmdir),
 }
@@ -44,6 +46,7 @@ impl Event {
             Self::OomDone(record) => &record.header,
             Self::Exit(record) => &record.header,
             Self::Exec(record) => &record.header,
+            Self::Signal(record) => &record.header,
             Self::CgroupMkdir(record) => &record.header,
             Self::CgroupRmdir(record) => &record.header,
         }
@@ -64,7 +67,8 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
         Kind::Exec => Event::Exec(record(bytes)?),
         Kind::CgroupMkdir => Event::CgroupMkdir(Box::new(record(bytes)?)),
         Kind::CgroupRmdir => Event::CgroupRmdir(record(bytes)?),
-        Kind::Signal | Kind::ForkRefused => return Err(DecodeError::Kind(header.kind)),
+        Kind::Signal => Event::Signal(Box::new(record(bytes)?)),
+        Kind::ForkRefused => return Err(DecodeError::Kind(header.kind)),
     })
 }
 

@@ -9,13 +9,14 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
     programs::{KProbe, Program, ProgramError, RawTracePoint},
 };
 use bytes::Bytes;
 use tracer_common::{
     ABSENT, Kind,
     loss::{Cause, LossKey},
+    signal::{Fold, FoldKey},
 };
 
 use super::{
@@ -32,6 +33,8 @@ pub struct Wishes {
     pub ring_bytes: u32,
     /// Every exit, not only those that follow an OOM kill.
     pub all_exits: bool,
+    /// Which signals: `signal::SCOPE_*`.
+    pub signal_scope: u32,
 }
 
 /// The kernel side, attached. Dropping it detaches everything.
@@ -42,6 +45,7 @@ pub struct Kernel {
     drains: u64,
     lost: PerCpuHashMap<MapData, Key, u64>,
     lost_elsewhere: PerCpuArray<MapData, u64>,
+    folds: HashMap<MapData, SignalKey, SignalFold>,
     counted: BTreeMap<(u32, u64, u32), u64>,
     pub taken: Vec<Taken>,
 }
@@ -61,6 +65,19 @@ pub struct Loss {
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct Key(LossKey);
+/// `FoldKey` in aya's terms.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct SignalKey(FoldKey);
+// SAFETY: `FoldKey` is `bytemuck::Pod`: plain bytes, no padding.
+unsafe impl aya::Pod for SignalKey {}
+/// `Fold` in aya's terms.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct SignalFold(Fold);
+// SAFETY: `Fold` is `bytemuck::Pod`: plain bytes, no padding.
+unsafe impl aya::Pod for SignalFold {}
+
 // SAFETY: `LossKey` is `bytemuck::Pod`: plain bytes, no padding.
 unsafe impl aya::Pod for Key {}
 
@@ -91,6 +108,7 @@ impl Kernel {
             epoch: Array::try_from(map("EPOCH")?)?,
             lost: PerCpuHashMap::try_from(map("LOST")?)?,
             lost_elsewhere: PerCpuArray::try_from(map("LOST_ELSEWHERE")?)?,
+            folds: HashMap::try_from(map("FOLDS")?)?,
             drains: 0,
             counted: BTreeMap::new(),
             taken,
@@ -148,6 +166,11 @@ impl Kernel {
         Ok(found)
     }
 
+    /// How many signals of each kind there were; a kind that the kernel side has forgotten is left out.
+    pub fn signal_totals(&self, kinds: &[FoldKey]) -> Vec<(FoldKey, u64)> {
+        kinds.iter().filter_map(|kind| Some((*kind, self.folds.get(&SignalKey(*kind), 0).ok()?.0.total))).collect()
+    }
+
     /// Can maps still be read?
     pub fn can_read_maps(&self) -> Result<()> {
         self.lost_elsewhere.get(&0, 0).map(|_| ()).context("reading a map")
@@ -201,6 +224,7 @@ fn configure(layout: &mut Layout, hierarchy: &Hierarchy, wishes: &Wishes) {
     }
     layout.set("KEY_HIERARCHY", hierarchy.id);
     layout.set("WANT_ALL_EXITS", u32::from(wishes.all_exits));
+    layout.set("SIGNAL_SCOPE", wishes.signal_scope);
     layout.set("RING_BYTES", wishes.ring_bytes);
     layout.set("SELF_TGID", std::process::id());
 }

@@ -95,6 +95,13 @@ pub static OOM_SHARER: Probe = Probe {
     needs: &["TASK_MM"],
     without: Some("processes that share a victim's memory are not listed"),
 };
+pub static SIGNAL: Probe = Probe {
+    name: "signal",
+    question: "who sends which signal, and what the kernel makes of it",
+    branches: &[branch(Hook::RawTracepoint("signal_generate"), "signal")],
+    needs: &["TASK_SIGHAND", "SIGHAND_ACTION", "KSIGACTION_SIZE", "SIGINFO_CODE"],
+    without: Some("who sent a fatal signal is not known"),
+};
 pub static EXIT: Probe = Probe {
     name: "exit",
     question: "which processes ended, and how",

@@ -30,6 +30,8 @@ pub struct Registered {
     pub probes: &'static [&'static Probe],
     /// Every exit is wanted, not only those after a kill.
     pub all_exits: bool,
+    /// Which signals are wanted: `tracer_common::signal::SCOPE_*`, 0 for none.
+    pub signal_scope: u32,
     pub make: fn() -> Box<dyn Lens>,
 }
 

@@ -13,6 +13,7 @@ pub static LENS: Registered = Registered {
     about: "OOM kills: who was killed, by whose limit, and why",
     probes: &[&plan::OOM_SHARER, &plan::OOM_DECISION, &plan::OOM_DONE, &plan::OOM_VICTIM, &plan::EXIT],
     all_exits: false,
+    signal_scope: 0,
     make: || Box::new(Oom::default()),
 };
 

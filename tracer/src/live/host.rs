@@ -41,6 +41,8 @@ impl Host {
                 Answer::Facts(*id, Box::new(facts))
             }
             Question::Ancestry(pid) => Answer::Ancestry(*pid, ancestry::read(&self.files, &self.hierarchy, *pid)),
+            // The kernel side's own maps are read where the kernel side is.
+            Question::SignalTotals(_) => Answer::SignalTotals(Vec::new()),
             Question::Identity(..) => {
                 // A path that says nothing may be a new container of a runtime without an engine: its state is on disk.
                 let (engines, known) = containers::survey(&self.files, &self.hierarchy);

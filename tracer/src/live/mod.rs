@@ -29,7 +29,7 @@ use crate::{
     },
     lenses::{ATTRIBUTION, Registered},
     model::Timestamp,
-    pipeline::{Note, Output, Pipeline, Record},
+    pipeline::{Answer, Note, Output, Pipeline, Question, Record},
     privileges,
     views::lines,
 };
@@ -79,7 +79,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut pipeline = Pipeline::new(Table::new(known), host_facts(&kernel, &host), clock, vec![(options.lens.make)()]);
     let mut out = Vec::new();
     pipeline.record(Record::Cgroups(host.cgroups()), machine::boottime_ns(), &mut out);
-    answer(&mut pipeline, &mut host, &mut out);
+    answer(&mut pipeline, &mut host, &kernel, &mut out);
     out.clear(); // names found at the start are no news
     let filter = Filter::new(options.container.as_deref(), options.pid, &pipeline.containers)?;
     if eager {
@@ -100,7 +100,7 @@ pub async fn run(options: Options) -> Result<()> {
         .context("watching the ring")?;
     let mut tick = Instant::now() + TICK;
     loop {
-        answer(&mut pipeline, &mut host, &mut out);
+        answer(&mut pipeline, &mut host, &kernel, &mut out);
         for output in out.drain(..).filter(|output| filter.wants(output)) {
             view.show(&output)?;
         }
@@ -148,7 +148,7 @@ pub async fn run(options: Options) -> Result<()> {
     while let Some(due) = pipeline.next_ns() {
         pipeline.tick(due, &mut out);
     }
-    answer(&mut pipeline, &mut host, &mut out);
+    answer(&mut pipeline, &mut host, &kernel, &mut out);
     for output in out.drain(..).filter(|output| filter.wants(output)) {
         view.show(&output)?;
     }
@@ -157,7 +157,12 @@ pub async fn run(options: Options) -> Result<()> {
 
 fn attach(options: &Options) -> Result<Kernel> {
     let probes: Vec<&'static Probe> = options.lens.probes.iter().chain(ATTRIBUTION).copied().collect();
-    let kernel = Kernel::attach(&Wishes { probes, ring_bytes: options.ring_bytes, all_exits: options.lens.all_exits })?;
+    let kernel = Kernel::attach(&Wishes {
+        probes,
+        ring_bytes: options.ring_bytes,
+        all_exits: options.lens.all_exits,
+        signal_scope: options.lens.signal_scope,
+    })?;
     for taken in kernel.taken.iter().filter(|taken| !taken.attached() && taken.probe.without.is_none()) {
         let reasons: Vec<String> = taken.refused.iter().map(|(way, why)| format!("{way}: {why}")).collect();
         anyhow::bail!(
@@ -171,7 +176,7 @@ fn attach(options: &Options) -> Result<Kernel> {
 }
 
 /// Reads what the pipeline asks for, until it asks for nothing more.
-fn answer(pipeline: &mut Pipeline, host: &mut Host, out: &mut Vec<Output>) {
+fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut Vec<Output>) {
     // An answer may raise further questions, but each about something new; the bound is against a loop of a bug's making.
     for _ in 0..8 {
         let questions: Vec<_> = out.extract_if(.., |output| matches!(output, Output::Ask(_))).collect();
@@ -182,10 +187,13 @@ fn answer(pipeline: &mut Pipeline, host: &mut Host, out: &mut Vec<Output>) {
         for output in questions {
             let Output::Ask(question) = output else { continue };
             // One survey answers for every path that says nothing.
-            if matches!(question, crate::pipeline::Question::Identity(..)) && std::mem::replace(&mut surveyed, true) {
+            if matches!(question, Question::Identity(..)) && std::mem::replace(&mut surveyed, true) {
                 continue;
             }
-            let answer = host.answer(&question);
+            let answer = match &question {
+                Question::SignalTotals(kinds) => Answer::SignalTotals(kernel.signal_totals(kinds)),
+                other => host.answer(other),
+            };
             pipeline.record(Record::Answer(answer), machine::boottime_ns(), out);
         }
     }
