@@ -99,9 +99,17 @@ fn process(files: &dyn Files, hierarchy: &Hierarchy, known: &Known, pid: u32) ->
     let of = |name: &str| format!("/proc/{pid}/{name}");
     let exe = files.link(&of("exe")).ok()?;
     let exe = exe.strip_suffix(" (deleted)").unwrap_or(&exe); // upgraded while it runs
-    let program = PROGRAMS.into_iter().find(|name| exe.rsplit('/').next() == Some(name))?;
     let text =
         |name: &str| files.read(&of(name)).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned());
+    // runc and crun run from a copy of themselves that no container can reach: in a memfd, or in a mount of its own,
+    // whose root is the program.
+    let copied = exe == "/" || exe.starts_with("/memfd:");
+    let cmdline = if copied { text("cmdline")? } else { String::new() };
+    let name = (if copied { cmdline.split('\0').next()? } else { exe }).rsplit('/').next()?;
+    let program = PROGRAMS.into_iter().find(|program| name == *program)?;
+    if copied && !["runc", "crun"].contains(&program) {
+        return None;
+    }
     let status = text("status")?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     if field("NSpid").is_some_and(|pids| pids.split_whitespace().count() != 1) {
@@ -123,13 +131,12 @@ fn process(files: &dyn Files, hierarchy: &Hierarchy, known: &Known, pid: u32) ->
 impl Process {
     /// The value of an option, in the forms `--name value` and `--name=value`; the last one counts.
     fn option(&self, names: &[&str]) -> Option<&str> {
-        let args = self.args.iter().enumerate().skip(1).rev();
-        args.filter_map(|(index, arg)| match arg.split_once('=') {
+        let mut args = self.args.iter().enumerate().skip(1).rev();
+        args.find_map(|(index, arg)| match arg.split_once('=') {
             Some((name, value)) if names.contains(&name) => Some(value),
             None if names.contains(&arg.as_str()) => self.args.get(index + 1).map(String::as_str),
             _ => None,
         })
-        .next()
     }
 
     /// conmon's `--runtime-arg --root --runtime-arg=/run/x`, and `--runtime-arg --root=/run/x`.

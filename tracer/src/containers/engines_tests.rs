@@ -47,7 +47,9 @@ fn engines_say_where_they_keep_things() {
         0,
     );
     host.process(16, "/usr/bin/lxc-start", "lxc-start -n a -P /data/lxc", "/", "/", 0);
-    host.process(17, "/usr/sbin/runc", "runc --root /data/runc run web", "/", "/", 0);
+    host.process(17, "/memfd:runc_cloned:/proc/self/exe (deleted)", "runc --root /data/runc run web", "/", "/", 0);
+    host.process(18, "/", "/usr/bin/crun --root=/data/crun2 run api", "/", "/", 0);
+    host.process(19, "/", "/usr/bin/dockerd --data-root /data/evil", "/", "/", 0);
     let (engines, _) = survey(&host, &v2());
     assert_eq!(paths(&engines.docker), ["/data/other", "/srv/rel/d2", "/var/lib/docker"]);
     for place in [
@@ -63,7 +65,7 @@ fn engines_say_where_they_keep_things() {
     assert!(
         paths(&engines.runc).contains(&"/data/x/runtime-runc/moby") && paths(&engines.runc).contains(&"/data/runc")
     );
-    assert_eq!(paths(&engines.crun), ["/data/crun", "/run/crun"]);
+    assert_eq!(paths(&engines.crun), ["/data/crun", "/data/crun2", "/run/crun"]);
     assert_eq!(paths(&engines.storage), ["/data/p", "/var/lib/containers/storage"]);
     assert_eq!(paths(&engines.lxc), ["/data/lxc", "/var/lib/lxc"]);
     assert_eq!(engines.conmons.len(), 1);

@@ -94,16 +94,9 @@ fn unescape(text: &str) -> String {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('\\') {
         out.push_str(before);
-        match after.get(..3).and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
-            Some(byte) => {
-                out.push(char::from(byte));
-                rest = &after[3..];
-            }
-            None => {
-                out.push('\\');
-                rest = after;
-            }
-        }
+        let octal = after.get(..3).and_then(|octal| u8::from_str_radix(octal, 8).ok());
+        out.push(octal.map_or('\\', char::from));
+        rest = if octal.is_some() { &after[3..] } else { after };
     }
     out + rest
 }
@@ -131,13 +124,7 @@ pub fn walk(files: &dyn Files, hierarchy: &Hierarchy) -> (Vec<Seen>, Vec<String>
             id: id.unwrap_or(listing.inode),
             path: if path.is_empty() { "/".to_owned() } else { path.clone() },
         });
-        open.extend(
-            listing
-                .items
-                .iter()
-                .filter(|item| item.dir)
-                .map(|item| (Some(item.inode), format!("{path}/{}", item.name))),
-        );
+        open.extend(listing.items.iter().map(|item| (Some(item.inode), format!("{path}/{}", item.name))));
     }
     (seen, notes)
 }

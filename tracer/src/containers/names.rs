@@ -7,6 +7,7 @@ use super::{
     engines::{Conmon, Engines, Place, of_user},
     facts::{Facts, bounded},
     files::{Files, Refused},
+    forms::is_slice,
     hierarchy::Hierarchy,
     known::Known,
     oci,
@@ -161,7 +162,8 @@ impl Search<'_> {
             }
         };
         let asked = oci::cgroups_path(&spec);
-        if !confirmed && !(states(asked.as_deref(), self.container) && of_user(&self.container.cgroup, uid)) {
+        let ours = confirmed || (of_user(&self.container.cgroup, uid) && states(asked.as_deref(), self.container));
+        if !ours {
             self.disbelieve(&source, asked.as_deref());
             return false;
         }
@@ -316,7 +318,7 @@ pub(super) fn own_cgroup(path: &str, asked: &str, id: &str) -> Option<String> {
     let tail = match (parts.next(), parts.next(), parts.next()) {
         (Some(slice), Some(prefix), Some(name)) if !asked.starts_with('/') => {
             let unit = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}-{name}") };
-            let unit = if unit.ends_with(".slice") { unit } else { format!("{unit}.scope") };
+            let unit = if is_slice(&unit) { unit } else { format!("{unit}.scope") };
             let in_slice =
                 if slice.is_empty() || slice == "-.slice" { format!("/{unit}") } else { format!("/{slice}/{unit}") };
             // The cgroupfs driver takes the same words for a directory's name.

@@ -85,7 +85,7 @@ pub fn engine_directory(spec: &Spec) -> Option<String> {
 }
 
 /// Annotations of the bundle, or labels of Docker: both carry what the kubelet, Podman or nerdctl know.
-pub fn annotate(facts: &mut Facts, annotations: &HashMap<String, String>) {
+pub(super) fn annotate(facts: &mut Facts, annotations: &HashMap<String, String>) {
     let first = |keys: &[&str]| {
         let value = keys.iter().find_map(|key| annotations.get(*key)).filter(|value| !value.is_empty());
         value.map(|value| bounded(value))

@@ -125,7 +125,8 @@ impl Walk {
     }
 
     fn step(&mut self, name: &str, parents: [&str; 2], path: &str, known: &Known) {
-        let below_pod = self.pod_here.take().is_some();
+        // Podman puts its own monitor there too; a kubelet nothing but containers.
+        let below_pod = matches!(self.pod_here.take(), Some(PodKey::Kubernetes(_)));
         if let Some(pod) = pod(name, parents[0], self.kubepods) {
             self.kubepods |= matches!(pod, PodKey::Kubernetes(_));
             self.pod = Some(pod.clone());

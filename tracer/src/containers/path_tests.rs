@@ -113,6 +113,7 @@ const PATHS: &[(&str, &str)] = &[
     ("/libpod_parent/libpod-{A}", "podman {A} | "),
     ("/libpod_parent/libpod-conmon-{A}", "host"),
     ("/libpod_parent/conmon", "host"),
+    ("/libpod_parent/{B}/conmon", "host"),
     ("/libpod_parent/{B}", "host"),
     ("/libpod_parent/{B}/libpod-{A}", "podman {A} podman-pod={B} | "),
     ("/pods/{B}/libpod-{A}", "podman {A} podman-pod={B} | "),
