@@ -140,7 +140,7 @@ impl Kernel {
     /// What was lost since this was last asked.
     pub fn losses(&mut self) -> Result<Vec<Loss>> {
         let mut found = Vec::new();
-        for entry in self.lost.iter() {
+        for entry in &self.lost {
             let (Key(key), counts) = entry.context("reading the losses")?;
             let total: u64 = counts.iter().sum();
             let seen = self.counted.entry((key.kind, key.cgroup, key.cause)).or_default();

@@ -163,7 +163,7 @@ fn attach(options: &Options) -> Result<Kernel> {
         all_exits: options.lens.all_exits,
         signal_scope: options.lens.signal_scope,
     })?;
-    for taken in kernel.taken.iter().filter(|taken| !taken.attached() && taken.probe.without.is_none()) {
+    if let Some(taken) = kernel.taken.iter().find(|taken| !taken.attached() && taken.probe.without.is_none()) {
         let reasons: Vec<String> = taken.refused.iter().map(|(way, why)| format!("{way}: {why}")).collect();
         anyhow::bail!(
             "ctrace {} cannot work on this kernel: {} ({}). `ctrace doctor` tells more",

@@ -123,17 +123,19 @@ impl Rule {
                         && case.victims.last().is_some_and(|last| same_group(last, victim))
                 }
         });
-        let case = match case {
-            Some(case) => case,
-            None => {
-                self.open.push(Case { trigger_tid: tid, first_ns: time, ..Case::default() });
-                let Some(case) = self.open.last_mut() else { return };
-                case
-            }
-        };
-        case.last_ns = time;
-        case.sharers.retain(|sharer| identity(&sharer.victim) != identity(&victim.victim));
-        case.victims.push(*victim);
+        if let Some(case) = case {
+            case.last_ns = time;
+            case.sharers.retain(|sharer| identity(&sharer.victim) != identity(&victim.victim));
+            case.victims.push(*victim);
+        } else {
+            self.open.push(Case {
+                trigger_tid: tid,
+                first_ns: time,
+                last_ns: time,
+                victims: vec![*victim],
+                ..Case::default()
+            });
+        }
     }
 
     fn sharer(&mut self, sharer: &Sharer) {
