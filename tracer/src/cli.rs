@@ -70,7 +70,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() {
         return Err("a run of no time sees nothing; write it as 30s, 5m or 1h30m".to_owned());
     }
-    if duration > Duration::from_secs(366 * 86_400) {
+    if duration > Duration::from_hours(366 * 24) {
         return Err("longer than a year; leave --for away to run until Ctrl-C".to_owned());
     }
     Ok(duration)

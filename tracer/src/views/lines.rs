@@ -27,10 +27,9 @@ const LABEL: usize = 10;
 pub fn text(output: &Output, style: &Style) -> Option<String> {
     match output {
         Output::Finding(finding) => Some(block(finding, style)),
-        Output::Event(_) | Output::Sample(_) => None,
         Output::Note(note) => Some(note_line(note, style)),
         Output::Loss(loss) => Some(loss_line(loss, style)),
-        Output::Ask(_) => None,
+        Output::Event(_) | Output::Sample(_) | Output::Ask(_) => None,
     }
 }
 

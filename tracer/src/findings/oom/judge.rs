@@ -44,7 +44,8 @@ struct Numbers {
 }
 
 /// One finding for the decision, and a second where PID 1 lives on behind it.
-pub(super) fn judge(case: &Case, number: u64, world: &World) -> Vec<Finding> {
+pub(super) fn judge(case: &Case, world: &World) -> Vec<Finding> {
+    let number = case.number;
     let Some(first) = case.victims.first() else { return Vec::new() };
     let mut unknown = Unknown::new();
     let container = world.containers.owner(first.header.cgroup);
@@ -76,7 +77,7 @@ pub(super) fn judge(case: &Case, number: u64, world: &World) -> Vec<Finding> {
         Whose::Host => format!("OOM: the host ran out of memory; {killed}"),
         Whose::Cpuset => format!("OOM: the NUMA nodes it may use ran out of memory; {killed}"),
     };
-    let id = format!("oom-{number}");
+    let id = id(number);
     let time = world.at(case.first_ns);
     let finding = Finding {
         code: Code(code),
@@ -98,6 +99,11 @@ pub(super) fn judge(case: &Case, number: u64, world: &World) -> Vec<Finding> {
         findings.push(child_killed(&findings[0], number, first, count));
     }
     findings
+}
+
+/// The id of the finding about one decision.
+pub(super) fn id(number: u64) -> String {
+    format!("oom-{number}")
 }
 
 fn child_killed(of: &Finding, number: u64, first: &Victim, count: usize) -> Finding {

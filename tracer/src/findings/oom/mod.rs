@@ -30,6 +30,8 @@ const REMARK_NS: u64 = 10_000_000_000;
 /// Everything seen of one decision of the OOM killer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Case {
+    /// Of this run; the finding's id is made of it.
+    number: u64,
     trigger_tid: u32,
     decision: Option<Decision>,
     victims: Vec<Victim>,
@@ -50,7 +52,9 @@ pub struct Rule {
     open: Vec<Case>,
     /// Processes marked lately: (pid, start) to when.
     marked: HashMap<(u32, u64), u64>,
-    told: u64,
+    /// Who was killed by which decision, as long as their exits are awaited: (pid, start) to (number, when).
+    killed: HashMap<(u32, u64), (u64, u64)>,
+    cases: u64,
 }
 
 impl Rule {
@@ -73,14 +77,19 @@ impl Rule {
     /// Findings that are ripe at `now_ns`, by the records' clock.
     pub fn tick(&mut self, now_ns: u64, world: &World) -> Vec<Finding> {
         self.marked.retain(|_, at| now_ns.saturating_sub(*at) < REMARK_NS);
+        self.killed.retain(|_, (_, at)| now_ns.saturating_sub(*at) < REMARK_NS);
         let (ripe, open) = std::mem::take(&mut self.open).into_iter().partition(|case: &Case| case.ripe(now_ns));
         self.open = open;
         let mut findings = Vec::new();
         for case in ripe.iter().filter(|case: &&Case| !case.victims.is_empty()) {
-            self.told += 1;
-            findings.extend(judge::judge(case, self.told, world));
+            findings.extend(judge::judge(case, world));
         }
         findings
+    }
+
+    /// The id of the finding about the decision that killed this process (which may be told a moment later), and when.
+    pub fn killed_by(&self, task: &Task) -> Option<(String, u64)> {
+        self.killed.get(&identity(task)).map(|(number, at)| (judge::id(*number), *at))
     }
 
     /// When the next decision will be ripe, if nothing more is heard of it.
@@ -94,7 +103,9 @@ impl Rule {
         for case in self.open.iter_mut().filter(|case| case.trigger_tid == decision.trigger.tid) {
             case.done = true;
         }
+        self.cases += 1;
         self.open.push(Case {
+            number: self.cases,
             trigger_tid: decision.trigger.tid,
             decision: Some(*decision),
             first_ns: time,
@@ -123,19 +134,24 @@ impl Rule {
                         && case.victims.last().is_some_and(|last| same_group(last, victim))
                 }
         });
-        if let Some(case) = case {
+        let number = if let Some(case) = case {
             case.last_ns = time;
             case.sharers.retain(|sharer| identity(&sharer.victim) != identity(&victim.victim));
             case.victims.push(*victim);
+            case.number
         } else {
+            self.cases += 1;
             self.open.push(Case {
+                number: self.cases,
                 trigger_tid: tid,
                 first_ns: time,
                 last_ns: time,
                 victims: vec![*victim],
                 ..Case::default()
             });
-        }
+            self.cases
+        };
+        self.killed.insert(identity(&victim.victim), (number, time));
     }
 
     fn sharer(&mut self, sharer: &Sharer) {
@@ -148,6 +164,7 @@ impl Rule {
             && case.sharers.iter().all(|other| identity(&other.victim) != who)
         {
             case.sharers.push(*sharer);
+            self.killed.insert(who, (case.number, sharer.header.time_ns));
         }
     }
 
