@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tracer::model::{signal_names, signal_number};
 
 /// Which container, what happened, why, and what to do.
 #[derive(Debug, Parser)]
@@ -23,6 +24,28 @@ pub struct Cli {
 pub enum Command {
     /// OOM kills: who was killed, by whose limit, and why.
     Oom(Live),
+    /// How every process ended, and why: OOM, a signal and its sender, the end of PID 1, a crash, a status.
+    Exits {
+        #[command(flatten)]
+        live: Live,
+        /// Leave out processes that ended with status 0.
+        #[arg(long)]
+        failed: bool,
+    },
+    /// Signals: who sends which to whom, and what the kernel makes of it.
+    Signals {
+        #[command(flatten)]
+        live: Live,
+        /// Only these signals (TERM, SIGKILL, 15, RTMIN+3); may be given several times.
+        #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+        signal: Vec<u32>,
+        /// Only signals to PID 1 of a container.
+        #[arg(long)]
+        to_init: bool,
+        /// Only signals that the kernel dropped.
+        #[arg(long)]
+        ignored: bool,
+    },
     /// The long text behind a finding, like `rustc --explain`.
     Explain {
         /// A code such as oom.child-killed; without one, all codes are listed.
@@ -81,4 +104,8 @@ fn ring_kib(text: &str) -> Result<u32, String> {
         Ok(kib) if kib.is_power_of_two() && (4..=1 << 20).contains(&kib) => Ok(kib),
         _ => Err("a power of two from 4 to 1048576 (KiB)".to_owned()),
     }
+}
+
+fn signal(text: &str) -> Result<u32, String> {
+    signal_number(text).ok_or_else(|| format!("no such signal; one of {}", signal_names()))
 }

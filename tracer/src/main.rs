@@ -14,13 +14,19 @@ use tracer::{
     doctor,
     findings::{self, Explained},
     lenses::{self, Registered},
-    live::{self, Options, Show},
+    live::{self, Options, Rows, Show},
+    model::signal_name,
     views::lines::Style,
 };
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Oom(options) => run(&lenses::oom::LENS, options),
+        Command::Oom(options) => run(&lenses::oom::LENS, options, Rows::default()),
+        Command::Exits { live, failed } => run(&lenses::exits::LENS, live, Rows { failed, ..Rows::default() }),
+        Command::Signals { live, signal, to_init, ignored } => {
+            let signals = signal.into_iter().map(signal_name).collect();
+            run(&lenses::signals::LENS, live, Rows { signals, to_init, ignored, ..Rows::default() })
+        }
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(json),
     };
@@ -31,7 +37,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn run(lens: &'static Registered, options: Live) -> Result<ExitCode> {
+fn run(lens: &'static Registered, options: Live, rows: Rows) -> Result<ExitCode> {
     let terminal = std::io::stdout().is_terminal();
     let color = terminal && !options.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let show = if options.json {
@@ -45,6 +51,7 @@ fn run(lens: &'static Registered, options: Live) -> Result<ExitCode> {
         lens,
         container: options.container,
         pid: options.pid,
+        rows,
         duration: options.duration,
         ring_bytes: options.ring_kib * 1024,
         show,

@@ -1,7 +1,9 @@
 //! Events to findings: one module per lens, pure functions of values and of a clock that is passed in. The text of
 //! `ctrace explain` stands beside each rule.
 
+pub mod exits;
 pub mod oom;
+pub mod signals;
 
 use crate::{
     containers::Table,
@@ -22,7 +24,7 @@ pub struct Explained {
 
 /// Every code that exists, in the order to list them.
 pub fn all() -> impl Iterator<Item = &'static Explained> {
-    oom::EXPLAINED.iter()
+    oom::EXPLAINED.iter().chain(exits::EXPLAINED).chain(signals::EXPLAINED)
 }
 
 /// What a rule may look at besides its events.

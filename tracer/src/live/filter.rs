@@ -8,11 +8,39 @@ use serde_json::Value;
 use crate::{
     containers::{Selection, Table, select},
     model::{Finding, Process},
-    pipeline::Output,
+    pipeline::{EventRow, Output},
 };
+
+/// Which rows of a lens are wanted; findings are always.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// Exits: not those with status 0.
+    pub failed: bool,
+    /// Signals by name; empty: all.
+    pub signals: Vec<String>,
+    pub to_init: bool,
+    pub ignored: bool,
+}
+
+impl Rows {
+    fn wants(&self, row: &EventRow) -> bool {
+        let field = |key: &str| row.fields.get(key).unwrap_or(&Value::Null);
+        match row.event {
+            "exit" => !self.failed || field("exit_code") != &Value::from(0),
+            "signal" => {
+                (self.signals.is_empty()
+                    || field("signal").as_str().is_some_and(|name| self.signals.iter().any(|wanted| wanted == name)))
+                    && (!self.to_init || field("to_init") == &Value::Bool(true))
+                    && (!self.ignored || field("result") == "ignored")
+            }
+            _ => true,
+        }
+    }
+}
 
 #[derive(Default)]
 pub struct Filter {
+    rows: Rows,
     /// Cgroup paths of the containers meant.
     cgroups: Option<Vec<String>>,
     pid: Option<u32>,
@@ -21,7 +49,7 @@ pub struct Filter {
 impl Filter {
     /// # Errors
     /// No container is called so (with the nearest names), or several are.
-    pub fn new(container: Option<&str>, pid: Option<u32>, containers: &Table) -> Result<Self> {
+    pub fn new(container: Option<&str>, pid: Option<u32>, rows: Rows, containers: &Table) -> Result<Self> {
         let cgroups = match container {
             None => None,
             Some(wanted) => {
@@ -34,13 +62,15 @@ impl Filter {
         {
             anyhow::bail!("no process {pid} here: `ps -e` lists them (pids as the host sees them)");
         }
-        Ok(Self { cgroups, pid })
+        Ok(Self { rows, cgroups, pid })
     }
 
     pub fn wants(&self, output: &Output) -> bool {
         match output {
             Output::Finding(finding) => self.wants_finding(finding),
-            Output::Event(event) => self.wants_row(event.cgroup.as_deref(), event.process.as_ref()),
+            Output::Event(event) => {
+                self.rows.wants(event) && self.wants_row(event.cgroup.as_deref(), event.process.as_ref())
+            }
             Output::Sample(sample) => self.wants_row(sample.cgroup.as_deref(), None),
             Output::Loss(loss) => self.cgroups.is_none() || self.within(loss.cgroup.as_deref()),
             Output::Note(note) => {

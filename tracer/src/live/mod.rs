@@ -18,6 +18,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+pub use self::filter::Rows;
 use self::{before::Log, filter::Filter, host::Host, view::View};
 use crate::{
     containers::Table,
@@ -46,6 +47,7 @@ pub struct Options {
     pub lens: &'static Registered,
     pub container: Option<String>,
     pub pid: Option<u32>,
+    pub rows: Rows,
     /// From the moment all is attached.
     pub duration: Option<Duration>,
     pub ring_bytes: u32,
@@ -81,7 +83,7 @@ pub async fn run(options: Options) -> Result<()> {
     pipeline.record(Record::Cgroups(host.cgroups()), machine::boottime_ns(), &mut out);
     answer(&mut pipeline, &mut host, &kernel, &mut out);
     out.clear(); // names found at the start are no news
-    let filter = Filter::new(options.container.as_deref(), options.pid, &pipeline.containers)?;
+    let filter = Filter::new(options.container.as_deref(), options.pid, options.rows, &pipeline.containers)?;
     if eager {
         view.show(&Output::Note(ready(&kernel.taken)))?;
     }

@@ -9,7 +9,7 @@ use crate::{
     kernel::load::Kernel,
     lenses::Registered,
     pipeline::{Output, Pipeline},
-    views::{json, lines},
+    views::{json, lines, rows},
 };
 
 pub enum View {
@@ -21,7 +21,13 @@ impl View {
     pub fn open(show: &Show, lens: &Registered) -> Result<Self> {
         let out = || io::BufWriter::new(io::stdout());
         Ok(match show {
-            Show::Lines(style) => Self::Text { style: Some(style.clone()), out: out(), over: false },
+            Show::Lines(style) => {
+                let mut view = Self::Text { style: Some(style.clone()), out: out(), over: false };
+                if let (Self::Text { out, over, .. }, Some(header)) = (&mut view, rows::header(lens.name)) {
+                    written(out.write_all(header.as_bytes()), over)?;
+                }
+                view
+            }
             Show::Json => Self::Text { style: None, out: out(), over: false },
             Show::Tui { color } => {
                 let settings = crate::tui::Settings {

@@ -6,7 +6,7 @@ use humansize::{BINARY, FormatSizeOptions, SizeFormatter};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::escape::escape;
+use super::{escape::escape, rows};
 use crate::{
     model::{Finding, Owner, Severity},
     pipeline::{LossNote, Note, Output},
@@ -26,10 +26,13 @@ const LABEL: usize = 10;
 /// The text for an output, with its last newline; `None` for what is no output to users.
 pub fn text(output: &Output, style: &Style) -> Option<String> {
     match output {
+        // A row says it already.
+        Output::Finding(finding) if matches!(finding.code.0, "exit.signal" | "exit.crash" | "exit.error") => None,
         Output::Finding(finding) => Some(block(finding, style)),
         Output::Note(note) => Some(note_line(note, style)),
         Output::Loss(loss) => Some(loss_line(loss, style)),
-        Output::Event(_) | Output::Sample(_) | Output::Ask(_) => None,
+        Output::Event(event) => rows::line(event, style),
+        Output::Sample(_) | Output::Ask(_) => None,
     }
 }
 

@@ -4,3 +4,4 @@
 pub mod escape;
 pub mod json;
 pub mod lines;
+pub mod rows;
