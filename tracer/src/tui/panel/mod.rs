@@ -16,6 +16,11 @@ use crate::model::{Finding, Timestamp};
 /// The tabs, in their order.
 pub static REGISTERED: &[&Panel] = &[&oom::PANEL];
 
+/// Is there a view of this lens? Without one its lines are shown, on a terminal too.
+pub fn exists(lens: &str) -> bool {
+    REGISTERED.iter().any(|panel| panel.lens == lens)
+}
+
 #[derive(Debug)]
 pub struct Panel {
     /// The lens whose findings it lists.
