@@ -42,7 +42,7 @@ fn run(lens: &'static Registered, options: Live, rows: Rows) -> Result<ExitCode>
     let color = terminal && !options.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let show = if options.json {
         Show::Json
-    } else if options.lines || !terminal {
+    } else if options.lines || !terminal || !tracer::tui::panel::exists(lens.name) {
         Show::Lines(Style { zone: jiff::tz::TimeZone::system(), color })
     } else {
         Show::Tui { color }

@@ -100,6 +100,7 @@ pub async fn run(options: Options) -> Result<()> {
     // SAFETY: the descriptor is owned by the AsyncFd from here on, and nobody else closes or replaces it.
     let ring = unsafe { AsyncFd::register_with_interest(kernel.ring_fd()?, Interest::READABLE) }
         .context("watching the ring")?;
+    let mut lost_so_far = 0;
     let mut tick = Instant::now() + TICK;
     loop {
         answer(&mut pipeline, &mut host, &kernel, &mut out);
@@ -139,8 +140,8 @@ pub async fn run(options: Options) -> Result<()> {
                 clock = offset;
                 pipeline.record(Record::Clock(offset), now_ns, &mut out);
             }
-            lost(&mut kernel, &mut pipeline, now_ns, &mut out)?;
-            view.status(&pipeline, &kernel);
+            lost_so_far += lost(&mut kernel, &mut pipeline, now_ns, &mut out)?;
+            view.status(&pipeline, lost_so_far, TICK);
         }
     }
     // What is in the ring, or not ripe yet, happened in time, and is said.
@@ -201,11 +202,13 @@ fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut V
     }
 }
 
-fn lost(kernel: &mut Kernel, pipeline: &mut Pipeline, now_ns: u64, out: &mut Vec<Output>) -> Result<()> {
+fn lost(kernel: &mut Kernel, pipeline: &mut Pipeline, now_ns: u64, out: &mut Vec<Output>) -> Result<u64> {
+    let mut count = 0;
     for loss in kernel.losses()? {
+        count += loss.count;
         pipeline.record(Record::Loss(loss), now_ns, out);
     }
-    Ok(())
+    Ok(count)
 }
 
 fn host_facts(kernel: &Kernel, host: &Host) -> HostFacts {

@@ -44,6 +44,9 @@ pub fn past(kill: &PastKill, number: usize, world: &World) -> Option<Finding> {
             format!("the limit{limit} of its parent {} was hit", kill.limiting_cgroup.as_deref().unwrap_or("cgroup"))
         }
         _ if kill.source == Source::Counter => "counted by its cgroup, no log shows more".to_owned(),
+        _ if kill.limiting_cgroup.is_none() => {
+            format!("the limit{limit} of a cgroup was hit, the log does not say which")
+        }
         _ => format!("its own limit{limit} was hit"),
     };
     let mut summary = format!("OOM before ctrace started: {what}; {who}");
