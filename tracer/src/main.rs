@@ -63,6 +63,9 @@ fn run(lens: &'static Registered, options: Live, rows: Rows) -> Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
+/// Long text is for reading, on any terminal.
+const WIDTH: usize = 80;
+
 fn explain(code: Option<&str>) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let Some(code) = code else {
@@ -81,6 +84,9 @@ fn explain(code: Option<&str>) -> Result<()> {
         bail!("there is no finding {code:?}; nearest: {}. `ctrace explain` lists all", near.join(", "));
     };
     let severity = format!("{severity:?}").to_lowercase();
-    writeln!(out, "{} ({severity}, ctrace {lens})\n{title}\n\n{text}", code.0)?;
+    writeln!(out, "{} ({severity}, ctrace {lens})\n{}", code.0, textwrap::fill(title, WIDTH))?;
+    for paragraph in text.split("\n\n") {
+        writeln!(out, "\n{}", textwrap::fill(&paragraph.replace('\n', " "), WIDTH))?;
+    }
     Ok(())
 }

@@ -40,7 +40,7 @@ enum Task {
     Install(install::Args),
     /// Run every tier of the tests: lints, unit tests, kernel tests here and in virtual machines
     Test(test::Args),
-    /// Check the licences, sources and known holes of the dependencies (a part of test)
+    /// Check the licences, sources and known holes of the dependencies (a part of test once cargo-deny is there)
     Deny,
     /// Run a command as root in virtual machines with Debian's kernels
     Vm(vm::Args),

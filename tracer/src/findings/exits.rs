@@ -22,6 +22,8 @@ use crate::{
 const SIGKILL: u32 = 9;
 /// What a runtime sends to ask PID 1 to end: HUP, INT, QUIT, TERM, PWR, RTMIN+3 (systemd).
 const STOP_SIGNALS: [u32; 6] = [1, 2, 3, 15, 30, 37];
+/// ILL, TRAP, ABRT, BUS, FPE, SEGV, SYS.
+const OWN_FAULTS: [u32; 7] = [4, 5, 6, 7, 8, 11, 31];
 /// What asks on behalf of somebody else: whose parents are worth showing.
 const RUNTIMES: [&str; 9] = ["runc", "crun", "youki", "docker", "podman", "conmon", "containerd", "crio", "lxc-"];
 const KILLERS: [&str; 4] = ["systemd-oomd", "earlyoom", "kubelet", "nohang"];
@@ -246,7 +248,8 @@ impl Rule {
                 due_ns: now + INIT_WAIT_NS,
             });
         }
-        let wait = if exit.status & 0x7f == 0 { 0 } else { WAIT_NS };
+        let by_signal = exit.status & 0x7f;
+        let wait = if by_signal == 0 { 0 } else { WAIT_NS };
         // In the order of their deaths, whichever waits: the first in line decides.
         let due_ns = self.pending.back().map_or(now + wait, |last| last.due_ns.max(now + wait));
         self.pending.push_back(Pending { exit: *exit, due_ns });
@@ -338,7 +341,6 @@ impl Rule {
             unknown.insert("cause", "who sent the signal was not seen (before attach, or lost)".to_owned());
             return Cause { kind: "signal", by: None, finding: None };
         };
-        const OWN_FAULTS: [u32; 7] = [4, 5, 6, 7, 8, 11, 31];
         let itself = signals::by_process(fatal) && fatal.sender.tgid == exit.task.tgid;
         if OWN_FAULTS.contains(&signal) && (itself || !signals::by_process(fatal)) {
             return Cause { kind: "crash", by: None, finding: None };

@@ -8,7 +8,7 @@
 //! | `child`, `fragile-child` | goes on in a child; the parent outlives it, or ends with it |
 //! | `herd=N` | N children that only wait |
 //! | `sharer` | another process in the same memory (`CLONE_VM` without `CLONE_THREAD`) that only waits |
-//! | `thread` | goes on in a thread that is not the leader |
+//! | `thread`, `leaderless` | goes on in a thread that is not the leader, who waits, or is gone |
 //! | `comm=TEXT`, `uid=N`, `adj=N` | its name, user, `oom_score_adj` |
 //! | `anon=MIB`, `shmem=MIB`, `anon`, `shmem` | touches memory page by page, and keeps it; without a number until killed |
 //! | `forks=N` | N children that end at once |
@@ -83,6 +83,12 @@ fn go_on(steps: &[OsString]) {
                 let rest = rest.to_vec();
                 std::thread::spawn(move || go_on(&rest)).join().expect("the thread's steps");
                 for_ever()
+            }
+            "leaderless" => {
+                let rest = rest.to_vec();
+                std::thread::spawn(move || go_on(&rest));
+                // SAFETY: ends this thread alone, with nothing of it borrowed by the other.
+                unsafe { libc::syscall(libc::SYS_exit, 0) };
             }
             "comm" => prctl::set_name(&CString::new(value).expect("no NUL")).expect("a name"),
             "uid" => {
