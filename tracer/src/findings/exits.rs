@@ -433,7 +433,7 @@ impl Rule {
                     vec![],
                 );
                 let killer = process(&by.sender).comm;
-                if signal == SIGKILL && KILLERS.iter().any(|known| known.starts_with(&killer) && killer.len() >= 7) {
+                if signal == SIGKILL && KILLERS.contains(&killer.as_str()) {
                     add(
                         self,
                         "exit.killed-by-oomd",
@@ -472,7 +472,8 @@ impl Rule {
             ("crash", _) => {
                 let fault =
                     seen.iter().rev().find(|record| record.signal == signal && record.code > 0 && record.code != 0x80);
-                let address = fault.and_then(|fault| known64(fault.address)).filter(|_| matches!(signal, 7 | 11));
+                let touches = matches!(signal, 7 | 11);
+                let address = fault.and_then(|fault| known64(fault.address)).filter(|_| touches);
                 let at = address.map_or_else(String::new, |address| format!(" at address {address:#x}"));
                 add(
                     self,
@@ -486,8 +487,18 @@ impl Rule {
                     }
                     .to_owned(),
                     vec!["get a core and its backtrace (coredumpctl gdb; ulimit -c in the container)".to_owned()],
-                    vec![("fault_address", json!(address.map(|address| format!("{address:#x}"))))],
+                    if touches {
+                        vec![("fault_address", json!(address.map(|address| format!("{address:#x}"))))]
+                    } else {
+                        vec![]
+                    },
                 );
+                if touches
+                    && address.is_none()
+                    && let Some(crash) = findings.last_mut()
+                {
+                    crash.unknown.insert("fault_address", "the kernel gives none with this fault".to_owned());
+                }
             }
             ("status", _) if exit.status >> 8 & 0xff != 0 => {
                 let code = exit.status >> 8 & 0xff;
@@ -529,9 +540,10 @@ impl Rule {
     }
 }
 
-/// The stop signal that went before a SIGKILL, at least the shortest grace time earlier.
+/// The last stop signal that went before a SIGKILL, at least the shortest grace time earlier: one long before it was a
+/// reload.
 fn stop_signal<'a>(seen: &'a VecDeque<Box<Signal>>, kill: &Signal) -> Option<&'a Signal> {
-    seen.iter().map(AsRef::as_ref).find(|record| {
+    seen.iter().rev().map(AsRef::as_ref).find(|record| {
         let before = kill.header.time_ns.saturating_sub(record.header.time_ns);
         STOP_SIGNALS.contains(&record.signal)
             && signals::by_process(record)
@@ -584,3 +596,7 @@ fn identity(task: &Task) -> (u32, u64) {
 fn is_init(task: &Task) -> bool {
     task.ns_pid == 1 && task.ns_level > 0 && task.ns_level != u32::MAX
 }
+
+#[cfg(test)]
+#[path = "exits_tests.rs"]
+mod tests;

@@ -2,6 +2,8 @@
 //! `ctrace explain` stands beside each rule.
 
 pub mod exits;
+#[cfg(test)]
+mod fixture;
 pub mod oom;
 pub mod signals;
 

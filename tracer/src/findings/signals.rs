@@ -21,6 +21,8 @@ const SIGSTOP: u32 = 19;
 const SIGCHLD: u32 = 17;
 /// A kind of signal that was silent for this long has its count.
 const SETTLED_NS: u64 = 2_000_000_000;
+/// The kernel side counts a kind on over any silence, so that what was shown of it is kept for long.
+const KEPT_NS: u64 = 600_000_000_000;
 /// Kinds whose counts are followed at once; beyond, each record stands for itself.
 const KINDS: usize = 8192;
 
@@ -117,8 +119,9 @@ impl Rule {
     }
 
     /// Kinds whose folded ones may not have been shown yet.
-    pub fn open(&self) -> Vec<FoldKey> {
-        self.kinds.keys().copied().collect()
+    pub fn open(&self, now_ns: u64) -> Vec<FoldKey> {
+        let open = |kind: &Kind| now_ns.saturating_sub(kind.last_ns) < SETTLED_NS;
+        self.kinds.iter().filter(|(_, kind)| open(kind)).map(|(key, _)| *key).collect()
     }
 
     /// The totals of kinds that were asked for: what was folded since is a row.
@@ -132,7 +135,8 @@ impl Rule {
                 kind.last_ns = now_ns;
             }
         }
-        self.kinds.retain(|_, kind| now_ns.saturating_sub(kind.last_ns) < SETTLED_NS);
+        let keep_ns = if self.kinds.len() > KINDS / 2 { SETTLED_NS } else { KEPT_NS };
+        self.kinds.retain(|_, kind| now_ns.saturating_sub(kind.last_ns) < keep_ns);
         rows
     }
 
@@ -276,3 +280,7 @@ fn row(record: &Signal, count: u64, now_ns: u64, world: &World) -> EventRow {
         unknown,
     }
 }
+
+#[cfg(test)]
+#[path = "signals_tests.rs"]
+mod tests;

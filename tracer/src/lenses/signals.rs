@@ -45,7 +45,7 @@ impl Lens for Signals {
     fn tick(&mut self, now_ns: u64, _: &World, out: &mut Vec<Output>) {
         if now_ns.saturating_sub(self.asked_ns) >= COUNT_EVERY_NS {
             self.asked_ns = now_ns;
-            let open = self.rule.open();
+            let open = self.rule.open(now_ns);
             if !open.is_empty() {
                 out.push(Output::Ask(Question::SignalTotals(open)));
             }
