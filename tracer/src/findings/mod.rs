@@ -3,6 +3,7 @@
 
 pub mod exits;
 pub mod oom;
+pub mod pids;
 pub mod signals;
 
 use crate::{
@@ -24,7 +25,7 @@ pub struct Explained {
 
 /// Every code that exists, in the order to list them.
 pub fn all() -> impl Iterator<Item = &'static Explained> {
-    oom::EXPLAINED.iter().chain(exits::EXPLAINED).chain(signals::EXPLAINED)
+    oom::EXPLAINED.iter().chain(exits::EXPLAINED).chain(signals::EXPLAINED).chain(pids::EXPLAINED)
 }
 
 /// What a rule may look at besides its events.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tracer_common::{
     ABSENT, Kind,
     loss::{Cause, LossKey},
-    pids::Unreaped,
+    pids::{Refusals, Unreaped},
     signal::{Fold, FoldKey},
 };
 
@@ -48,6 +48,7 @@ pub struct Kernel {
     lost_elsewhere: PerCpuArray<MapData, u64>,
     folds: HashMap<MapData, SignalKey, SignalFold>,
     unreaped: HashMap<MapData, u32, Dead>,
+    refusals: HashMap<MapData, u64, ForksRefused>,
     counted: BTreeMap<(u32, u64, u32), u64>,
     pub taken: Vec<Taken>,
 }
@@ -85,10 +86,18 @@ unsafe impl aya::Pod for SignalFold {}
 struct Dead(Unreaped);
 // SAFETY: `Unreaped` is `bytemuck::Pod`: plain bytes, no padding.
 unsafe impl aya::Pod for Dead {}
+/// `Refusals` in aya's terms.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct ForksRefused(Refusals);
+// SAFETY: `Refusals` is `bytemuck::Pod`: plain bytes, no padding.
+unsafe impl aya::Pod for ForksRefused {}
 
 // SAFETY: `LossKey` is `bytemuck::Pod`: plain bytes, no padding.
 unsafe impl aya::Pod for Key {}
 
+/// Cgroups whose refusals are kept, and as many again, should the walk of them start anew.
+const REFUSALS: usize = 2048;
 /// Processes that may wait to be reaped at once; the sweep of /proc finds those beyond.
 const UNREAPED: u32 = 16_384;
 
@@ -129,6 +138,7 @@ impl Kernel {
             lost_elsewhere: PerCpuArray::try_from(map("LOST_ELSEWHERE")?)?,
             folds: HashMap::try_from(map("FOLDS")?)?,
             unreaped: HashMap::try_from(map("UNREAPED")?)?,
+            refusals: HashMap::try_from(map("REFUSALS")?)?,
             drains: 0,
             counted: BTreeMap::new(),
             taken,
@@ -196,6 +206,12 @@ impl Kernel {
         // Where the key that was read last has vanished, the walk starts again: hence the bound, and no list.
         let entries = self.unreaped.iter().take(2 * UNREAPED as usize);
         entries.map_while(Result::ok).map(|(pid, Dead(dead))| (pid, dead)).collect()
+    }
+
+    /// Refused forks so far, by the pids cgroup of those who asked.
+    pub fn refusals(&self) -> BTreeMap<u64, u64> {
+        let entries = self.refusals.iter().take(REFUSALS).map_while(Result::ok);
+        entries.map(|(cgroup, ForksRefused(refusals))| (cgroup, refusals.count)).collect()
     }
 
     /// Can maps still be read?
