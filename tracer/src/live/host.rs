@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::{ancestry, pids};
 use crate::{
     containers::{self, Engines, Files, Hierarchy, HostFiles, Known, Seen},
-    kernel::{host as machine, load::Kernel},
+    kernel::load::Kernel,
     pipeline::{Answer, Question},
 };
 
@@ -46,10 +46,7 @@ impl Host {
             }
             Question::Ancestry(pid) => Answer::Ancestry(*pid, ancestry::read(&self.files, &self.hierarchy, *pid)),
             Question::SignalTotals(kinds) => Answer::SignalTotals(kernel.signal_totals(kinds)),
-            Question::Pids(ask) => {
-                let now_ns = machine::boottime_ns();
-                Answer::Pids(Box::new(self.pids.answer(ask, &self.files, &self.hierarchy, kernel, now_ns)))
-            }
+            Question::Pids(ask) => Answer::Pids(Box::new(self.pids.answer(ask, &self.files, &self.hierarchy, kernel))),
             Question::Identity(..) => {
                 // A path that says nothing may be a new container of a runtime without an engine: its state is on disk.
                 let (engines, known) = containers::survey(&self.files, &self.hierarchy);

@@ -12,7 +12,7 @@ use super::ancestry;
 use crate::{
     containers::{Files, Hierarchy, HostFiles},
     findings::pids::{Ask, Counts, Dead, Group, HostPids, Level, Reading, Stat, States, Sweep, Waiting},
-    kernel::load::Kernel,
+    kernel::{host as machine, load::Kernel},
 };
 
 /// Far above what a host has, far below what would be felt.
@@ -51,21 +51,18 @@ impl Reader {
         Self { pids: having("v1").or_else(|| having("v2")), keys: HashMap::new() }
     }
 
-    pub fn answer(&mut self, ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel, now_ns: u64) -> Reading {
+    pub fn answer(&mut self, ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Reading {
         let start = Instant::now();
         let took = || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         match ask {
             Ask::Counts { of, events } => {
-                let mut counts = self.counts(of, *events, files, key);
-                if !events {
-                    counts.refusals = kernel.refusals();
-                }
-                counts.at_ns = now_ns;
-                counts.took_ns = took();
-                Reading::Counts(counts)
+                let refusals = if *events { BTreeMap::new() } else { kernel.refusals() };
+                let at_ns = machine::boottime_ns();
+                let counts = self.counts(of, *events, files, key);
+                Reading::Counts(Counts { at_ns, refusals, took_ns: took(), ..counts })
             }
             Ask::Unreaped { known } => {
-                let mut waiting = waiting(known, &kernel.unreaped(), files, key, now_ns);
+                let mut waiting = waiting(known, &kernel.unreaped(), files, key, machine::boottime_ns());
                 waiting.took_ns = took();
                 Reading::Unreaped(waiting)
             }
@@ -191,6 +188,7 @@ fn waiting(
         let seen = kernel.get(&stat.pid);
         dead.push(Dead {
             exit_ns: seen.map(|seen| seen.exit_ns),
+            parent: seen.map(|seen| seen.parent).filter(|parent| *parent != u32::MAX),
             key: seen.map(|seen| seen.cgroup).filter(|key| *key != u64::MAX),
             cgroup: if seen.is_some() { None } else { cgroup_of(files, key, stat.pid) },
             stat,
@@ -218,7 +216,13 @@ fn sweep(files: &HostFiles, key: &Hierarchy) -> Sweep {
     for item in files.list("/proc").map(|listing| listing.items).unwrap_or_default() {
         let Some(stat) = item.name.parse().ok().and_then(|pid| stat(files, pid)) else { continue };
         if stat.is_zombie() {
-            sweep.dead.push(Dead { exit_ns: None, key: None, cgroup: cgroup_of(files, key, stat.pid), stat });
+            sweep.dead.push(Dead {
+                exit_ns: None,
+                parent: None,
+                key: None,
+                cgroup: cgroup_of(files, key, stat.pid),
+                stat,
+            });
         } else {
             sweep.states.add(living_state(&stat, files));
         }

@@ -19,6 +19,8 @@ use crate::{
 const UPDATE_NS: u64 = 900_000_000;
 /// Without a refusal for this long it is over.
 const OVER_NS: u64 = 10_000_000_000;
+/// Between the count of a refusal and its record's time passes less.
+const RACE_NS: u64 = 10_000_000;
 
 #[derive(Debug, Default)]
 pub struct Limits {
@@ -72,9 +74,15 @@ impl Limits {
     /// Takes a record in. True: the hierarchy is to be read, for a cgroup that was not refused anything until now.
     pub fn refused(&mut self, record: &ForkRefused) -> bool {
         let refusal = Refusal::of(record);
-        let new = !self.askers.contains_key(&refusal.from);
-        // The count of a moment before the last reading is part of that.
-        let times = if !new && refusal.time_ns <= self.read_ns { 0 } else { self.more(refusal.from, record.count) };
+        // Counts of before the last reading, and such as another CPU overtook, are part of what is known. One that begins
+        // anew, because the kernel side had to forget the cgroup, begins with 1.
+        let times = match self.askers.get(&refusal.from) {
+            Some(asker) if record.count < asker.count => {
+                let anew = record.count == 1 && refusal.time_ns > self.read_ns.saturating_add(RACE_NS);
+                if anew { self.more(refusal.from, 1) } else { 0 }
+            }
+            _ => self.more(refusal.from, record.count),
+        };
         self.askers
             .entry(refusal.from)
             .and_modify(|asker| asker.limiting = refusal.level.id)
@@ -91,7 +99,7 @@ impl Limits {
     /// How many that is more than was known of.
     fn more(&mut self, from: u64, count: u64) -> u64 {
         let Some(asker) = self.askers.get_mut(&from) else { return count };
-        // A smaller count began anew: the kernel side had to forget the cgroup.
+        // A smaller count began anew.
         let more = if count < asker.count { count } else { count - asker.count };
         asker.count = count;
         more
@@ -310,7 +318,7 @@ impl Open {
             severity: Severity::Critical,
             id: self.id.clone(),
             state: Some(state),
-            time: world.at(self.last.time_ns),
+            time: world.at(if state == State::Open { self.last.time_ns } else { world.now_ns }),
             summary: self.summary(state, &place, current),
             why: why(level, *guess, &place, zombies, asker.as_ref()),
             fix: fix(level, &place, zombies, parent.as_ref()),
@@ -333,15 +341,19 @@ impl Open {
             format!("the limit of its parent {}", place.limiting.as_deref().unwrap_or("cgroup"))
         };
         let used = current.map_or_else(|| "unknown".to_owned(), |current| current.to_string());
+        let all = self.refused;
         if state == State::Closed {
             return format!(
-                "no fork was refused for 10 s: {used} of {limit} pids are in use ({whose}); {} in all",
-                self.refused
+                "no fork was refused for 10 s: {used} of {limit} pids are in use, {whose}; {all} refused in all"
             );
         }
         let asker = self.last.asker.as_ref();
         let who = asker.map_or_else(String::new, |who| format!(", last to {} (pid {})", who.comm, who.pid));
-        format!("{} refused{who}: {used} of {limit} pids are in use, {whose}", forks(self.refused))
+        let refused = forks(all);
+        if self.last.guess {
+            return format!("{refused} refused{who}: {whose} is {limit} pids ({used} in use when that was read)");
+        }
+        format!("{refused} refused{who}: {used} of {limit} pids are in use, {whose}")
     }
 }
 

@@ -111,6 +111,8 @@ pub struct Dead {
     pub stat: Stat,
     /// By the kernel side, where it saw the end.
     pub exit_ns: Option<u64>,
+    /// Its parent then, likewise.
+    pub parent: Option<u32>,
     /// The key of its cgroup, likewise.
     pub key: Option<u64>,
     /// Its cgroup's path, where /proc tells it: v1 does not, of who is dead.

@@ -42,6 +42,8 @@ struct Seen {
     exit_ns: Option<u64>,
     /// When it ended, or was first seen.
     since_ns: u64,
+    /// Since when it is this parent's to reap: orphans come late to whom they go to.
+    parent_ns: u64,
     /// In the hierarchy of the key.
     cgroup: Option<String>,
 }
@@ -93,6 +95,7 @@ impl Zombies {
                 parent: dead.stat.ppid,
                 exit_ns: None,
                 since_ns: now_ns,
+                parent_ns: now_ns,
                 cgroup: dead.cgroup.clone(),
             });
         }
@@ -106,8 +109,16 @@ impl Zombies {
             let identity = (dead.stat.pid, dead.stat.start_ticks);
             let before = before.remove(&identity);
             let since_ns = dead.exit_ns.or(before.as_ref().map(|seen| seen.since_ns)).unwrap_or(now_ns);
+            let parent_ns = match &before {
+                Some(seen) if seen.parent == dead.stat.ppid => seen.parent_ns,
+                Some(_) => now_ns,
+                // As good as ever since, unless another parent had it at its end.
+                None if dead.parent.is_none_or(|parent| parent == dead.stat.ppid) => since_ns,
+                None => now_ns,
+            };
             let cgroup = self.cgroup(dead, world).or_else(|| before.and_then(|seen| seen.cgroup));
-            self.seen.insert(identity, Seen { parent: dead.stat.ppid, exit_ns: dead.exit_ns, since_ns, cgroup });
+            let parent = dead.stat.ppid;
+            self.seen.insert(identity, Seen { parent, exit_ns: dead.exit_ns, since_ns, parent_ns, cgroup });
         }
         self.young.clone_from(&waiting.young);
         self.judge(counts, now_ns, world)
@@ -120,7 +131,7 @@ impl Zombies {
 
     fn judge(&mut self, counts: Option<&Counts>, now_ns: u64, world: &World) -> Vec<Finding> {
         let mut old: BTreeMap<u32, Vec<&Seen>> = BTreeMap::new();
-        for seen in self.seen.values().filter(|seen| now_ns.saturating_sub(seen.since_ns) >= OLD_NS) {
+        for seen in self.seen.values().filter(|seen| now_ns.saturating_sub(seen.parent_ns) >= OLD_NS) {
             old.entry(seen.parent).or_default().push(seen);
         }
         let mut findings = Vec::new();
