@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             let signals = signal.into_iter().map(signal_name).collect();
             run(&lenses::signals::LENS, live, Rows { signals, to_init, ignored, ..Rows::default() })
         }
+        Command::Pids(options) => run(&lenses::pids::LENS, options, Rows::default()),
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(json),
     };
