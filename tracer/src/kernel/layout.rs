@@ -192,6 +192,7 @@ const STATISTICS: &[(&str, &str)] = &[
     ("STAT_INDEX_SLAB_UNRECLAIMABLE", "NR_SLAB_UNRECLAIMABLE_B"),
     ("STAT_INDEX_KERNEL_STACK", "NR_KERNEL_STACK_KB"),
     ("STAT_INDEX_PERCPU", "MEMCG_PERCPU_B"),
+    ("STAT_INDEX_SOCK", "MEMCG_SOCK"),
 ];
 
 /// Items of `node_stat_item` that memcgs do not count (`memcg_node_stat_items` leaves them out).

@@ -4,7 +4,9 @@
 //! machine. One program plays two parts: as `kernel play …` it is the workload (see `support::play`).
 
 mod harness;
+mod loss;
 mod oom;
+mod robust;
 mod support;
 
 use std::process::ExitCode;
@@ -13,7 +15,7 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    [oom::TESTS].into_iter().flatten().flat_map(|tests| tests.iter())
+    [oom::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().flat_map(|tests| tests.iter())
 }
 
 fn main() -> ExitCode {
