@@ -3,8 +3,10 @@
 //! `kernel [--list core|full|host-oom|lockdown] [FILTER]`, as root. `cargo xtask test` runs it here and in each virtual
 //! machine. One program plays two parts: as `kernel play …` it is the workload (see `support::play`).
 
+mod exits;
 mod harness;
 mod oom;
+mod signals;
 mod support;
 
 use std::process::ExitCode;
@@ -13,7 +15,7 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    [oom::TESTS].into_iter().flatten().flat_map(|tests| tests.iter())
+    oom::TESTS.iter().chain([&exits::TESTS, &signals::TESTS]).flat_map(|tests| tests.iter())
 }
 
 fn main() -> ExitCode {
