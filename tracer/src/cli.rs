@@ -46,6 +46,8 @@ pub enum Command {
         #[arg(long)]
         ignored: bool,
     },
+    /// Why it can't fork: refused forks, zombies, processes against every limit.
+    Pids(Live),
     /// The long text behind a finding, like `rustc --explain`.
     Explain {
         /// A code such as oom.child-killed; without one, all codes are listed.

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             let signals = signal.into_iter().map(signal_name).collect();
             run(&lenses::signals::LENS, live, Rows { signals, to_init, ignored, ..Rows::default() })
         }
+        Command::Pids(options) => run(&lenses::pids::LENS, options, Rows::default()),
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(json),
     };
@@ -77,10 +78,9 @@ fn explain(code: Option<&str>) -> Result<()> {
     };
     let Some(Explained { code, severity, lens, title, text }) = findings::all().find(|known| known.code.0 == code)
     else {
-        let mut near: Vec<_> =
-            findings::all().map(|known| (strsim::damerau_levenshtein(known.code.0, code), known.code.0)).collect();
-        near.sort_unstable();
-        let near: Vec<&str> = near.iter().take(3).map(|(_, code)| *code).collect();
+        let mut near: Vec<&str> = findings::all().map(|known| known.code.0).collect();
+        near.sort_by(|a, b| strsim::jaro_winkler(b, code).total_cmp(&strsim::jaro_winkler(a, code)));
+        near.truncate(3);
         bail!("there is no finding {code:?}; nearest: {}. `ctrace explain` lists all", near.join(", "));
     };
     let severity = format!("{severity:?}").to_lowercase();

@@ -5,6 +5,7 @@ pub mod exits;
 #[cfg(test)]
 mod fixture;
 pub mod oom;
+pub mod pids;
 pub mod signals;
 
 use crate::{
@@ -26,7 +27,7 @@ pub struct Explained {
 
 /// Every code that exists, in the order to list them.
 pub fn all() -> impl Iterator<Item = &'static Explained> {
-    oom::EXPLAINED.iter().chain(exits::EXPLAINED).chain(signals::EXPLAINED)
+    oom::EXPLAINED.iter().chain(exits::EXPLAINED).chain(signals::EXPLAINED).chain(pids::EXPLAINED)
 }
 
 /// What a rule may look at besides its events.

@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result};
 
-use super::ancestry;
+use super::{ancestry, pids};
 use crate::{
     containers::{self, Engines, Files, Hierarchy, HostFiles, Known, Seen},
+    kernel::load::Kernel,
     pipeline::{Answer, Question},
 };
 
@@ -12,6 +13,7 @@ pub struct Host {
     files: HostFiles,
     pub hierarchy: Hierarchy,
     engines: Engines,
+    pids: pids::Reader,
     /// Sentences for a person about what could not be read.
     pub doubts: Vec<String>,
 }
@@ -21,10 +23,12 @@ impl Host {
     pub fn survey() -> Result<(Self, Known)> {
         let files = HostFiles::here();
         let mountinfo = files.read("/proc/self/mountinfo").ok().map(|content| content.bytes).unwrap_or_default();
-        let hierarchy = Hierarchy::detect(&String::from_utf8_lossy(&mountinfo))
+        let mountinfo = String::from_utf8_lossy(&mountinfo);
+        let hierarchy = Hierarchy::detect(&mountinfo)
             .context("no cgroup hierarchy is mounted here (looked in /proc/self/mountinfo): mount /sys/fs/cgroup, or run ctrace on the host")?;
         let (engines, known) = containers::survey(&files, &hierarchy);
-        Ok((Self { files, hierarchy, engines, doubts: Vec::new() }, known))
+        let pids = pids::Reader::new(&mountinfo);
+        Ok((Self { files, hierarchy, engines, pids, doubts: Vec::new() }, known))
     }
 
     /// Every cgroup that exists.
@@ -34,15 +38,15 @@ impl Host {
         seen
     }
 
-    pub fn answer(&mut self, question: &Question) -> Answer {
+    pub fn answer(&mut self, question: &Question, kernel: &Kernel) -> Answer {
         match question {
             Question::Facts(id, container) => {
                 let facts = containers::read_facts(&self.files, &self.engines, &self.hierarchy, container);
                 Answer::Facts(*id, Box::new(facts))
             }
             Question::Ancestry(pid) => Answer::Ancestry(*pid, ancestry::read(&self.files, &self.hierarchy, *pid)),
-            // The kernel side's own maps are read where the kernel side is.
-            Question::SignalTotals(_) => Answer::SignalTotals(Vec::new()),
+            Question::SignalTotals(kinds) => Answer::SignalTotals(kernel.signal_totals(kinds)),
+            Question::Pids(ask) => Answer::Pids(Box::new(self.pids.answer(ask, &self.files, &self.hierarchy, kernel))),
             Question::Identity(..) => {
                 // A path that says nothing may be a new container of a runtime without an engine: its state is on disk.
                 let (engines, known) = containers::survey(&self.files, &self.hierarchy);

@@ -6,6 +6,7 @@ mod ancestry;
 mod before;
 mod filter;
 pub mod host;
+mod pids;
 mod view;
 
 use std::time::Duration;
@@ -30,7 +31,7 @@ use crate::{
     },
     lenses::{ATTRIBUTION, Registered},
     model::Timestamp,
-    pipeline::{Answer, Note, Output, Pipeline, Question, Record},
+    pipeline::{Note, Output, Pipeline, Question, Record},
     privileges,
     views::lines,
 };
@@ -193,10 +194,7 @@ fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut V
             if matches!(question, Question::Identity(..)) && std::mem::replace(&mut surveyed, true) {
                 continue;
             }
-            let answer = match &question {
-                Question::SignalTotals(kinds) => Answer::SignalTotals(kernel.signal_totals(kinds)),
-                other => host.answer(other),
-            };
+            let answer = host.answer(&question, kernel);
             pipeline.record(Record::Answer(answer), machine::boottime_ns(), out);
         }
     }

@@ -13,11 +13,11 @@ use crate::{
     kernel::host,
     lenses::Registered,
     pipeline::{Output, Pipeline},
-    views::{json, lines, rows},
+    views::{json, lines, pids, rows},
 };
 
 pub enum View {
-    Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool },
+    Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool, table: pids::Table },
     Tui { tui: Box<crate::tui::Tui>, before: Usage },
 }
 
@@ -33,13 +33,14 @@ impl View {
         let out = || io::BufWriter::new(io::stdout());
         Ok(match show {
             Show::Lines(style) => {
-                let mut view = Self::Text { style: Some(style.clone()), out: out(), over: false };
+                let table = pids::Table::default();
+                let mut view = Self::Text { style: Some(style.clone()), out: out(), over: false, table };
                 if let (Self::Text { out, over, .. }, Some(header)) = (&mut view, rows::header(lens.name)) {
                     written(out.write_all(header.as_bytes()), over)?;
                 }
                 view
             }
-            Show::Json => Self::Text { style: None, out: out(), over: false },
+            Show::Json => Self::Text { style: None, out: out(), over: false, table: pids::Table::default() },
             Show::Tui { color } => {
                 let settings =
                     crate::tui::Settings { color: *color, title: title(lens), zone: jiff::tz::TimeZone::system() };
@@ -51,7 +52,8 @@ impl View {
 
     pub fn show(&mut self, output: &Output) -> Result<()> {
         match self {
-            Self::Text { style, out, over } => {
+            Self::Text { style, out, over, table } => {
+                table.take(output);
                 let text = match style {
                     Some(style) => lines::text(output, style),
                     None => json::line(output).map(|line| line + "\n"),
@@ -69,7 +71,12 @@ impl View {
     /// What was said is seen at once, not when a buffer is full.
     pub fn flush(&mut self) -> Result<()> {
         match self {
-            Self::Text { out, over, .. } => written(out.flush(), over),
+            Self::Text { style, out, over, table } => {
+                if let Some(text) = style.as_ref().and_then(|style| table.if_due(style)) {
+                    written(out.write_all(text.as_bytes()), over)?;
+                }
+                written(out.flush(), over)
+            }
             Self::Tui { tui, .. } => tui.draw_if_due().context("drawing"),
         }
     }
@@ -103,6 +110,11 @@ impl View {
     }
 
     pub fn close(mut self) -> Result<()> {
+        if let Self::Text { style: Some(style), out, over, table } = &mut self
+            && let Some(text) = table.at_end(style)
+        {
+            written(out.write_all(text.as_bytes()), over)?;
+        }
         self.flush()?;
         match self {
             Self::Text { .. } => Ok(()),

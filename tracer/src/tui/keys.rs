@@ -34,7 +34,7 @@ pub struct Binding {
     pub action: Action,
     /// The keys as they are written.
     pub shown: &'static str,
-    /// In the bottom line; empty: only in the help.
+    /// In the bottom line, key and word; empty: only in the help.
     pub hint: &'static str,
     /// In the help.
     pub text: &'static str,
@@ -56,7 +56,11 @@ const fn char(char: char) -> Key {
 pub const BINDINGS: &[Binding] = &[
     Binding { keys: &[Code(KeyCode::Up), char('k')], action: Action::Up, shown: "↑ k", hint: "", text: "up" },
     Binding {
-        keys: &[Code(KeyCode::Down), char('j')], action: Action::Down, shown: "↓ j", hint: "move", text: "down"
+        keys: &[Code(KeyCode::Down), char('j')],
+        action: Action::Down,
+        shown: "↓ j",
+        hint: "↑↓ move",
+        text: "down",
     },
     Binding {
         keys: &[Code(KeyCode::PageUp), Ctrl('b')],
@@ -90,24 +94,24 @@ pub const BINDINGS: &[Binding] = &[
         keys: &[Code(KeyCode::Enter), char('l'), Code(KeyCode::Right)],
         action: Action::Open,
         shown: "Enter l →",
-        hint: "open",
-        text: "all about the finding: numbers, why, fix, the long explanation",
+        hint: "Enter open",
+        text: "all about the finding, with the long explanation",
     },
     Binding {
         keys: &[Code(KeyCode::Esc), char('h'), Code(KeyCode::Left), Code(KeyCode::Backspace)],
         action: Action::Back,
         shown: "Esc h ←",
-        hint: "",
+        hint: "Esc back",
         text: "back; in the list: drop the filter",
     },
     Binding {
         keys: &[char('/')],
         action: Action::Filter,
         shown: "/",
-        hint: "filter",
+        hint: "/ filter",
         text: "show only rows with these words",
     },
-    Binding { keys: &[char('s')], action: Action::Sort, shown: "s", hint: "sort", text: "sort by the next column" },
+    Binding { keys: &[char('s')], action: Action::Sort, shown: "s", hint: "s sort", text: "sort by the next column" },
     Binding { keys: &[char('S')], action: Action::Reverse, shown: "S", hint: "", text: "the other way round" },
     Binding { keys: &[Code(KeyCode::Tab)], action: Action::NextTab, shown: "Tab", hint: "", text: "the next tab" },
     Binding {
@@ -121,21 +125,21 @@ pub const BINDINGS: &[Binding] = &[
         keys: &[char(' ')],
         action: Action::Freeze,
         shown: "space",
-        hint: "freeze",
+        hint: "space freeze",
         text: "hold the list still; what is new is counted",
     },
     Binding {
         keys: &[char('c')],
         action: Action::CopyFix,
         shown: "c",
-        hint: "copy fix",
+        hint: "c copy",
         text: "copy the fix to the clipboard (OSC 52)",
     },
     Binding {
         keys: &[char('e')],
         action: Action::Explain,
         shown: "e",
-        hint: "explain",
+        hint: "e explain",
         text: "the long text behind the finding's code",
     },
     Binding {
@@ -145,7 +149,7 @@ pub const BINDINGS: &[Binding] = &[
         hint: "",
         text: "notes: what was lost, and what ctrace said besides findings",
     },
-    Binding { keys: &[char('?'), Code(KeyCode::F(1))], action: Action::Help, shown: "?", hint: "help", text: "this" },
+    Binding { keys: &[char('?'), Code(KeyCode::F(1))], action: Action::Help, shown: "?", hint: "? help", text: "this" },
     Binding {
         keys: &[Ctrl('z')],
         action: Action::Suspend,
@@ -153,7 +157,7 @@ pub const BINDINGS: &[Binding] = &[
         hint: "",
         text: "to the shell; fg comes back",
     },
-    Binding { keys: &[char('q'), Ctrl('c')], action: Action::Quit, shown: "q Ctrl-C", hint: "quit", text: "quit" },
+    Binding { keys: &[char('q'), Ctrl('c')], action: Action::Quit, shown: "q Ctrl-C", hint: "q quit", text: "quit" },
 ];
 
 /// What a key means in a list or a page.
@@ -168,8 +172,7 @@ pub fn action(event: KeyEvent) -> Option<Action> {
 
 /// The hint of an action that has one: key and word.
 pub fn hint(action: Action) -> Option<(&'static str, &'static str)> {
-    let binding = BINDINGS.iter().find(|binding| binding.action == action && !binding.hint.is_empty())?;
-    Some((binding.shown.split(' ').next().unwrap_or_default(), binding.hint))
+    BINDINGS.iter().find(|binding| binding.action == action)?.hint.split_once(' ')
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 pub mod keys;
 mod pace;
 pub mod panel;
+#[cfg(test)]
+mod samples;
 pub mod state;
 mod terminal;
 mod text;
@@ -186,7 +188,7 @@ struct Shell<B: Backend> {
 
 impl<B: Backend> Shell<B>
 where
-    io::Error: From<B::Error>,
+    B::Error: Send + Sync + 'static,
 {
     fn show(&mut self, output: &Output, time: Timestamp, now: Instant) {
         if self.app.show(output, time) {
@@ -220,7 +222,7 @@ where
         }
         let (app, theme) = (&self.app, self.theme);
         let mut measured = None;
-        self.terminal.draw(|frame| measured = Some(view::draw(app, theme, frame)))?;
+        self.terminal.draw(|frame| measured = Some(view::draw(app, theme, frame))).map_err(io::Error::other)?;
         if let Some(measured) = measured {
             self.app.measured(measured);
         }
@@ -231,8 +233,8 @@ where
     /// Draws all of it anew: something else was on the screen.
     fn redraw(&mut self) -> io::Result<()> {
         // Not `clear`, which asks the terminal where the cursor is and would race the reader of keys for the answer.
-        let size = self.terminal.size()?;
-        self.terminal.resize(size.into())?;
+        let size = self.terminal.size().map_err(io::Error::other)?;
+        self.terminal.resize(size.into()).map_err(io::Error::other)?;
         self.pace = Pace::default();
         self.pace.key(Instant::now());
         self.draw_if_due(Instant::now())

@@ -4,4 +4,5 @@
 pub mod escape;
 pub mod json;
 pub mod lines;
+pub mod pids;
 pub mod rows;

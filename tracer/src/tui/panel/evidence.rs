@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::{Doc, Look};
-use crate::{model::Finding, views::lines::size};
+use super::{Doc, Look, amount};
+use crate::model::Finding;
 
 pub(super) fn fixes(doc: &mut Doc, fixes: &[String]) {
-    for (index, fix) in fixes.iter().enumerate() {
-        doc.row(if index == 0 { "fix" } else { "" }, fix);
+    for fix in fixes {
+        doc.row("fix", fix);
     }
 }
 
@@ -16,7 +16,8 @@ pub(super) fn identity(doc: &mut Doc, finding: &Finding, look: &Look) {
     if let Some(container) = &finding.container {
         let runtime =
             container.runtime.map_or_else(|| "of an unknown runtime".to_owned(), |runtime| runtime.to_string());
-        doc.quiet("container", format!("{} ({runtime}, {})", container.label(), container.id));
+        let id: String = container.id.chars().take(12).collect();
+        doc.quiet("container", format!("{}  {runtime}  {id}", container.label()));
     }
     if let Some(cgroup) = finding.evidence.get("cgroup").and_then(Value::as_str) {
         doc.quiet("cgroup", cgroup);
@@ -34,16 +35,19 @@ pub(super) fn follower(doc: &mut Doc, finding: &Finding) {
 
 /// The evidence but `shown`, by the units in its keys.
 pub(super) fn rest(doc: &mut Doc, finding: &Finding, shown: &[&str]) {
-    for (key, value) in finding.evidence.iter().filter(|(key, _)| !shown.contains(&key.as_str())) {
-        let (name, text) = with_unit(key, value);
-        doc.quiet(name, text);
+    // Of what is null the reasons are listed.
+    let others = finding.evidence.iter().filter(|(key, value)| !value.is_null() && !shown.contains(&key.as_str()));
+    let others: Vec<String> =
+        others.map(|(key, value)| with_unit(key, value)).map(|(key, text)| format!("{key} {text}")).collect();
+    if !others.is_empty() {
+        doc.quiet("also", others.join(", "));
     }
 }
 
 /// `anon_bytes`, 1048576 → `anon`, `1.0 MiB`.
 fn with_unit(key: &str, value: &Value) -> (String, String) {
     if let (Some(name), Some(bytes)) = (key.strip_suffix("_bytes"), value.as_u64()) {
-        return (name.to_owned(), size(bytes));
+        return (name.to_owned(), amount(bytes));
     }
     if let (Some(name), Some(ns)) = (key.strip_suffix("_ns"), value.as_u64()) {
         return (name.to_owned(), duration(ns));
@@ -58,7 +62,13 @@ fn with_unit(key: &str, value: &Value) -> (String, String) {
         Value::Null => "unknown".to_owned(),
         Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
         Value::String(text) => text.clone(),
-        _ => value.to_string(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| with_unit(key, value))
+            .map(|(key, text)| format!("{key} {text}"))
+            .collect::<Vec<_>>()
+            .join(", "),
+        Value::Number(_) | Value::Array(_) => value.to_string(),
     };
     (key.to_owned(), text)
 }

@@ -11,7 +11,10 @@ use jiff::{civil::Date, tz::TimeZone};
 
 pub use self::doc::{Doc, Item, Tone};
 use super::state::Row;
-use crate::model::{Finding, Timestamp};
+use crate::{
+    model::{Finding, Timestamp},
+    views::lines::size,
+};
 
 /// The tabs, in their order.
 pub static REGISTERED: &[&Panel] = &[&oom::PANEL];
@@ -25,7 +28,7 @@ pub fn exists(lens: &str) -> bool {
 pub struct Panel {
     /// The lens whose findings it lists.
     pub lens: &'static str,
-    /// What the findings are, counted: `kill`, `kills`.
+    /// What the findings are, counted: `OOM event`, `OOM events`.
     pub noun: [&'static str; 2],
     pub columns: &'static [Column],
     pub detail: fn(&Row, &Look, Depth) -> Doc,
@@ -70,12 +73,17 @@ pub enum Depth {
 }
 
 impl Look {
-    /// `14:02:11`; of another day that day, since an hour alone would mislead.
+    /// `14:02:11`; of another day `Fri 22:10`, or `Mar  9`, since an hour alone would mislead.
     pub fn time(&self, time: Timestamp) -> String {
         match jiff::Timestamp::from_nanosecond(i128::from(time.0)) {
             Ok(moment) => {
                 let local = moment.to_zoned_datetime(self.zone.clone());
-                let form = if local.date() == self.today { "%H:%M:%S" } else { "%b %e" };
+                let days = self.today.duration_since(local.date()).as_hours() / 24;
+                let form = match days {
+                    0 => "%H:%M:%S",
+                    1..7 => "%a %H:%M",
+                    _ => "%b %e",
+                };
                 local.strftime(form).to_string()
             }
             Err(_) => "?".to_owned(),
@@ -89,6 +97,11 @@ impl Look {
             |moment| moment.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.3f %Z").to_string(),
         )
     }
+}
+
+/// `512.0 MiB`; nothing is just `0`.
+fn amount(bytes: u64) -> String {
+    if bytes == 0 { "0".to_owned() } else { size(bytes) }
 }
 
 /// Whom a finding is about: the container, else the cgroup, else the host. Not escaped.

@@ -1,20 +1,21 @@
 //! `oom`: the list of kills, and what is known of each.
 
+use std::fmt::Write;
+
 use serde_json::Value;
 
-use super::{Column, Depth, Doc, Item, Key, Look, Panel, Tone, evidence, whom};
+use super::{Column, Depth, Doc, Item, Key, Look, Panel, Tone, amount, evidence, whom};
 use crate::{
     model::{Finding, Severity},
-    tui::state::Row,
-    views::lines::size,
+    tui::{state::Row, text::fit},
 };
 
 pub static PANEL: Panel = Panel {
     lens: "oom",
-    noun: ["kill", "kills"],
+    noun: ["OOM event", "OOM events"],
     columns: COLUMNS,
     detail,
-    empty: "no OOM kill so far; the first one stands here within a second of it",
+    empty: "No OOM kill so far. The next one stands here within a second of it.",
 };
 
 /// A column of sizes. A macro: a column holds plain functions, which capture nothing.
@@ -26,7 +27,7 @@ macro_rules! bytes {
             grows: false,
             right: true,
             rank: $rank,
-            cell: |row, _| ($of(row).map_or_else(unknown, size), Tone::Plain),
+            cell: |row, _| ($of(row).map_or_else(unknown, amount), Tone::Plain),
             key: |row| Key::Number($of(row).unwrap_or(0)),
         }
     };
@@ -35,7 +36,7 @@ macro_rules! bytes {
 static COLUMNS: &[Column] = &[
     Column {
         title: "TIME",
-        width: 8,
+        width: 9,
         grows: false,
         right: false,
         rank: 0,
@@ -44,7 +45,7 @@ static COLUMNS: &[Column] = &[
     },
     Column {
         title: "CONTAINER",
-        width: 16,
+        width: 22,
         grows: true,
         right: false,
         rank: 0,
@@ -65,7 +66,7 @@ static COLUMNS: &[Column] = &[
         width: 7,
         grows: false,
         right: true,
-        rank: 3,
+        rank: 4,
         cell: |row, _| {
             (row.finding.process.as_ref().map_or_else(unknown, |process| process.pid.to_string()), Tone::Plain)
         },
@@ -77,22 +78,23 @@ static COLUMNS: &[Column] = &[
         width: 6,
         grows: false,
         right: false,
-        rank: 1,
+        rank: 2,
         cell: |row, _| (whose(&row.finding).to_owned(), Tone::Plain),
         key: |row| Key::Text(whose(&row.finding).to_owned()),
     },
-    bytes!("RSS", 2, |row: &Row| row.finding.evidence.get("victims").and_then(|victims| rss(&victims[0]))),
-    bytes!("ANON", 4, |row: &Row| number(&row.finding, "anon_bytes")),
-    bytes!("FILE", 5, |row: &Row| number(&row.finding, "file_bytes")),
-    bytes!("SHMEM", 5, |row: &Row| number(&row.finding, "shmem_bytes")),
-    bytes!("KERNEL", 5, |row: &Row| number(&row.finding, "kernel_bytes")),
+    bytes!("RSS", 3, |row: &Row| row.finding.evidence.get("victims").and_then(|victims| rss(&victims[0]))),
+    bytes!("ANON", 5, |row: &Row| number(&row.finding, "anon_bytes")),
+    bytes!("FILE", 6, |row: &Row| number(&row.finding, "file_bytes")),
+    bytes!("SHMEM", 6, |row: &Row| number(&row.finding, "shmem_bytes")),
+    bytes!("KERNEL", 6, |row: &Row| number(&row.finding, "kernel_bytes")),
     Column {
         title: "PID 1",
         width: 5,
         grows: false,
         right: false,
-        rank: 0,
+        rank: 1,
         cell: |row, _| match init_alive(&row.finding) {
+            _ if is_past(&row.finding) => ("past".to_owned(), Tone::Quiet),
             Some(true) => ("alive".to_owned(), Tone::Of(Severity::Warning)),
             Some(false) => ("gone".to_owned(), Tone::Plain),
             None => (unknown(), Tone::Quiet),
@@ -110,8 +112,17 @@ fn number(finding: &Finding, key: &str) -> Option<u64> {
     finding.evidence.get(key).and_then(Value::as_u64)
 }
 
+fn text<'a>(finding: &'a Finding, key: &str) -> Option<&'a str> {
+    finding.evidence.get(key).and_then(Value::as_str)
+}
+
 fn init_alive(finding: &Finding) -> Option<bool> {
     finding.evidence.get("init_alive").and_then(Value::as_bool)
+}
+
+/// Told by the kernel's memory of it: ctrace was not there.
+fn is_past(finding: &Finding) -> bool {
+    finding.evidence.get("before_attach").and_then(Value::as_bool) == Some(true)
 }
 
 fn victims(finding: &Finding) -> &[Value] {
@@ -120,11 +131,15 @@ fn victims(finding: &Finding) -> &[Value] {
 
 /// `java`, or `java +2`.
 fn killed(finding: &Finding) -> String {
-    let comm = finding.process.as_ref().map_or("?", |process| process.comm.as_str());
-    match victims(finding).len() {
+    // Of some past kills only their number is left.
+    let counted = number(finding, "kills").unwrap_or(0) as usize;
+    let Some(comm) = finding.process.as_ref().map(|process| process.comm.as_str()) else {
+        return if counted > 1 { format!("{counted} processes") } else { unknown() };
+    };
+    match victims(finding).len().max(counted) {
         0 | 1 => comm.to_owned(),
         // The count is what must not be cut off.
-        count => format!("{} +{}", super::super::text::fit(comm, 10), count - 1),
+        count => format!("{} +{}", fit(comm, 10), count - 1),
     }
 }
 
@@ -170,6 +185,7 @@ const SHOWN: &[&str] = &[
     "trigger",
     "init_alive",
     "order",
+    "inferred",
 ];
 
 fn detail(row: &Row, look: &Look, depth: Depth) -> Doc {
@@ -179,9 +195,7 @@ fn detail(row: &Row, look: &Look, depth: Depth) -> Doc {
     if init_alive(finding) == Some(true) && finding.code.0 != "oom.child-killed" {
         doc.answer(Severity::Warning, "PID 1 is alive: the container looks healthy and is not");
     }
-    if depth == Depth::Full {
-        doc.blank();
-    }
+    doc.blank();
     doc.row("why", &finding.why);
     evidence::fixes(&mut doc, &finding.fix);
     if depth == Depth::Full {
@@ -200,10 +214,16 @@ fn detail(row: &Row, look: &Look, depth: Depth) -> Doc {
     if depth == Depth::Full {
         doc.blank();
     }
-    if let Some(limiting) = finding.evidence.get("limiting_cgroup").and_then(Value::as_str) {
+    // Where it is its own, the cgroup is told below.
+    if let Some(limiting) =
+        text(finding, "limiting_cgroup").filter(|limiting| Some(*limiting) != text(finding, "cgroup"))
+    {
         doc.quiet("limit of", limiting);
     }
     evidence::identity(&mut doc, finding, look);
+    if finding.evidence.get("inferred").and_then(Value::as_bool) == Some(true) {
+        doc.quiet("inferred", "no hook saw the decision: whose limit it was is read from the counters at the kill");
+    }
     evidence::rest(&mut doc, finding, SHOWN);
     for (field, reason) in &finding.unknown {
         doc.quiet("unknown", format!("{field}: {reason}"));
@@ -218,15 +238,20 @@ fn detail(row: &Row, look: &Look, depth: Depth) -> Doc {
 
 fn memory(doc: &mut Doc, finding: &Finding, depth: Depth) {
     let limit = number(finding, "limit_bytes");
-    let value = |key: &str| number(finding, key).map_or_else(unknown, size);
+    let value = |key: &str| number(finding, key).map_or_else(unknown, amount);
+    // Where all the parts are unknown, dashes say less than nothing; why they are stands below.
+    let parts = if PARTS.iter().any(|(_, key)| number(finding, key).is_some()) { PARTS } else { &[] };
+    if parts.is_empty() && limit.is_none() {
+        return;
+    }
     if depth == Depth::Terse {
         let mut numbers = vec![("limit".to_owned(), value("limit_bytes"))];
-        numbers.extend(PARTS.iter().map(|(name, key)| ((*name).to_owned(), value(key))));
+        numbers.extend(parts.iter().map(|(name, key)| ((*name).to_owned(), value(key))));
         doc.push(Item::Numbers("memory", numbers));
         return;
     }
     doc.push(Item::Bar { label: "limit", value: value("limit_bytes"), share: None });
-    for (name, key) in PARTS {
+    for (name, key) in parts {
         let share = number(finding, key).zip(limit).map(|(part, limit)| part as f64 / limit.max(1) as f64);
         doc.push(Item::Bar { label: name, value: value(key), share });
     }
@@ -236,15 +261,15 @@ fn victim_line(victim: &Value) -> String {
     let process = &victim["process"];
     let mut text = format!("{} {}", process["comm"].as_str().unwrap_or("?"), process["pid"]);
     if process["tid"] != process["pid"] {
-        text.push_str(&format!(" (thread {})", process["tid"]));
+        let _ = write!(text, " (thread {})", process["tid"]);
     }
     if let Some(ns_pid) = process["ns_pid"].as_u64().filter(|ns_pid| Some(*ns_pid) != process["pid"].as_u64()) {
-        text.push_str(&format!(" (inside: {ns_pid})"));
+        let _ = write!(text, " (inside {ns_pid})");
     }
     let uid = process["uid"].as_u64().map_or_else(unknown, |uid| uid.to_string());
-    let rss = rss(victim).map_or_else(|| "shared with another victim".to_owned(), size);
+    let rss = rss(victim).map_or_else(|| "shared with another victim".to_owned(), amount);
     let adj = victim["oom_score_adj"].as_i64().map_or_else(unknown, |adj| adj.to_string());
-    text.push_str(&format!("  uid {uid}  rss {rss}  oom_score_adj {adj}"));
+    let _ = write!(text, "  uid {uid}  rss {rss}  oom_score_adj {adj}");
     text
 }
 
@@ -252,10 +277,17 @@ fn asked_by(finding: &Finding) -> Option<String> {
     let trigger = finding.evidence.get("trigger")?;
     let process = trigger.get("process").filter(|process| process.is_object())?;
     let container = &trigger["container"];
-    let place = container["name"].as_str().or_else(|| container["id"].as_str()).unwrap_or("host");
-    let mut text = format!("{place}/{} ({})", process["comm"].as_str().unwrap_or("?"), process["tid"]);
+    let comm = process["comm"].as_str().unwrap_or("?");
+    let name = container["name"].as_str().map(ToOwned::to_owned);
+    let place = match name.or_else(|| container["id"].as_str().map(|id| id.chars().take(12).collect())) {
+        Some(name) => format!("{name}/"),
+        // The kernel's log names no container: that it was the host is not known.
+        None if is_past(finding) => String::new(),
+        None => "host/".to_owned(),
+    };
+    let mut text = format!("{place}{comm} ({})", process["tid"]);
     if let Some(order) = number(finding, "order") {
-        text.push_str(&format!(", order {order}"));
+        let _ = write!(text, ", order {order}");
     }
     Some(text)
 }

@@ -20,6 +20,10 @@ pub struct Row {
 }
 
 impl Row {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Which lens says this.
     pub fn lens(&self) -> &'static str {
         lens(&self.finding)

@@ -2,6 +2,8 @@
 
 use std::cmp::Reverse;
 
+use serde_json::Value;
+
 use super::{App, Kind, Popup, Row};
 use crate::tui::{
     keys::Action,
@@ -41,6 +43,13 @@ impl App {
     /// The rows of a tab before any filter.
     pub fn count(&self, tab: &Tab) -> usize {
         self.held().filter(|row| row.lens() == tab.panel.lens).count()
+    }
+
+    /// Of the open tab's rows, those that ctrace was not there for.
+    pub fn past(&self) -> usize {
+        let Some(tab) = self.current() else { return 0 };
+        let is_past = |row: &&Row| row.finding.evidence.get("before_attach").and_then(Value::as_bool) == Some(true);
+        self.held().filter(|row| row.lens() == tab.panel.lens).filter(is_past).count()
     }
 
     /// What the list shows, in its order.
@@ -145,7 +154,7 @@ fn matches(row: &Row, words: &[String]) -> bool {
     if let Some(container) = &finding.container {
         text.extend([&container.label(), " ", &container.id, " ", &container.cgroup, " "]);
     }
-    if let Some(cgroup) = finding.evidence.get("cgroup").and_then(serde_json::Value::as_str) {
+    if let Some(cgroup) = finding.evidence.get("cgroup").and_then(Value::as_str) {
         text.extend([cgroup, " "]);
     }
     if let Some(process) = &finding.process {

@@ -28,7 +28,7 @@ use crate::{
     views::escape::escape,
 };
 
-/// What findings may take: about a thousand OOM kills with all their numbers.
+/// What findings may take: some five hundred OOM kills with all their numbers, and as many again while frozen.
 const HISTORY_BYTES: usize = 4 << 20;
 /// A terminal takes no more by OSC 52 than about this.
 const COPY_BYTES: usize = 32 << 10;
@@ -230,8 +230,9 @@ impl App {
             self.notice = Some("this finding has no fix to copy".to_owned());
             return Effect::None;
         }
-        self.notice =
-            Some("the fix was sent to the terminal's clipboard (tmux needs: set -g set-clipboard on)".to_owned());
+        self.notice = Some(
+            "the fix is in the clipboard, if the terminal takes OSC 52 (tmux: set -g set-clipboard on)".to_owned(),
+        );
         Effect::Copy(text)
     }
 

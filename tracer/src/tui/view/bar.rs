@@ -20,6 +20,9 @@ use crate::{
     views::escape::escape,
 };
 
+/// Between hints.
+const GAP: usize = 2;
+
 /// Left the title, right the state of the run; what was lost is never cut off.
 pub(super) fn top(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let lost = app.lost();
@@ -63,6 +66,10 @@ pub(super) fn tabs(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
         spans.push(Span::styled(text, if is_open { theme.strong() } else { theme.quiet() }));
         spans.push(Span::raw(" "));
     }
+    let past = app.past();
+    if past > 0 {
+        spans.push(Span::styled(format!(" ({past} before ctrace started)"), theme.quiet()));
+    }
     if app.history.gone > 0 {
         spans.push(Span::styled(format!("  {} older are gone", app.history.gone), theme.quiet()));
     }
@@ -100,13 +107,13 @@ pub(super) fn bottom(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     }
     let actions: &[Action] = match app.popups.last().map(|popup| &popup.kind) {
         None => &[
-            Action::Down,
             Action::Open,
             Action::Filter,
             Action::Sort,
             Action::Freeze,
             Action::CopyFix,
             Action::Explain,
+            Action::Down,
         ],
         Some(Kind::Page(_)) => &[Action::Down, Action::Back, Action::CopyFix, Action::Explain],
         Some(_) => &[Action::Down, Action::Back],
@@ -124,16 +131,15 @@ pub(super) fn bottom(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
         ]);
     };
     for hint in actions.iter().filter_map(|action| keys::hint(*action)) {
-        used += hint_width(hint);
-        if used > width {
-            break;
+        if used + hint_width(hint) <= width + GAP {
+            used += hint_width(hint);
+            add(hint);
         }
-        add(hint);
     }
     last.into_iter().filter_map(keys::hint).for_each(add);
     Line::from(spans).render(area, buffer);
 }
 
 fn hint_width((key, word): (&str, &str)) -> usize {
-    key.width() + 1 + word.width() + 2
+    key.width() + 1 + word.width() + GAP
 }

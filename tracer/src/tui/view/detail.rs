@@ -12,14 +12,14 @@ use crate::{
     tui::{
         panel::{Depth, Look, Panel, whom},
         state::Row,
-        text::fit,
+        text::fit_middle,
         theme::Theme,
     },
     views::escape::escape,
 };
 
 pub(super) fn draw(panel: &Panel, row: &Row, look: &Look, theme: Theme, area: Rect, buffer: &mut Buffer) {
-    let title = format!(" {} ", fit(&escape(&whom(&row.finding)), usize::from(area.width).saturating_sub(8)));
+    let title = format!(" {} ", fit_middle(&escape(&whom(&row.finding)), usize::from(area.width).saturating_sub(8)));
     Block::new()
         .borders(Borders::TOP)
         .border_style(theme.quiet())

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The width of labels, and the gap behind them.
-const LABEL: usize = 11;
+const LABEL: usize = 10;
 /// Longer lines are hard to read, whatever the screen has room for.
 const LONGEST: usize = 110;
 const BAR: usize = 40;

@@ -63,7 +63,7 @@ fn lists(app: &App, look: &Look, theme: Theme, area: Rect, frame: &mut Frame) ->
     }
     let (list, detail) = if area.width >= WIDE {
         let [list, _, detail] =
-            Layout::horizontal([Constraint::Percentage(52), Constraint::Length(1), Constraint::Fill(1)]).areas(area);
+            Layout::horizontal([Constraint::Percentage(50), Constraint::Length(1), Constraint::Fill(1)]).areas(area);
         (list, detail)
     } else {
         // The detail is the answer, and gets the most; the list keeps enough to see what else there was.

@@ -13,7 +13,7 @@ use crate::{
     findings,
     model::{Code, Severity},
     tui::{
-        keys::BINDINGS,
+        keys::{Action, BINDINGS, Binding},
         panel::{Depth, Doc, Item, Look, whom},
         state::{App, Kind, Measured, Popup, Row},
         text::{fit, wrap},
@@ -39,14 +39,15 @@ pub(super) fn over(app: &App, popup: &Popup, look: &Look, theme: Theme, area: Re
     let width = area.width.saturating_sub(4).min(WIDEST);
     let text_width = usize::from(width.saturating_sub(4));
     let (title, lines) = match &popup.kind {
-        Kind::Help => ("keys".to_owned(), help(text_width, theme)),
+        Kind::Help => ("keys".to_owned(), help(app, text_width, theme)),
         Kind::Notes => ("notes".to_owned(), notes(app, look, text_width, theme)),
         Kind::Explain(code) => (code.0.to_owned(), doc::lines(&explained(*code), text_width, theme)),
         Kind::Page(_) => return Measured::default(),
     };
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height);
     let over = Rect::new(area.x + (area.width - width) / 2, area.y + (area.height - height) / 2, width, height);
-    Clear.render(over, buffer);
+    // Of what is below, no ragged ends beside the box.
+    Clear.render(if area.width - width < 20 { Rect { x: area.x, width: area.width, ..over } } else { over }, buffer);
     let inner = frame(&title, theme, over, buffer);
     scrolled(&lines, popup.scroll, theme, over, inner, buffer)
 }
@@ -65,10 +66,12 @@ fn explained(code: Code) -> Doc {
 }
 
 /// From the table of bindings: what it doesn't say no key does.
-fn help(width: usize, theme: Theme) -> Vec<Line<'static>> {
+fn help(app: &App, width: usize, theme: Theme) -> Vec<Line<'static>> {
     let column = BINDINGS.iter().map(|binding| binding.shown.width()).max().unwrap_or(0) + 2;
     let mut lines = Vec::new();
-    for binding in BINDINGS {
+    let is_of_use =
+        |binding: &&Binding| app.tabs.len() > 1 || !matches!(binding.action, Action::NextTab | Action::PreviousTab);
+    for binding in BINDINGS.iter().filter(is_of_use) {
         let gap = " ".repeat(column - binding.shown.width());
         let mut lead = vec![Span::styled(binding.shown, theme.key()), Span::raw(gap)];
         for piece in wrap(binding.text, width.saturating_sub(column)) {

@@ -8,7 +8,7 @@ use crate::views::escape::escape;
 pub(super) fn draw(app: &App, needed: (u16, u16), area: Rect, buffer: &mut Buffer) {
     let mut lines = vec![
         format!("ctrace needs {}x{}; this is {}x{}.", needed.0, needed.1, area.width, area.height),
-        "q quits".to_owned(),
+        "Make it larger, or use --lines. q quits.".to_owned(),
     ];
     if let Some(row) = app.rows().first() {
         lines.push(String::new());
