@@ -3,10 +3,12 @@
 //! `kernel [--list core|full|host-oom|lockdown] [FILTER]`, as root. `cargo xtask test` runs it here and in each virtual
 //! machine. One program plays two parts: as `kernel play …` it is the workload (see `support::play`).
 
+mod exits;
 mod harness;
 mod loss;
 mod oom;
 mod robust;
+mod signals;
 mod support;
 
 use std::process::ExitCode;
@@ -15,7 +17,8 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    [oom::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().flat_map(|tests| tests.iter())
+    let lenses = [oom::TESTS, &[&exits::TESTS, &signals::TESTS], robust::TESTS, loss::TESTS];
+    lenses.into_iter().flatten().flat_map(|tests| tests.iter())
 }
 
 fn main() -> ExitCode {
