@@ -8,7 +8,7 @@ use tracer::{
     findings::HostFacts,
     kernel::load::Loss,
     lenses,
-    pipeline::{Output, Pipeline, Record},
+    pipeline::{Pipeline, Record},
     views,
 };
 use tracer_common::{

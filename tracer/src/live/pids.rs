@@ -164,11 +164,11 @@ fn living_state(stat: &Stat, files: &HostFiles) -> char {
         return stat.state;
     }
     let threads = files.list(&format!("/proc/{}/task", stat.pid)).map(|listing| listing.items).unwrap_or_default();
-    let states = threads.iter().filter_map(|thread| {
+    let mut states = threads.iter().filter_map(|thread| {
         let text = text(files, &format!("/proc/{}/task/{}/stat", stat.pid, thread.name))?;
         Some(Stat::parse(&text)?.state)
     });
-    states.filter(|state| !matches!(state, 'Z' | 'X')).last().unwrap_or('S')
+    states.rfind(|state| !matches!(state, 'Z' | 'X')).unwrap_or('S')
 }
 
 fn waiting(

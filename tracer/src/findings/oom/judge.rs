@@ -291,6 +291,8 @@ fn init_alive(case: &Case, first: &Victim, world: &World, unknown: &mut Unknown)
     Some(!was_victim && !is_gone && task.init_exiting == 0)
 }
 
+const SHARED: &str = "it shares the memory of another victim";
+
 fn evidence(
     case: &Case,
     first: &Victim,
@@ -315,7 +317,6 @@ fn evidence(
             })
         })
         .collect();
-    const SHARED: &str = "it shares the memory of another victim";
     victims.extend(case.sharers.iter().map(|sharer| {
         json!({
             "process": process(&sharer.victim),

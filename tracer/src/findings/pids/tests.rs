@@ -48,8 +48,12 @@ impl Bench {
 
     fn refused(&mut self, at_ns: u64, count: u64, levels: &[(u64, u64, u64)]) {
         let mut record = ForkRefused::zeroed();
-        record.header =
-            Header { kind: Kind::ForkRefused as u32, size: size_of::<ForkRefused>() as u32, time_ns: at_ns, cgroup: WEB };
+        record.header = Header {
+            kind: Kind::ForkRefused as u32,
+            size: size_of::<ForkRefused>() as u32,
+            time_ns: at_ns,
+            cgroup: WEB,
+        };
         record.asker = Task { tgid: 77, tid: 77, ns_pid: 7, comm: *b"bash\0\0\0\0\0\0\0\0\0\0\0\0", ..Task::zeroed() };
         record.count = count;
         record.depth = levels.len() as u32;
@@ -59,8 +63,8 @@ impl Bench {
         self.with(at_ns, |rule, world, out| rule.event(&Event::ForkRefused(Box::new(record)), world, out));
     }
 
-    fn read(&mut self, at_ns: u64, reading: Reading) -> Vec<Finding> {
-        self.with(at_ns, |rule, world, out| rule.reading(&reading, at_ns, world, out));
+    fn read(&mut self, at_ns: u64, reading: &Reading) -> Vec<Finding> {
+        self.with(at_ns, |rule, world, out| rule.reading(reading, at_ns, world, out));
         let said = std::mem::take(&mut self.out);
         said.into_iter()
             .filter_map(|output| match output {
@@ -72,7 +76,7 @@ impl Bench {
 
     /// The counters of the slice and of the container, and what the kernel side counted.
     fn counts(&mut self, at_ns: u64, counts: Counts) -> Vec<Finding> {
-        self.read(at_ns, Reading::Counts(Counts { at_ns, same: true, host: host(), ..counts }))
+        self.read(at_ns, &Reading::Counts(Counts { at_ns, same: true, host: host(), ..counts }))
     }
 
     fn zombies(&mut self, at_ns: u64, dead: Vec<Dead>) -> Vec<Finding> {
@@ -81,7 +85,7 @@ impl Bench {
 
     fn waiting(&mut self, at_ns: u64, waiting: Waiting) -> Vec<Finding> {
         let parents = [50, 60].map(|pid| Ancestor { process: process(pid), cgroup: Some(web()) }).to_vec();
-        self.read(at_ns, Reading::Unreaped(Waiting { parents, ..waiting }))
+        self.read(at_ns, &Reading::Unreaped(Waiting { parents, ..waiting }))
     }
 }
 
@@ -215,7 +219,9 @@ fn what_the_ring_lost_is_known_from_the_count() {
 fn without_a_hook_the_events_file_tells() {
     let mut bench = Bench::new(false);
     bench.with(SECOND, |rule, world, out| rule.tick(SECOND, world, out));
-    assert!(bench.out.iter().any(|output| matches!(output, Output::Ask(Question::Pids(Ask::Counts { events: true, .. })))));
+    assert!(
+        bench.out.iter().any(|output| matches!(output, Output::Ask(Question::Pids(Ask::Counts { events: true, .. }))))
+    );
     bench.out.clear();
     let counted = |web_max, slice_max, web_now, slice_now| {
         let mut levels = levels(web_now, slice_now);
@@ -279,7 +285,8 @@ fn growing_zombies_say_how_fast_and_how_long_it_lasts() {
     let at = 100 * SECOND;
     // Two a second, and still coming.
     let young = vec![(50, at - 2_500_000_000), (50, at - 2_000_000_000), (50, at - 1_500_000_000), (50, at - SECOND)];
-    let open = bench.waiting(at, Waiting { dead: dead(12, 50, at - 3 * SECOND, SECOND / 2), young, ..Waiting::default() });
+    let open =
+        bench.waiting(at, Waiting { dead: dead(12, 50, at - 3 * SECOND, SECOND / 2), young, ..Waiting::default() });
     assert_eq!(open[0].evidence["growth_per_s"], 2.0);
     assert_eq!(open[0].evidence["time_to_limit_ns"], 5 * SECOND);
     assert!(open[0].summary.contains("growing by 2.0 a second"), "{}", open[0].summary);
@@ -296,16 +303,24 @@ fn nine_zombies_young_ones_and_leaders_of_living_threads_are_silent() {
     assert!(Bench::new(true).zombies(at, dead(9, 50, old, 1)).is_empty(), "nine");
     assert!(Bench::new(true).zombies(at, dead(40, 50, at - 2 * SECOND, 1)).is_empty(), "young");
     let mut two = dead(16, 50, old, 1);
-    two.iter_mut().skip(8).for_each(|dead| (dead.stat.ppid, dead.parent) = (60, Some(60)));
+    for dead in two.iter_mut().skip(8) {
+        (dead.stat.ppid, dead.parent) = (60, Some(60));
+    }
     assert!(Bench::new(true).zombies(at, two).is_empty(), "eight below each of two parents");
     let mut leaders = dead(12, 50, old, 1);
-    leaders.iter_mut().for_each(|dead| dead.stat.threads = 2);
+    for dead in &mut leaders {
+        dead.stat.threads = 2;
+    }
     assert!(Bench::new(true).zombies(at, leaders).is_empty(), "leaders whose threads run");
     let mut running = dead(12, 50, old, 1);
-    running.iter_mut().for_each(|dead| dead.stat.state = 'S');
+    for dead in &mut running {
+        dead.stat.state = 'S';
+    }
     assert!(Bench::new(true).zombies(at, running).is_empty(), "the ids belong to living processes now");
     let mut orphans = dead(12, 1, old, 1);
-    orphans.iter_mut().for_each(|dead| dead.parent = Some(50));
+    for dead in &mut orphans {
+        dead.parent = Some(50);
+    }
     let mut bench = Bench::new(true);
     assert!(bench.zombies(at, orphans.clone()).is_empty(), "inherited a moment ago");
     assert_eq!(bench.zombies(at + 3 * SECOND, orphans).len(), 1);
@@ -318,11 +333,13 @@ fn zombies_from_before_attach_are_found_by_the_sweep_and_age_from_there() {
     let asked = |wanted: &Ask, out: &[Output]| out.contains(&Output::Ask(Question::Pids(wanted.clone())));
     assert!(asked(&Ask::Sweep, &bench.out), "once at the start");
     let strip = |mut dead: Vec<Dead>| {
-        dead.iter_mut().for_each(|dead| (dead.exit_ns, dead.parent, dead.key) = (None, None, None));
+        for dead in &mut dead {
+            (dead.exit_ns, dead.parent, dead.key) = (None, None, None);
+        }
         dead
     };
     let dead = strip(dead(12, 50, SECOND, 1));
-    bench.read(SECOND, Reading::Sweep(Sweep { dead: dead.clone(), ..Sweep::default() }));
+    bench.read(SECOND, &Reading::Sweep(Sweep { dead: dead.clone(), ..Sweep::default() }));
     bench.with(2 * SECOND, |rule, world, out| rule.tick(2 * SECOND, world, out));
     assert!(asked(&Ask::Unreaped { known: (1000..1012).collect() }, &bench.out));
     assert!(!asked(&Ask::Sweep, &bench.out), "not every tick");
@@ -382,9 +399,8 @@ fn readings_that_take_long_come_less_often() {
     bench.with(SECOND, |rule, world, out| rule.tick(SECOND, world, out));
     bench.counts(SECOND, Counts { took_ns: SECOND / 10, ..Counts::default() });
     bench.out.clear();
-    let asked = |out: &[Output]| {
-        out.iter().any(|output| matches!(output, Output::Ask(Question::Pids(Ask::Counts { .. }))))
-    };
+    let asked =
+        |out: &[Output]| out.iter().any(|output| matches!(output, Output::Ask(Question::Pids(Ask::Counts { .. }))));
     bench.with(5 * SECOND, |rule, world, out| rule.tick(5 * SECOND, world, out));
     assert!(!asked(&bench.out));
     bench.with(6 * SECOND, |rule, world, out| rule.tick(6 * SECOND, world, out));

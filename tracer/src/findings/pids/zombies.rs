@@ -111,10 +111,9 @@ impl Zombies {
             let since_ns = dead.exit_ns.or(before.as_ref().map(|seen| seen.since_ns)).unwrap_or(now_ns);
             let parent_ns = match &before {
                 Some(seen) if seen.parent == dead.stat.ppid => seen.parent_ns,
-                Some(_) => now_ns,
                 // As good as ever since, unless another parent had it at its end.
                 None if dead.parent.is_none_or(|parent| parent == dead.stat.ppid) => since_ns,
-                None => now_ns,
+                _ => now_ns,
             };
             let cgroup = self.cgroup(dead, world).or_else(|| before.and_then(|seen| seen.cgroup));
             let parent = dead.stat.ppid;

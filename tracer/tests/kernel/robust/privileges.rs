@@ -101,7 +101,7 @@ fn held_by(pid: i32) -> (BTreeSet<u32>, BTreeSet<u32>) {
     let (mut programs, mut maps) = (BTreeSet::new(), BTreeSet::new());
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("its descriptors").flatten() {
         let text = fs::read_to_string(entry.path()).unwrap_or_default();
-        let id = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        let id = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u32>().ok());
         programs.extend(id("prog_id:"));
         maps.extend(id("map_id:"));
     }

@@ -143,7 +143,8 @@ fn nonsense() {
 /// `ctrace` in mounts of its own.
 fn with_mounts(steps: &[&str], arguments: &[&str]) -> Command {
     let binary = ctrace::binary().display().to_string();
-    let steps = ["mounts"].iter().chain(steps).chain(&["exec", &binary]).chain(arguments);
+    let exec = ["exec", &binary];
+    let steps = ["mounts"].iter().chain(steps).chain(&exec).chain(arguments);
     player::command(steps.map(ToString::to_string).collect::<Vec<_>>())
 }
 
