@@ -3,6 +3,12 @@
 //! `kernel [--list core|full|host-oom|lockdown] [FILTER]`, as root. `cargo xtask test` runs it here and in each virtual
 //! machine. One program plays two parts: as `kernel play …` it is the workload (see `support::play`).
 #![allow(
+    clippy::redundant_closure,
+    clippy::needless_pass_by_value,
+    clippy::format_collect,
+    reason = "the workload forks and never returns: its functions take what they consume, whatever their type says"
+)]
+#![allow(
     unreachable_code,
     reason = "a call that never returns ends its arm, and the compiler still wants the empty match"
 )]
