@@ -5,6 +5,7 @@
 
 mod harness;
 mod oom;
+mod pids;
 mod support;
 
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    [oom::TESTS].into_iter().flatten().flat_map(|tests| tests.iter())
+    [oom::TESTS, pids::TESTS].into_iter().flatten().flat_map(|tests| tests.iter())
 }
 
 fn main() -> ExitCode {

@@ -48,8 +48,12 @@ impl Bench {
 
     fn refused(&mut self, at_ns: u64, count: u64, levels: &[(u64, u64, u64)]) {
         let mut record = ForkRefused::zeroed();
-        record.header =
-            Header { kind: Kind::ForkRefused as u32, size: size_of::<ForkRefused>() as u32, time_ns: at_ns, cgroup: WEB };
+        record.header = Header {
+            kind: Kind::ForkRefused as u32,
+            size: size_of::<ForkRefused>() as u32,
+            time_ns: at_ns,
+            cgroup: WEB,
+        };
         record.asker = Task { tgid: 77, tid: 77, ns_pid: 7, comm: *b"bash\0\0\0\0\0\0\0\0\0\0\0\0", ..Task::zeroed() };
         record.count = count;
         record.depth = levels.len() as u32;
@@ -215,12 +219,14 @@ fn what_the_ring_lost_is_known_from_the_count() {
 fn without_a_hook_the_events_file_tells() {
     let mut bench = Bench::new(false);
     bench.with(SECOND, |rule, world, out| rule.tick(SECOND, world, out));
-    assert!(bench.out.iter().any(|output| matches!(output, Output::Ask(Question::Pids(Ask::Counts { events: true, .. })))));
+    assert!(
+        bench.out.iter().any(|output| matches!(output, Output::Ask(Question::Pids(Ask::Counts { events: true, .. }))))
+    );
     bench.out.clear();
     let counted = |web_max, slice_max, web_now, slice_now| {
         let mut levels = levels(web_now, slice_now);
         (levels[0].refused, levels[1].refused) = (Some(slice_max), Some(web_max));
-        Counts { levels, ..Counts::default() }
+        Counts { levels, events: true, ..Counts::default() }
     };
     // What was counted before ctrace came is no news.
     assert!(bench.counts(SECOND, counted(5, 2, 20, 60)).is_empty());
@@ -230,6 +236,11 @@ fn without_a_hook_the_events_file_tells() {
     assert_eq!(open[0].evidence["refused"], 7);
     assert_eq!(open[0].evidence["limiting_cgroup"], web());
     assert!(open[0].unknown["asker"].contains("pids.events"));
+    // A cgroup that came since counts from nothing.
+    let mut bench = Bench::new(false);
+    bench.counts(SECOND, Counts { events: true, ..Counts::default() });
+    let open = bench.counts(2 * SECOND, counted(3, 0, 20, 60));
+    assert_eq!(open[0].evidence["refused"], 3);
     // v1 counts in the asker's cgroup, whoever's limit it was.
     let mut bench = Bench::new(false);
     bench.counts(SECOND, counted(0, 0, 10, 60));
@@ -279,7 +290,8 @@ fn growing_zombies_say_how_fast_and_how_long_it_lasts() {
     let at = 100 * SECOND;
     // Two a second, and still coming.
     let young = vec![(50, at - 2_500_000_000), (50, at - 2_000_000_000), (50, at - 1_500_000_000), (50, at - SECOND)];
-    let open = bench.waiting(at, Waiting { dead: dead(12, 50, at - 3 * SECOND, SECOND / 2), young, ..Waiting::default() });
+    let open =
+        bench.waiting(at, Waiting { dead: dead(12, 50, at - 3 * SECOND, SECOND / 2), young, ..Waiting::default() });
     assert_eq!(open[0].evidence["growth_per_s"], 2.0);
     assert_eq!(open[0].evidence["time_to_limit_ns"], 5 * SECOND);
     assert!(open[0].summary.contains("growing by 2.0 a second"), "{}", open[0].summary);
@@ -382,9 +394,8 @@ fn readings_that_take_long_come_less_often() {
     bench.with(SECOND, |rule, world, out| rule.tick(SECOND, world, out));
     bench.counts(SECOND, Counts { took_ns: SECOND / 10, ..Counts::default() });
     bench.out.clear();
-    let asked = |out: &[Output]| {
-        out.iter().any(|output| matches!(output, Output::Ask(Question::Pids(Ask::Counts { .. }))))
-    };
+    let asked =
+        |out: &[Output]| out.iter().any(|output| matches!(output, Output::Ask(Question::Pids(Ask::Counts { .. }))));
     bench.with(5 * SECOND, |rule, world, out| rule.tick(5 * SECOND, world, out));
     assert!(!asked(&bench.out));
     bench.with(6 * SECOND, |rule, world, out| rule.tick(6 * SECOND, world, out));
