@@ -59,7 +59,7 @@ impl Reader {
                 let refusals = if *events { BTreeMap::new() } else { kernel.refusals() };
                 let at_ns = machine::boottime_ns();
                 let counts = self.counts(of, *events, files, key);
-                Reading::Counts(Counts { at_ns, refusals, took_ns: took(), ..counts })
+                Reading::Counts(Counts { at_ns, refusals, events: *events, took_ns: took(), ..counts })
             }
             Ask::Unreaped { known } => {
                 let mut waiting = waiting(known, &kernel.unreaped(), files, key, machine::boottime_ns());

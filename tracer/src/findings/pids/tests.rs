@@ -226,7 +226,7 @@ fn without_a_hook_the_events_file_tells() {
     let counted = |web_max, slice_max, web_now, slice_now| {
         let mut levels = levels(web_now, slice_now);
         (levels[0].refused, levels[1].refused) = (Some(slice_max), Some(web_max));
-        Counts { levels, ..Counts::default() }
+        Counts { levels, events: true, ..Counts::default() }
     };
     // What was counted before ctrace came is no news.
     assert!(bench.counts(SECOND, counted(5, 2, 20, 60)).is_empty());
@@ -236,6 +236,11 @@ fn without_a_hook_the_events_file_tells() {
     assert_eq!(open[0].evidence["refused"], 7);
     assert_eq!(open[0].evidence["limiting_cgroup"], web());
     assert!(open[0].unknown["asker"].contains("pids.events"));
+    // A cgroup that came since counts from nothing.
+    let mut bench = Bench::new(false);
+    bench.counts(SECOND, Counts { events: true, ..Counts::default() });
+    let open = bench.counts(2 * SECOND, counted(3, 0, 20, 60));
+    assert_eq!(open[0].evidence["refused"], 3);
     // v1 counts in the asker's cgroup, whoever's limit it was.
     let mut bench = Bench::new(false);
     bench.counts(SECOND, counted(0, 0, 10, 60));

@@ -238,6 +238,9 @@ impl Facts<'_> {
         if open.parent.is_none() {
             unknown.insert("parent", "it was gone before it was read".to_owned());
         }
+        if self.dead.is_empty() {
+            unknown.insert("oldest_ns", "none is left".to_owned());
+        }
         let oldest = self.dead.iter().map(|seen| self.now_ns.saturating_sub(seen.since_ns)).max();
         let mut evidence = Evidence::new();
         evidence.insert("limit".to_owned(), json!(nearest.as_ref().map(|nearest| nearest.limit)));
@@ -262,7 +265,7 @@ impl Facts<'_> {
             container,
             summary: self.summary(state, open, nearest.as_ref(), to_limit),
             why: self.why(open, nearest.as_ref()),
-            fix: self.fix(open),
+            fix: self.fix(state, open),
             process: open.parent.clone(),
             evidence,
             refers_to: None,
@@ -307,8 +310,11 @@ impl Facts<'_> {
         )
     }
 
-    fn fix(&self, open: &Open) -> Vec<String> {
+    fn fix(&self, state: State, open: &Open) -> Vec<String> {
         let who = self.who(open);
+        if state == State::Closed {
+            return vec![format!("nothing now; should they come again: let {who} wait for its children")];
+        }
         let is_init = open.parent.as_ref().is_some_and(|parent| parent.ns_pid == Some(1) && parent.pid != 1);
         let init = "run the container with an init that reaps: docker run --init, tini or dumb-init as entrypoint; in a pod shareProcessNamespace: true";
         let wait = format!(

@@ -17,6 +17,9 @@
 //! | `flood=N` | sends itself so many SIGUSR1, some thousands a second |
 //! | `segv`, `abort` | ends by a fault of its own: touches [`BAD_ADDRESS`]; `abort()` |
 //! | `forks=N` | N children that end at once |
+//! | `bomb=N` | asks N times for a child that only waits, and writes `tried MADE REFUSED` |
+//! | `zombies=N`, `orphans=N` | N children that end and are not waited for; its own, or its children's |
+//! | `leaderless-herd=N` | N children whose leader is gone and whose thread waits |
 //! | `say=WORD` | writes `WORD PID TID`, as the host sees them |
 //! | `await` | waits for a line on stdin |
 //! | `pause`, `exit=N` | waits for ever; ends |
@@ -33,6 +36,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::{
@@ -160,6 +164,32 @@ fn go_on(steps: &[OsString]) {
                     let _ = waitpid(child, None);
                 }
             }
+            "bomb" => bomb(number()),
+            "zombies" => {
+                for _ in 0..number() {
+                    forked(|| std::process::exit(0));
+                }
+            }
+            "orphans" => {
+                let count = number();
+                let parent = forked(|| {
+                    for _ in 0..count {
+                        forked(|| std::process::exit(0));
+                    }
+                    std::process::exit(0)
+                });
+                waitpid(parent, None).expect("their parent ends");
+            }
+            "leaderless-herd" => {
+                for _ in 0..number() {
+                    forked(|| {
+                        std::thread::spawn(|| for_ever());
+                        // SAFETY: ends this thread alone, with nothing of it borrowed by the other.
+                        unsafe { libc::syscall(libc::SYS_exit, 0) };
+                        for_ever()
+                    });
+                }
+            }
             "say" => say(&text),
             "await" => {
                 let mut line = String::new();
@@ -217,6 +247,24 @@ fn forked(work: impl FnOnce() -> std::convert::Infallible) -> Pid {
             match work() {}
         }
     }
+}
+
+/// Asks for more children than it may have.
+fn bomb(tries: usize) {
+    let (mut made, mut refused) = (0, 0);
+    for _ in 0..tries {
+        // SAFETY: one thread only, so nothing is locked in the child.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { .. }) => made += 1,
+            Ok(ForkResult::Child) => {
+                die_with_parent();
+                for_ever()
+            }
+            Err(Errno::EAGAIN) => refused += 1,
+            Err(other) => panic!("fork: {other}"),
+        }
+    }
+    println!("tried {made} {refused}");
 }
 
 fn die_with_parent() {
