@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tracer::model::Runtime;
 
 /// Which container, what happened, why, and what to do.
 #[derive(Debug, Parser)]
@@ -23,6 +24,8 @@ pub struct Cli {
 pub enum Command {
     /// OOM kills: who was killed, by whose limit, and why.
     Oom(Live),
+    /// Every container here: runtime, name, pod, limits, user, capabilities, network.
+    Containers(Containers),
     /// The long text behind a finding, like `rustc --explain`.
     Explain {
         /// A code such as oom.child-killed; without one, all codes are listed.
@@ -34,6 +37,25 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Containers {
+    /// This one in full: name, id prefix, namespace/pod, pod/container, unit, or cgroup path.
+    #[arg(value_name = "X")]
+    pub container: Option<String>,
+    /// Only those of this runtime.
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<Runtime>,
+    /// systemd's services and scopes, too: they have cgroups and limits, but are no containers.
+    #[arg(long, conflicts_with = "container")]
+    pub all: bool,
+    /// One JSON object a line (documented in docs/json.md).
+    #[arg(long)]
+    pub json: bool,
+    /// No colour (as NO_COLOR in the environment does).
+    #[arg(long)]
+    pub no_color: bool,
 }
 
 /// Options of every live command.

@@ -9,11 +9,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use cli::{Cli, Command, Live};
+use cli::{Cli, Command, Containers, Live};
 use tracer::{
     doctor,
     findings::{self, Explained},
     lenses::{self, Registered},
+    listing,
     live::{self, Options, Show},
     views::lines::Style,
 };
@@ -21,6 +22,7 @@ use tracer::{
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Oom(options) => run(&lenses::oom::LENS, options),
+        Command::Containers(options) => containers(options).map(|()| ExitCode::SUCCESS),
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(json),
     };
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
 
 fn run(lens: &'static Registered, options: Live) -> Result<ExitCode> {
     let terminal = std::io::stdout().is_terminal();
-    let color = terminal && !options.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let color = color(options.no_color);
     let show = if options.json {
         Show::Json
     } else if options.lines || !terminal {
@@ -54,6 +56,22 @@ fn run(lens: &'static Registered, options: Live) -> Result<ExitCode> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the event loop")?;
     runtime.block_on(live::run(options))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn containers(options: Containers) -> Result<()> {
+    let style = Style { zone: jiff::tz::TimeZone::system(), color: color(options.no_color) };
+    listing::run(&listing::Options {
+        container: options.container,
+        runtime: options.runtime,
+        all: options.all,
+        json: options.json,
+        style,
+    })
+}
+
+fn color(no_color: bool) -> bool {
+    let wanted = !no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    wanted && std::io::stdout().is_terminal()
 }
 
 fn explain(code: Option<&str>) -> Result<()> {

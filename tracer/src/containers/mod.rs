@@ -12,6 +12,7 @@ mod facts;
 mod files;
 mod forms;
 mod hierarchy;
+pub mod inspect;
 mod known;
 mod lookup;
 mod names;

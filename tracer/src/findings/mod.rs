@@ -1,6 +1,7 @@
 //! Events to findings: one module per lens, pure functions of values and of a clock that is passed in. The text of
 //! `ctrace explain` stands beside each rule.
 
+pub mod containers;
 pub mod oom;
 
 use crate::{
@@ -22,7 +23,7 @@ pub struct Explained {
 
 /// Every code that exists, in the order to list them.
 pub fn all() -> impl Iterator<Item = &'static Explained> {
-    oom::EXPLAINED.iter()
+    [oom::EXPLAINED, containers::EXPLAINED].into_iter().flatten()
 }
 
 /// What a rule may look at besides its events.
