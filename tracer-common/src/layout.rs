@@ -72,6 +72,9 @@ macro_rules! kernel_fields {
             OOM_CONSTRAINT = "oom_control.constraint";
             OOM_ORDER = "oom_control.order";
             OOM_TOTALPAGES = "oom_control.totalpages";
+            PIDS_CSS = "pids_cgroup.css";
+            PIDS_CURRENT = "pids_cgroup.counter";
+            PIDS_LIMIT = "pids_cgroup.limit";
         }
     };
 }
@@ -117,6 +120,8 @@ macro_rules! kernel_facts {
             WANT_ALL_EXITS;
             /// Which signals are wanted: `SCOPE_*` of the signal records.
             SIGNAL_SCOPE;
+            /// 1: processes that nobody reaped are kept in a map.
+            WANT_UNREAPED;
             /// Size of the ring, bytes.
             RING_BYTES;
             /// The tracer's own process: its signals and forks are not events.

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod layout;
 pub mod loss;
 pub mod oom;
+pub mod pids;
 pub mod signal;
 pub mod task;
 

@@ -9,6 +9,7 @@
 mod cgroup_life;
 mod kernel;
 mod oom;
+mod pids;
 mod process_life;
 mod signal;
 

@@ -11,7 +11,7 @@ use crate::{
         read::{Ptr, follow, i32_at, place, u32_at, u64_at},
         task,
     },
-    oom,
+    oom, pids,
 };
 
 const SIGNAL_GROUP_EXIT: u32 = 0x4;
@@ -32,6 +32,7 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let cgroup = cgroup::of(current);
+    pids::left(current, cgroup);
     if layout::WANT_ALL_EXITS.load() != 1 && !oom::hit_lately(cgroup) {
         return 0;
     }

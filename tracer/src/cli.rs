@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use tracer::model::Runtime;
+use tracer::model::{Runtime, signal_names, signal_number};
 
 /// Which container, what happened, why, and what to do.
 #[derive(Debug, Parser)]
@@ -24,6 +24,30 @@ pub struct Cli {
 pub enum Command {
     /// OOM kills: who was killed, by whose limit, and why.
     Oom(Live),
+    /// How every process ended, and why: OOM, a signal and its sender, the end of PID 1, a crash, a status.
+    Exits {
+        #[command(flatten)]
+        live: Live,
+        /// Leave out processes that ended with status 0.
+        #[arg(long)]
+        failed: bool,
+    },
+    /// Signals: who sends which to whom, and what the kernel makes of it.
+    Signals {
+        #[command(flatten)]
+        live: Live,
+        /// Only these signals (TERM, SIGKILL, 15, RTMIN+3); may be given several times.
+        #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+        signal: Vec<u32>,
+        /// Only signals to PID 1 of a container.
+        #[arg(long)]
+        to_init: bool,
+        /// Only signals that the kernel dropped.
+        #[arg(long)]
+        ignored: bool,
+    },
+    /// Why it can't fork: refused forks, zombies, processes against every limit.
+    Pids(Live),
     /// Every container here: runtime, name, pod, limits, user, capabilities, network.
     Containers(Containers),
     /// The long text behind a finding, like `rustc --explain`.
@@ -64,6 +88,12 @@ pub struct Live {
     /// Only this container: name, id prefix, namespace/pod, pod/container, unit, or cgroup path.
     #[arg(long, short, value_name = "X")]
     pub container: Option<String>,
+    /// With --container: wait for one of that name to appear, where none is here.
+    #[arg(long, requires = "container")]
+    pub wait: bool,
+    /// Only containers of this runtime: docker, containerd, podman, …; systemd for units.
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<Runtime>,
     /// Only this process and its descendants (pid as the host sees it).
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Option<u32>,
@@ -103,4 +133,8 @@ fn ring_kib(text: &str) -> Result<u32, String> {
         Ok(kib) if kib.is_power_of_two() && (4..=1 << 20).contains(&kib) => Ok(kib),
         _ => Err("a power of two from 4 to 1048576 (KiB)".to_owned()),
     }
+}
+
+fn signal(text: &str) -> Result<u32, String> {
+    signal_number(text).ok_or_else(|| format!("no such signal; one of {}", signal_names()))
 }

@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 
 use crate::{
     containers::{
-        Entry, Files, Table,
+        Entry, Table,
         inspect::{Inspected, Inspector},
         select,
     },
@@ -15,7 +15,7 @@ use crate::{
     kernel::host as machine,
     live::host::Host,
     model::{Finding, Runtime, Timestamp},
-    pipeline::{Answer, Note, Output, Question},
+    pipeline::{Note, Output},
     views::{self, escape::escape, lines},
 };
 
@@ -41,16 +41,13 @@ pub fn run(options: &Options) -> Result<()> {
     let mut table = Table::new(known);
     table.seed(host.cgroups(), 0);
     for (id, container) in table.nameless() {
-        if let Answer::Facts(id, facts) = host.answer(&Question::Facts(id, container)) {
-            table.named(id, *facts);
-        }
+        table.named(id, host.facts(&container));
     }
     let entries = chosen(&table, options)?;
     let boot_ns = machine::boot_to_wall_ns();
     let now = Timestamp((machine::boottime_ns() as i64).saturating_add(boot_ns));
-    let mountinfo = host.files().read("/proc/self/mountinfo").map(|content| content.bytes).unwrap_or_default();
-    let inspector =
-        Inspector::new(host.files(), &host.hierarchy, &String::from_utf8_lossy(&mountinfo), &table, boot_ns);
+    let mountinfo = host.files().mountinfo();
+    let inspector = Inspector::new(host.files(), &host.hierarchy, &mountinfo, &table, boot_ns);
     let mut rows = Vec::new();
     for entry in entries {
         let inspected = inspector.inspect(entry);

@@ -15,13 +15,20 @@ use tracer::{
     findings::{self, Explained},
     lenses::{self, Registered},
     listing,
-    live::{self, Options, Show},
+    live::{self, Options, Rows, Show},
+    model::signal_name,
     views::lines::Style,
 };
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Oom(options) => run(&lenses::oom::LENS, options),
+        Command::Oom(options) => run(&lenses::oom::LENS, options, Rows::default()),
+        Command::Exits { live, failed } => run(&lenses::exits::LENS, live, Rows { failed, ..Rows::default() }),
+        Command::Signals { live, signal, to_init, ignored } => {
+            let signals = signal.into_iter().map(signal_name).collect();
+            run(&lenses::signals::LENS, live, Rows { signals, to_init, ignored, ..Rows::default() })
+        }
+        Command::Pids(options) => run(&lenses::pids::LENS, options, Rows::default()),
         Command::Containers(options) => containers(options).map(|()| ExitCode::SUCCESS),
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(json),
@@ -33,12 +40,12 @@ fn main() -> ExitCode {
     })
 }
 
-fn run(lens: &'static Registered, options: Live) -> Result<ExitCode> {
+fn run(lens: &'static Registered, options: Live, rows: Rows) -> Result<ExitCode> {
     let terminal = std::io::stdout().is_terminal();
     let color = color(options.no_color);
     let show = if options.json {
         Show::Json
-    } else if options.lines || !terminal {
+    } else if options.lines || !terminal || !tracer::tui::panel::exists(lens.name) {
         Show::Lines(Style { zone: jiff::tz::TimeZone::system(), color })
     } else {
         Show::Tui { color }
@@ -46,7 +53,10 @@ fn run(lens: &'static Registered, options: Live) -> Result<ExitCode> {
     let options = Options {
         lens,
         container: options.container,
+        wait: options.wait,
+        runtime: options.runtime,
         pid: options.pid,
+        rows,
         duration: options.duration,
         ring_bytes: options.ring_kib * 1024,
         show,
@@ -73,6 +83,8 @@ fn color(no_color: bool) -> bool {
     let wanted = !no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     wanted && std::io::stdout().is_terminal()
 }
+/// Long text is for reading, on any terminal.
+const WIDTH: usize = 80;
 
 fn explain(code: Option<&str>) -> Result<()> {
     let mut out = std::io::stdout().lock();
@@ -85,13 +97,15 @@ fn explain(code: Option<&str>) -> Result<()> {
     };
     let Some(Explained { code, severity, lens, title, text }) = findings::all().find(|known| known.code.0 == code)
     else {
-        let mut near: Vec<_> =
-            findings::all().map(|known| (strsim::damerau_levenshtein(known.code.0, code), known.code.0)).collect();
-        near.sort_unstable();
-        let near: Vec<&str> = near.iter().take(3).map(|(_, code)| *code).collect();
+        let mut near: Vec<&str> = findings::all().map(|known| known.code.0).collect();
+        near.sort_by(|a, b| strsim::jaro_winkler(b, code).total_cmp(&strsim::jaro_winkler(a, code)));
+        near.truncate(3);
         bail!("there is no finding {code:?}; nearest: {}. `ctrace explain` lists all", near.join(", "));
     };
     let severity = format!("{severity:?}").to_lowercase();
-    writeln!(out, "{} ({severity}, ctrace {lens})\n{title}\n\n{text}", code.0)?;
+    writeln!(out, "{} ({severity}, ctrace {lens})\n{}", code.0, textwrap::fill(title, WIDTH))?;
+    for paragraph in text.split("\n\n") {
+        writeln!(out, "\n{}", textwrap::fill(&paragraph.replace('\n', " "), WIDTH))?;
+    }
     Ok(())
 }

@@ -13,7 +13,7 @@ use tracer_common::{Kind, signal::FoldKey};
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
     events::{self, Event, known64, text},
-    findings::{HostFacts, World},
+    findings::{HostFacts, World, pids},
     kernel::load::Loss,
     lenses::Lens,
     model::{Container, Finding, Owner, Process, Timestamp, Unknown},
@@ -44,6 +44,8 @@ pub enum Answer {
     /// The process and its parents up to PID 1, nearest first, and the engine behind a runtime's shim.
     Ancestry(u32, Vec<Ancestor>),
     SignalTotals(Vec<(FoldKey, u64)>),
+    /// Counts, limits and who is dead.
+    Pids(Box<pids::Reading>),
 }
 
 /// One process on the way from a process to PID 1.
@@ -63,6 +65,7 @@ pub enum Question {
     Ancestry(u32),
     /// How many there were by now.
     SignalTotals(Vec<FoldKey>),
+    Pids(pids::Ask),
 }
 
 /// Something that leaves.

@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything around ctrace that isn't ctrace. One module per question.
 
 mod apt;
+mod bench;
 mod build;
 mod cargo;
 mod debian;
@@ -40,8 +41,16 @@ enum Task {
     Install(install::Args),
     /// Run every tier of the tests: lints, unit tests, kernel tests here and in virtual machines
     Test(test::Args),
-    /// Check the licences, sources and known holes of the dependencies (a part of test)
+    /// Check the licences, sources and known holes of the dependencies (a part of test once cargo-deny is there)
     Deny,
+    /// Measure ctrace against libbpf-tools and bpftrace, and write docs/bench.md
+    Bench(bench::Args),
+    /// One group of the benchmarks, on the kernel that this runs on
+    #[command(hide = true)]
+    BenchHere(bench::HereArgs),
+    /// What the tools are made to watch
+    #[command(hide = true)]
+    BenchLoad(bench::LoadArgs),
     /// Run a command as root in virtual machines with Debian's kernels
     Vm(vm::Args),
 }
@@ -67,6 +76,9 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Install(args) => install::install(&args),
         Task::Test(args) => test::command(&args),
         Task::Deny => test::licences(),
+        Task::Bench(args) => bench::command(&args),
+        Task::BenchHere(args) => bench::here(&args),
+        Task::BenchLoad(args) => bench::load(&args),
         Task::Vm(args) => vm::command(&args),
     }
 }

@@ -34,7 +34,7 @@ impl Tool {
     /// Installs it where it is missing; true if it had to.
     pub fn ensure(&self) -> Result<bool> {
         let Self { name, version } = self;
-        if self.found().as_deref() == Some(version) {
+        if self.is_there() {
             return Ok(false);
         }
         eprintln!("installing {name} {version} (cargo install, a minute or two)");
@@ -54,6 +54,11 @@ impl Tool {
             ),
             None => bail!("{name} was installed, but doesn't run: try {}/{name} --version", bin.display()),
         }
+    }
+
+    /// True if this version is there already.
+    pub fn is_there(&self) -> bool {
+        self.found().as_deref() == Some(self.version)
     }
 
     /// The version that a build would find.

@@ -30,5 +30,5 @@ pub use hierarchy::{Hierarchy, walk};
 pub use known::{Known, KnownContainer};
 pub use names::read as read_facts;
 pub use path::{Classified, Level, Match, PodKey, classify, level};
-pub use select::{Selection, Unselected, select};
+pub use select::{Selection, Unselected, is_called, select};
 pub use table::{Born, Entry, Place, Seen, Table, Want};

@@ -7,6 +7,7 @@ use tracer_common::{
     Header, Kind, Record, UNKNOWN_U32, UNKNOWN_U64,
     cgroup::{Mkdir, Rmdir},
     oom::{Decision, Done, Sharer, Victim},
+    pids::ForkRefused,
     signal::Signal,
     task::{Exec, Exit, Task},
 };
@@ -25,6 +26,7 @@ pub enum Event {
     Signal(Box<Signal>),
     CgroupMkdir(Box<Mkdir>),
     CgroupRmdir(Rmdir),
+    ForkRefused(Box<ForkRefused>),
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -49,6 +51,7 @@ impl Event {
             Self::Signal(record) => &record.header,
             Self::CgroupMkdir(record) => &record.header,
             Self::CgroupRmdir(record) => &record.header,
+            Self::ForkRefused(record) => &record.header,
         }
     }
 }
@@ -68,7 +71,7 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
         Kind::CgroupMkdir => Event::CgroupMkdir(Box::new(record(bytes)?)),
         Kind::CgroupRmdir => Event::CgroupRmdir(record(bytes)?),
         Kind::Signal => Event::Signal(Box::new(record(bytes)?)),
-        Kind::ForkRefused => return Err(DecodeError::Kind(header.kind)),
+        Kind::ForkRefused => Event::ForkRefused(Box::new(record(bytes)?)),
     })
 }
 

@@ -2,7 +2,12 @@
 //! `ctrace explain` stands beside each rule.
 
 pub mod containers;
+pub mod exits;
+#[cfg(test)]
+mod fixture;
 pub mod oom;
+pub mod pids;
+pub mod signals;
 
 use crate::{
     containers::Table,
@@ -23,7 +28,12 @@ pub struct Explained {
 
 /// Every code that exists, in the order to list them.
 pub fn all() -> impl Iterator<Item = &'static Explained> {
-    [oom::EXPLAINED, containers::EXPLAINED].into_iter().flatten()
+    oom::EXPLAINED
+        .iter()
+        .chain(exits::EXPLAINED)
+        .chain(signals::EXPLAINED)
+        .chain(pids::EXPLAINED)
+        .chain(containers::EXPLAINED)
 }
 
 /// What a rule may look at besides its events.

@@ -16,13 +16,14 @@ use bytes::Bytes;
 use tracer_common::{
     ABSENT, Kind,
     loss::{Cause, LossKey},
+    pids::{Refusals, Unreaped},
     signal::{Fold, FoldKey},
 };
 
 use super::{
     host::{self, Hierarchy},
     layout::Layout,
-    plan::{Branch, Hook, Probe, Taken},
+    plan::{self, Branch, Hook, Probe, Taken},
 };
 
 /// What a run wants of the kernel side.
@@ -46,6 +47,8 @@ pub struct Kernel {
     lost: PerCpuHashMap<MapData, Key, u64>,
     lost_elsewhere: PerCpuArray<MapData, u64>,
     folds: HashMap<MapData, SignalKey, SignalFold>,
+    unreaped: HashMap<MapData, u32, Dead>,
+    refusals: HashMap<MapData, u64, ForksRefused>,
     counted: BTreeMap<(u32, u64, u32), u64>,
     pub taken: Vec<Taken>,
 }
@@ -77,9 +80,33 @@ unsafe impl aya::Pod for SignalKey {}
 struct SignalFold(Fold);
 // SAFETY: `Fold` is `bytemuck::Pod`: plain bytes, no padding.
 unsafe impl aya::Pod for SignalFold {}
+/// `Unreaped` in aya's terms.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Dead(Unreaped);
+// SAFETY: `Unreaped` is `bytemuck::Pod`: plain bytes, no padding.
+unsafe impl aya::Pod for Dead {}
+/// `Refusals` in aya's terms.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct ForksRefused(Refusals);
+// SAFETY: `Refusals` is `bytemuck::Pod`: plain bytes, no padding.
+unsafe impl aya::Pod for ForksRefused {}
 
 // SAFETY: `LossKey` is `bytemuck::Pod`: plain bytes, no padding.
 unsafe impl aya::Pod for Key {}
+
+/// Cgroups whose refusals are kept, and as many again, should the walk of them start anew.
+const REFUSALS: usize = 2048;
+/// Processes that may wait to be reaped at once; the sweep of /proc finds those beyond.
+const UNREAPED: u32 = 16_384;
+
+impl Wishes {
+    /// Whoever asks which processes were reaped wants to know which were not.
+    fn unreaped(&self) -> bool {
+        self.probes.iter().any(|probe| probe.name == plan::PROCESS_FREE.name)
+    }
+}
 
 impl Kernel {
     /// Loads the object with this kernel's layout and attaches each probe by the first branch that works.
@@ -98,6 +125,7 @@ impl Kernel {
         }
         let mut ebpf = loader
             .map_max_entries("EVENTS", wishes.ring_bytes)
+            .map_max_entries("UNREAPED", if wishes.unreaped() { UNREAPED } else { 1 })
             .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ctrace-ebpf")))
             .map_err(|error| refused(&error.into()))?;
         drop(loader);
@@ -109,6 +137,8 @@ impl Kernel {
             lost: PerCpuHashMap::try_from(map("LOST")?)?,
             lost_elsewhere: PerCpuArray::try_from(map("LOST_ELSEWHERE")?)?,
             folds: HashMap::try_from(map("FOLDS")?)?,
+            unreaped: HashMap::try_from(map("UNREAPED")?)?,
+            refusals: HashMap::try_from(map("REFUSALS")?)?,
             drains: 0,
             counted: BTreeMap::new(),
             taken,
@@ -171,6 +201,19 @@ impl Kernel {
         kinds.iter().filter_map(|kind| Some((*kind, self.folds.get(&SignalKey(*kind), 0).ok()?.0.total))).collect()
     }
 
+    /// Processes that ended and were not reaped, by process id.
+    pub fn unreaped(&self) -> BTreeMap<u32, Unreaped> {
+        // Where the key that was read last has vanished, the walk starts again: hence the bound, and no list.
+        let entries = self.unreaped.iter().take(2 * UNREAPED as usize);
+        entries.map_while(Result::ok).map(|(pid, Dead(dead))| (pid, dead)).collect()
+    }
+
+    /// Refused forks so far, by the pids cgroup of those who asked.
+    pub fn refusals(&self) -> BTreeMap<u64, u64> {
+        let entries = self.refusals.iter().take(REFUSALS).map_while(Result::ok);
+        entries.map(|(cgroup, ForksRefused(refusals))| (cgroup, refusals.count)).collect()
+    }
+
     /// Can maps still be read?
     pub fn can_read_maps(&self) -> Result<()> {
         self.lost_elsewhere.get(&0, 0).map(|_| ()).context("reading a map")
@@ -225,6 +268,7 @@ fn configure(layout: &mut Layout, hierarchy: &Hierarchy, wishes: &Wishes) {
     layout.set("KEY_HIERARCHY", hierarchy.id);
     layout.set("WANT_ALL_EXITS", u32::from(wishes.all_exits));
     layout.set("SIGNAL_SCOPE", wishes.signal_scope);
+    layout.set("WANT_UNREAPED", u32::from(wishes.unreaped()));
     layout.set("RING_BYTES", wishes.ring_bytes);
     layout.set("SELF_TGID", std::process::id());
 }

@@ -130,3 +130,17 @@ pub static CGROUP_RMDIR: Probe = Probe {
     needs: &["CGROUP_KN", "CGROUP_ROOT_HIERARCHY"],
     without: Some("containers that are gone are forgotten later"),
 };
+pub static FORK_REFUSED: Probe = Probe {
+    name: "fork_refused",
+    question: "which forks were refused, by whose limit, and who asked",
+    branches: &[branch(Hook::Kretprobe("pids_can_fork"), "fork_refused")],
+    needs: &["PIDS_SUBSYS", "PIDS_CURRENT", "PIDS_LIMIT"],
+    without: Some("refused forks are read from pids.events once a second: who asked is not known"),
+};
+pub static PROCESS_FREE: Probe = Probe {
+    name: "process_free",
+    question: "which of those that ended were reaped",
+    branches: &[branch(Hook::RawTracepoint("sched_process_free"), "process_free")],
+    needs: &["TASK_TGID", "TASK_PID", "TASK_START_BOOTTIME"],
+    without: Some("zombies are found by a sweep of /proc every 10 s, and their age counts from there"),
+};

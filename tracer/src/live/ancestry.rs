@@ -27,7 +27,7 @@ pub fn read(files: &dyn Files, hierarchy: &Hierarchy, pid: u32) -> Vec<Ancestor>
     found
 }
 
-fn one(files: &dyn Files, hierarchy: &Hierarchy, pid: u32) -> Option<Ancestor> {
+pub(super) fn one(files: &dyn Files, hierarchy: &Hierarchy, pid: u32) -> Option<Ancestor> {
     let text = |name: &str| {
         files
             .read(&format!("/proc/{pid}/{name}"))

@@ -6,6 +6,8 @@ mod ancestry;
 mod before;
 mod filter;
 pub mod host;
+mod namespace;
+mod pids;
 mod view;
 
 use std::time::Duration;
@@ -18,6 +20,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+pub use self::filter::Rows;
 use self::{before::Log, filter::Filter, host::Host, view::View};
 use crate::{
     containers::Table,
@@ -28,8 +31,8 @@ use crate::{
         plan::{Probe, Taken},
     },
     lenses::{ATTRIBUTION, Registered},
-    model::Timestamp,
-    pipeline::{Answer, Note, Output, Pipeline, Question, Record},
+    model::{Runtime, Timestamp},
+    pipeline::{Note, Output, Pipeline, Question, Record},
     privileges,
     views::lines,
 };
@@ -45,7 +48,11 @@ const CLOCK_STEP_NS: i64 = 1_000_000;
 pub struct Options {
     pub lens: &'static Registered,
     pub container: Option<String>,
+    /// For a container that is not here yet.
+    pub wait: bool,
+    pub runtime: Option<Runtime>,
     pub pid: Option<u32>,
+    pub rows: Rows,
     /// From the moment all is attached.
     pub duration: Option<Duration>,
     pub ring_bytes: u32,
@@ -81,9 +88,12 @@ pub async fn run(options: Options) -> Result<()> {
     pipeline.record(Record::Cgroups(host.cgroups()), machine::boottime_ns(), &mut out);
     answer(&mut pipeline, &mut host, &kernel, &mut out);
     out.clear(); // names found at the start are no news
-    let filter = Filter::new(options.container.as_deref(), options.pid, &pipeline.containers)?;
+    let mut filter = Filter::new(&options, &pipeline.containers)?;
     if eager {
         view.show(&Output::Note(ready(&kernel.taken)))?;
+    }
+    if let Some(wanted) = filter.awaits() {
+        out.push(Output::Note(note("waiting", format!("no container {wanted} here yet: waiting for it"))));
     }
     if let Some(log) = &log {
         for finding in log.findings(&pipeline.world(machine::boottime_ns()), &host) {
@@ -98,9 +108,11 @@ pub async fn run(options: Options) -> Result<()> {
     // SAFETY: the descriptor is owned by the AsyncFd from here on, and nobody else closes or replaces it.
     let ring = unsafe { AsyncFd::register_with_interest(kernel.ring_fd()?, Interest::READABLE) }
         .context("watching the ring")?;
+    let mut lost_so_far = 0;
     let mut tick = Instant::now() + TICK;
     loop {
         answer(&mut pipeline, &mut host, &kernel, &mut out);
+        found(&mut filter, &pipeline, &mut out)?;
         for output in out.drain(..).filter(|output| filter.wants(output)) {
             view.show(&output)?;
         }
@@ -137,8 +149,8 @@ pub async fn run(options: Options) -> Result<()> {
                 clock = offset;
                 pipeline.record(Record::Clock(offset), now_ns, &mut out);
             }
-            lost(&mut kernel, &mut pipeline, now_ns, &mut out)?;
-            view.status(&pipeline, &kernel);
+            lost_so_far += lost(&mut kernel, &mut pipeline, now_ns, &mut out)?;
+            view.status(&pipeline, lost_so_far, TICK);
         }
     }
     // What is in the ring, or not ripe yet, happened in time, and is said.
@@ -149,6 +161,7 @@ pub async fn run(options: Options) -> Result<()> {
         pipeline.tick(due, &mut out);
     }
     answer(&mut pipeline, &mut host, &kernel, &mut out);
+    found(&mut filter, &pipeline, &mut out)?;
     for output in out.drain(..).filter(|output| filter.wants(output)) {
         view.show(&output)?;
     }
@@ -190,20 +203,29 @@ fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut V
             if matches!(question, Question::Identity(..)) && std::mem::replace(&mut surveyed, true) {
                 continue;
             }
-            let answer = match &question {
-                Question::SignalTotals(kinds) => Answer::SignalTotals(kernel.signal_totals(kinds)),
-                other => host.answer(other),
-            };
+            let answer = host.answer(&question, kernel);
             pipeline.record(Record::Answer(answer), machine::boottime_ns(), out);
         }
     }
 }
 
-fn lost(kernel: &mut Kernel, pipeline: &mut Pipeline, now_ns: u64, out: &mut Vec<Output>) -> Result<()> {
-    for loss in kernel.losses()? {
-        pipeline.record(Record::Loss(loss), now_ns, out);
+/// Containers that are meant and that were not here before: said before what happened in them.
+fn found(filter: &mut Filter, pipeline: &Pipeline, out: &mut Vec<Output>) -> Result<()> {
+    for (at, container) in filter.look(&pipeline.containers)?.into_iter().enumerate() {
+        let mut found = note("found", format!("here is {}: {}", container.label(), container.cgroup));
+        found.fields.insert("container".to_owned(), serde_json::to_value(&container).unwrap_or_default());
+        out.insert(at, Output::Note(found));
     }
     Ok(())
+}
+
+fn lost(kernel: &mut Kernel, pipeline: &mut Pipeline, now_ns: u64, out: &mut Vec<Output>) -> Result<u64> {
+    let mut count = 0;
+    for loss in kernel.losses()? {
+        count += loss.count;
+        pipeline.record(Record::Loss(loss), now_ns, out);
+    }
+    Ok(count)
 }
 
 fn host_facts(kernel: &Kernel, host: &Host) -> HostFacts {

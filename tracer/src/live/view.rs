@@ -1,42 +1,59 @@
 //! Where what ctrace says goes: lines, JSON, or the TUI.
 
-use std::io::{self, Write};
+use std::{
+    fs,
+    io::{self, Write},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 
 use super::Show;
 use crate::{
-    kernel::load::Kernel,
+    kernel::host,
     lenses::Registered,
     pipeline::{Output, Pipeline},
-    views::{json, lines},
+    views::{json, lines, pids, rows},
 };
 
 pub enum View {
-    Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool },
-    Tui(Box<crate::tui::Tui>),
+    Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool, table: pids::Table },
+    Tui { tui: Box<crate::tui::Tui>, before: Usage },
+}
+
+/// What the status line's rates are made of.
+#[derive(Default)]
+pub struct Usage {
+    records: u64,
+    cpu: Duration,
 }
 
 impl View {
     pub fn open(show: &Show, lens: &Registered) -> Result<Self> {
         let out = || io::BufWriter::new(io::stdout());
         Ok(match show {
-            Show::Lines(style) => Self::Text { style: Some(style.clone()), out: out(), over: false },
-            Show::Json => Self::Text { style: None, out: out(), over: false },
+            Show::Lines(style) => {
+                let table = pids::Table::default();
+                let mut view = Self::Text { style: Some(style.clone()), out: out(), over: false, table };
+                if let (Self::Text { out, over, .. }, Some(header)) = (&mut view, rows::header(lens.name)) {
+                    written(out.write_all(header.as_bytes()), over)?;
+                }
+                view
+            }
+            Show::Json => Self::Text { style: None, out: out(), over: false, table: pids::Table::default() },
             Show::Tui { color } => {
-                let settings = crate::tui::Settings {
-                    color: *color,
-                    title: lens.name.to_owned(),
-                    zone: jiff::tz::TimeZone::system(),
-                };
-                Self::Tui(Box::new(crate::tui::Tui::open(settings).context("opening the terminal")?))
+                let settings =
+                    crate::tui::Settings { color: *color, title: title(lens), zone: jiff::tz::TimeZone::system() };
+                let tui = Box::new(crate::tui::Tui::open(settings).context("opening the terminal")?);
+                Self::Tui { tui, before: Usage { records: 0, cpu: own_cpu() } }
             }
         })
     }
 
     pub fn show(&mut self, output: &Output) -> Result<()> {
         match self {
-            Self::Text { style, out, over } => {
+            Self::Text { style, out, over, table } => {
+                table.take(output);
                 let text = match style {
                     Some(style) => lines::text(output, style),
                     None => json::line(output).map(|line| line + "\n"),
@@ -44,7 +61,7 @@ impl View {
                 let Some(text) = text else { return Ok(()) };
                 written(out.write_all(text.as_bytes()), over)
             }
-            Self::Tui(tui) => {
+            Self::Tui { tui, .. } => {
                 tui.show(output);
                 Ok(())
             }
@@ -54,8 +71,13 @@ impl View {
     /// What was said is seen at once, not when a buffer is full.
     pub fn flush(&mut self) -> Result<()> {
         match self {
-            Self::Text { out, over, .. } => written(out.flush(), over),
-            Self::Tui(tui) => tui.draw_if_due().context("drawing"),
+            Self::Text { style, out, over, table } => {
+                if let Some(text) = style.as_ref().and_then(|style| table.if_due(style)) {
+                    written(out.write_all(text.as_bytes()), over)?;
+                }
+                written(out.flush(), over)
+            }
+            Self::Tui { tui, .. } => tui.draw_if_due().context("drawing"),
         }
     }
 
@@ -68,21 +90,35 @@ impl View {
     pub async fn input(&mut self) -> Result<bool> {
         match self {
             Self::Text { .. } => std::future::pending().await,
-            Self::Tui(tui) => tui.input().await.context("reading keys"),
+            Self::Tui { tui, .. } => tui.input().await.context("reading keys"),
         }
     }
 
-    pub fn status(&mut self, pipeline: &Pipeline, _: &Kernel) {
-        if let Self::Tui(tui) = self {
-            let _ = (tui, pipeline);
-        }
+    /// How the run is doing, once a tick; `lost` since the start.
+    pub fn status(&mut self, pipeline: &Pipeline, lost: u64, tick: Duration) {
+        let Self::Tui { tui, before } = self else { return };
+        let now = Usage { records: pipeline.records, cpu: own_cpu() };
+        let seconds = tick.as_secs_f64();
+        tui.status(crate::tui::Status {
+            events_per_s: (now.records - before.records) as f64 / seconds,
+            lost,
+            containers: pipeline.containers.containers().count(),
+            cpu_pct: now.cpu.saturating_sub(before.cpu).as_secs_f64() / seconds * 100.0,
+            rss_bytes: own_rss(),
+        });
+        *before = now;
     }
 
     pub fn close(mut self) -> Result<()> {
+        if let Self::Text { style: Some(style), out, over, table } = &mut self
+            && let Some(text) = table.at_end(style)
+        {
+            written(out.write_all(text.as_bytes()), over)?;
+        }
         self.flush()?;
         match self {
             Self::Text { .. } => Ok(()),
-            Self::Tui(tui) => tui.close().context("giving the terminal back"),
+            Self::Tui { tui, .. } => tui.close().context("giving the terminal back"),
         }
     }
 }
@@ -96,4 +132,28 @@ fn written(result: io::Result<()>, over: &mut bool) -> Result<()> {
         }
         other => other.context("writing the output (is the disk full, or stdout closed?)"),
     }
+}
+
+/// `oom · node-7 · 6.12 · cgroup v2`.
+fn title(lens: &Registered) -> String {
+    let name =
+        nix::unistd::gethostname().map_or_else(|_| "host".to_owned(), |name| name.to_string_lossy().into_owned());
+    let version = host::Hierarchy::of_this_host().version;
+    format!("{} · {name} · {} · cgroup v{version}", lens.name, host::release())
+}
+
+fn own_cpu() -> Duration {
+    use nix::sys::resource::{UsageWho, getrusage};
+    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {
+        [usage.user_time(), usage.system_time()]
+            .iter()
+            .map(|time| Duration::from_micros(time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64))
+            .sum()
+    })
+}
+
+fn own_rss() -> u64 {
+    let pages =
+        fs::read_to_string("/proc/self/statm").ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * host::page_size()
 }

@@ -1,4 +1,4 @@
-//! One object a line, as documented in docs/json.md and checked against docs/json.schema.json by the tests.
+//! One object a line, as documented in docs/json.md and checked against docs/json.schema.json by `tests/json_schema.rs`.
 
 use serde::Serialize;
 

@@ -6,9 +6,9 @@ use humansize::{BINARY, FormatSizeOptions, SizeFormatter};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::escape::escape;
+use super::{escape::escape, pids, rows};
 use crate::{
-    model::{Finding, Owner, Severity},
+    model::{Finding, Owner, Severity, State},
     pipeline::{LossNote, Note, Output},
 };
 
@@ -26,10 +26,13 @@ const LABEL: usize = 10;
 /// The text for an output, with its last newline; `None` for what is no output to users.
 pub fn text(output: &Output, style: &Style) -> Option<String> {
     match output {
+        // A row says it already.
+        Output::Finding(finding) if matches!(finding.code.0, "exit.signal" | "exit.crash" | "exit.error") => None,
         Output::Finding(finding) => Some(block(finding, style)),
         Output::Note(note) => Some(note_line(note, style)),
         Output::Loss(loss) => Some(loss_line(loss, style)),
-        Output::Event(_) | Output::Sample(_) | Output::Ask(_) => None,
+        Output::Event(event) => rows::line(event, style),
+        Output::Sample(_) | Output::Ask(_) => None,
     }
 }
 
@@ -39,6 +42,13 @@ fn block(finding: &Finding, style: &Style) -> String {
     let _ = writeln!(out, "{}  {}", finding.time.clock(&style.zone), paint(&head, finding.severity, style));
     if finding.code.0.starts_with("oom.") && finding.code.0 != "oom.child-killed" {
         oom_body(finding, &mut out);
+    }
+    // Of a state, why and what to do were said when it opened.
+    if matches!(finding.state, Some(State::Update | State::Closed)) {
+        return out;
+    }
+    if finding.code.0.starts_with("pids.") {
+        pids::body(finding, &mut out);
     }
     row(&mut out, "why", &escape(&finding.why));
     for fix in &finding.fix {
@@ -130,7 +140,7 @@ fn number(value: &Value) -> String {
     value.as_i64().map_or_else(|| "unknown".to_owned(), |number| number.to_string())
 }
 
-fn row(out: &mut String, label: &str, text: &str) {
+pub(super) fn row(out: &mut String, label: &str, text: &str) {
     let _ = writeln!(out, "{:INDENT$}{label:LABEL$}{text}", "");
 }
 

@@ -5,3 +5,5 @@ pub mod containers;
 pub mod escape;
 pub mod json;
 pub mod lines;
+pub mod pids;
+pub mod rows;

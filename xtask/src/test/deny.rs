@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{tally::Tally, tier::Log};
 use crate::{cargo::cargo, setup::Tool};
 
-const CARGO_DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
+pub const CARGO_DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
 
 pub fn deny(log: &mut Log) -> Result<Option<Tally>> {
     CARGO_DENY.ensure()?;

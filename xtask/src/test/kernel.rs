@@ -105,6 +105,7 @@ impl Program {
             ],
             share,
             refresh: false,
+            icount: false,
             command,
         };
         let outcome = machine.run(log.file());

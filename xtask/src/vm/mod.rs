@@ -92,6 +92,7 @@ impl Args {
             timeout: Duration::from_secs(self.timeout),
             share: env::current_dir()?.canonicalize()?,
             refresh: self.refresh,
+            icount: false,
             command: self.command.clone(),
             environment: Vec::new(),
         })

@@ -112,6 +112,10 @@ fn a_container_in_full() {
     assert_eq!(findings.iter().map(|finding| finding.code.0).collect::<Vec<_>>(), ["sec.host-root"]);
     let now = Timestamp(100_000_000_000);
     let json: serde_json::Value = serde_json::from_str(&views::containers::json(&inspected, now)).expect("JSON");
+    let schema = serde_json::from_str(include_str!("../../../../docs/json.schema.json")).expect("JSON");
+    let schema = jsonschema::validator_for(&schema).expect("a schema");
+    let errors: Vec<String> = schema.iter_errors(&json).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
     insta::assert_json_snapshot!("container", json);
     insta::assert_snapshot!("block", views::containers::block(&inspected, now));
     insta::assert_snapshot!("table", views::containers::table(&[(inspected, findings)], now));

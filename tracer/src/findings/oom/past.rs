@@ -44,6 +44,9 @@ pub fn past(kill: &PastKill, number: usize, world: &World) -> Option<Finding> {
             format!("the limit{limit} of its parent {} was hit", kill.limiting_cgroup.as_deref().unwrap_or("cgroup"))
         }
         _ if kill.source == Source::Counter => "counted by its cgroup, no log shows more".to_owned(),
+        _ if kill.limiting_cgroup.is_none() => {
+            format!("the limit{limit} of a cgroup was hit, the log does not say which")
+        }
         _ => format!("its own limit{limit} was hit"),
     };
     let mut summary = format!("OOM before ctrace started: {what}; {who}");
@@ -60,6 +63,11 @@ pub fn past(kill: &PastKill, number: usize, world: &World) -> Option<Finding> {
         ));
     }
     unknown.insert("init_alive", "it was not watched then".to_owned());
+    if first.is_some() {
+        for key in ["ns_pid", "ppid"] {
+            unknown.insert(key, "the kernel log does not say it".to_owned());
+        }
+    }
     let time = kill.time.unwrap_or_else(|| {
         unknown.entry("time").or_insert_with(|| "only a count is left: the time is that of reading it".to_owned());
         now(world)
@@ -129,6 +137,12 @@ fn process(victim: &Victim) -> Process {
     }
 }
 
+/// What the kernel log leaves out of who asked for memory.
+fn trigger_unknown() -> Value {
+    const WHY: &str = "the kernel log names only the thread";
+    json!({"pid": WHY, "ns_pid": WHY, "ppid": WHY, "uid": WHY, "container": WHY})
+}
+
 fn evidence(kill: &PastKill, world: &World) -> Evidence {
     let victims: Vec<Value> = kill
         .victims
@@ -144,7 +158,7 @@ fn evidence(kill: &PastKill, world: &World) -> Evidence {
         })
         .collect();
     let trigger = kill.trigger.as_ref().map(|trigger| {
-        json!({"process": {"pid": null, "tid": trigger.pid, "ns_pid": null, "ppid": null, "comm": trigger.comm, "uid": null}, "container": null})
+        json!({"process": {"pid": null, "tid": trigger.pid, "ns_pid": null, "ppid": null, "comm": trigger.comm, "uid": null}, "container": null, "unknown": trigger_unknown()})
     });
     let _ = world;
     let mut evidence = Evidence::new();

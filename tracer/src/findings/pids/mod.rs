@@ -1,0 +1,108 @@
+//! Processes against their limits: refused forks, zombies, counts. What is read for it is asked for, and comes back as
+//! a [`Reading`].
+
+mod explain;
+mod limit;
+pub mod reading;
+mod sample;
+#[cfg(test)]
+mod tests;
+mod zombies;
+
+use std::sync::Arc;
+
+pub use explain::EXPLAINED;
+pub use reading::{Ask, Counts, Dead, Group, HostPids, Level, Reading, Stat, States, Sweep, Waiting};
+
+use self::{limit::Limits, zombies::Zombies};
+use super::World;
+use crate::{
+    events::Event,
+    model::Finding,
+    pipeline::{Output, Question},
+};
+
+/// Readings come this often, and less often where they take long …
+const EVERY_NS: u64 = 900_000_000;
+/// … so that they cost at most one part in this many of one CPU.
+const SHARE: u64 = 50;
+/// All of /proc is read this often, for zombies that the kernel side could not see end.
+const SWEEP_NS: u64 = 10_000_000_000;
+
+/// The state of the lens.
+#[derive(Debug, Default)]
+pub struct Rule {
+    limits: Limits,
+    zombies: Zombies,
+    counts: Option<Counts>,
+    /// The host's processes by state, as the last sweep saw them.
+    host_states: Option<States>,
+    counts_due_ns: u64,
+    waiting_due_ns: u64,
+    sweep_due_ns: u64,
+}
+
+impl Rule {
+    pub fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>) {
+        if let Event::ForkRefused(refused) = event
+            && self.limits.refused(refused)
+        {
+            // The first of its cgroup: how its hierarchy looks is read at once.
+            out.push(self.ask_counts(world, refused.header.time_ns));
+        }
+    }
+
+    pub fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        if now_ns >= self.waiting_due_ns {
+            self.waiting_due_ns = now_ns + EVERY_NS;
+            out.push(Output::Ask(Question::Pids(Ask::Unreaped { known: self.zombies.known() })));
+        }
+        // After that: what a sweep finds is looked at the next time, and not forgotten by a reading that did not ask for it.
+        if now_ns >= self.sweep_due_ns {
+            self.sweep_due_ns = now_ns + SWEEP_NS;
+            out.push(Output::Ask(Question::Pids(Ask::Sweep)));
+        }
+        if now_ns >= self.counts_due_ns {
+            out.push(self.ask_counts(world, now_ns));
+        }
+    }
+
+    pub fn reading(&mut self, reading: &Reading, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        match reading {
+            Reading::Counts(counts) => {
+                self.counts_due_ns = next(self.counts_due_ns, now_ns, counts.took_ns);
+                let findings = self.limits.counted(counts, &self.zombies, now_ns, world);
+                said(findings, out);
+                let states = self.host_states.as_ref();
+                out.extend(sample::rows(counts, &self.zombies, states, now_ns, world));
+                self.counts = Some(counts.clone());
+            }
+            Reading::Unreaped(waiting) => {
+                self.waiting_due_ns = next(self.waiting_due_ns, now_ns, waiting.took_ns);
+                said(self.zombies.waiting(waiting, self.counts.as_ref(), now_ns, world), out);
+            }
+            Reading::Sweep(sweep) => {
+                self.sweep_due_ns = next(self.sweep_due_ns, now_ns, sweep.took_ns);
+                self.host_states = Some(sweep.states);
+                self.zombies.swept(sweep, now_ns);
+            }
+        }
+    }
+
+    fn ask_counts(&mut self, world: &World, now_ns: u64) -> Output {
+        self.counts_due_ns = now_ns + EVERY_NS;
+        let containers = world.containers;
+        let paths = containers.paths().filter(|path| containers.owner_of_path(path).is_some());
+        let mut of: Vec<Arc<str>> = paths.map(Into::into).collect();
+        of.sort_unstable();
+        Output::Ask(Question::Pids(Ask::Counts { of, events: !world.attached("fork_refused") }))
+    }
+}
+
+fn next(due_ns: u64, now_ns: u64, took_ns: u64) -> u64 {
+    due_ns.max(now_ns.saturating_add(took_ns.saturating_mul(SHARE)))
+}
+
+fn said(findings: Vec<Finding>, out: &mut Vec<Output>) {
+    out.extend(findings.into_iter().map(|finding| Output::Finding(Box::new(finding))));
+}

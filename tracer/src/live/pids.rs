@@ -1,0 +1,231 @@
+//! What the pids lens asks to be read: the pids hierarchy, /proc, and the kernel side's maps.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use tracer_common::pids::Unreaped;
+
+use super::ancestry;
+use crate::{
+    containers::{Files, Hierarchy, HostFiles},
+    findings::pids::{Ask, Counts, Dead, Group, HostPids, Level, Reading, Stat, States, Sweep, Waiting},
+    kernel::{host as machine, load::Kernel},
+};
+
+/// Far above what a host has, far below what would be felt.
+const CGROUPS: usize = 20_000;
+/// Those that ended a moment ago may be reaped yet; they are looked at after this.
+const OLD_NS: u64 = 3_000_000_000;
+/// Below this a parent is not late.
+const YOUNG_NS: u64 = 500_000_000;
+
+/// Reads for the pids lens.
+#[derive(Debug)]
+pub struct Reader {
+    /// Of the pids controller; `None`: nobody mounted it.
+    pids: Option<Hierarchy>,
+    /// The path in the hierarchy of the key, of pids cgroups whose path there is another: by path and id.
+    keys: HashMap<(String, u64), String>,
+}
+
+impl Reader {
+    pub fn new(mountinfo: &str) -> Self {
+        let having = |wanted: &str| {
+            let lines = mountinfo.lines().filter(|line| {
+                let Some((_, source)) = line.split_once(" - ") else { return false };
+                let mut words = source.split(' ');
+                match words.next() {
+                    Some("cgroup") => {
+                        wanted == "v1"
+                            && words.nth(1).is_some_and(|options| options.split(',').any(|option| option == "pids"))
+                    }
+                    Some("cgroup2") => wanted == "v2",
+                    _ => false,
+                }
+            });
+            Hierarchy::detect(&lines.collect::<Vec<_>>().join("\n"))
+        };
+        Self { pids: having("v1").or_else(|| having("v2")), keys: HashMap::new() }
+    }
+
+    pub fn answer(&mut self, ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Reading {
+        let start = Instant::now();
+        let took = || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        match ask {
+            Ask::Counts { of, events } => {
+                let refusals = if *events { BTreeMap::new() } else { kernel.refusals() };
+                let at_ns = machine::boottime_ns();
+                let counts = self.counts(of, *events, files, key);
+                Reading::Counts(Counts { at_ns, refusals, took_ns: took(), ..counts })
+            }
+            Ask::Unreaped { known } => {
+                let mut waiting = waiting(known, &kernel.unreaped(), files, key, machine::boottime_ns());
+                waiting.took_ns = took();
+                Reading::Unreaped(waiting)
+            }
+            Ask::Sweep => {
+                let mut sweep = sweep(files, key);
+                sweep.took_ns = took();
+                Reading::Sweep(sweep)
+            }
+        }
+    }
+
+    fn counts(&mut self, of: &[Arc<str>], events: bool, files: &HostFiles, key: &Hierarchy) -> Counts {
+        let same = self.pids.as_ref() == Some(key);
+        let groups = of.iter().map(|cgroup| group(cgroup, files, key)).collect();
+        let levels = self.levels(events, same, files, key);
+        let number = |path: &str| text(files, path)?.trim().parse().ok();
+        let host = HostPids {
+            pid_max: number("/proc/sys/kernel/pid_max"),
+            threads_max: number("/proc/sys/kernel/threads-max"),
+            // 0.00 0.01 0.05 RUNNING/ALL LAST
+            threads: text(files, "/proc/loadavg").and_then(|text| text.split(['/', ' ']).nth(4)?.parse().ok()),
+        };
+        Counts { groups, levels, host, same, ..Counts::default() }
+    }
+
+    fn levels(&mut self, events: bool, same: bool, files: &HostFiles, key: &Hierarchy) -> Vec<Level> {
+        let Some(pids) = self.pids.clone() else { return Vec::new() };
+        let mut levels = Vec::new();
+        let mut keys = HashMap::new();
+        let mut open = vec![pids.root.trim_end_matches('/').to_owned()];
+        while let Some(path) = open.pop() {
+            let directory = pids.directory(&path);
+            let Ok(listing) = files.list(&directory) else { continue };
+            let below = listing.items.iter().map(|item| format!("{path}/{}", item.name));
+            open.extend(below.take(CGROUPS.saturating_sub(levels.len() + open.len())));
+            // The root has no counter, and what has no counter is not in the hierarchy of pids.
+            let read = |name: &str| text(files, &format!("{directory}/{name}"));
+            let Some(current) = read("pids.current").and_then(|text| text.trim().parse().ok()) else { continue };
+            let refused = |name: &str| {
+                let text = read(name).filter(|_| events)?;
+                text.lines().find_map(|line| line.strip_prefix("max ")?.trim().parse().ok())
+            };
+            let level = Level {
+                id: listing.inode,
+                current,
+                limit: read("pids.max").and_then(|text| text.trim().parse().ok()),
+                refused: if events { refused("pids.events") } else { None },
+                refused_here: if events { refused("pids.events.local") } else { None },
+                key: None,
+                path,
+            };
+            let key = if same { None } else { self.key_of(&level, &directory, files, key) };
+            if let Some(key) = &key {
+                keys.insert((level.path.clone(), level.id), key.clone());
+            }
+            levels.push(Level { key, ..level });
+        }
+        self.keys = keys;
+        levels.sort_by_key(|level| level.path.matches('/').count());
+        levels
+    }
+
+    /// The path in the hierarchy of the key of a process in this pids cgroup.
+    fn key_of(&self, level: &Level, directory: &str, files: &HostFiles, key: &Hierarchy) -> Option<String> {
+        if let Some(known) = self.keys.get(&(level.path.clone(), level.id)) {
+            return Some(known.clone());
+        }
+        let procs = text(files, &format!("{directory}/cgroup.procs"))?;
+        let pid = procs.lines().next()?;
+        key.path_of(&text(files, &format!("/proc/{pid}/cgroup"))?).map(str::to_owned)
+    }
+}
+
+fn text(files: &HostFiles, path: &str) -> Option<String> {
+    files.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
+}
+
+fn stat(files: &HostFiles, pid: u32) -> Option<Stat> {
+    Stat::parse(&text(files, &format!("/proc/{pid}/stat"))?)
+}
+
+fn group(cgroup: &Arc<str>, files: &HostFiles, key: &Hierarchy) -> Group {
+    let mut group = Group { cgroup: cgroup.clone(), ..Group::default() };
+    let procs = text(files, &format!("{}/cgroup.procs", key.directory(cgroup))).unwrap_or_default();
+    for stat in procs.lines().filter_map(|line| line.parse().ok()).filter_map(|pid| stat(files, pid)) {
+        if stat.is_zombie() {
+            continue; // it died since; who is dead is counted elsewhere
+        }
+        group.processes += 1;
+        group.threads += stat.threads;
+        group.states.add(living_state(&stat, files));
+    }
+    group
+}
+
+/// A leader that ended before its threads shows Z: then the state of one of those.
+fn living_state(stat: &Stat, files: &HostFiles) -> char {
+    if stat.state != 'Z' {
+        return stat.state;
+    }
+    let threads = files.list(&format!("/proc/{}/task", stat.pid)).map(|listing| listing.items).unwrap_or_default();
+    let states = threads.iter().filter_map(|thread| {
+        let text = text(files, &format!("/proc/{}/task/{}/stat", stat.pid, thread.name))?;
+        Some(Stat::parse(&text)?.state)
+    });
+    states.filter(|state| !matches!(state, 'Z' | 'X')).last().unwrap_or('S')
+}
+
+fn waiting(
+    known: &[u32],
+    kernel: &BTreeMap<u32, Unreaped>,
+    files: &HostFiles,
+    key: &Hierarchy,
+    now_ns: u64,
+) -> Waiting {
+    let age = |dead: &Unreaped| now_ns.saturating_sub(dead.exit_ns);
+    let old = kernel.iter().filter(|(_, dead)| age(dead) >= OLD_NS).map(|(pid, _)| *pid);
+    let mut pids: Vec<u32> = old.chain(known.iter().copied()).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    let mut dead = Vec::new();
+    for stat in pids.into_iter().filter_map(|pid| stat(files, pid)).filter(|stat| stat.state == 'Z') {
+        let seen = kernel.get(&stat.pid);
+        dead.push(Dead {
+            exit_ns: seen.map(|seen| seen.exit_ns),
+            parent: seen.map(|seen| seen.parent).filter(|parent| *parent != u32::MAX),
+            key: seen.map(|seen| seen.cgroup).filter(|key| *key != u64::MAX),
+            cgroup: if seen.is_some() { None } else { cgroup_of(files, key, stat.pid) },
+            stat,
+        });
+    }
+    let young = kernel.values().filter(|dead| (YOUNG_NS..OLD_NS).contains(&age(dead)));
+    let parents: HashSet<u32> = dead.iter().map(|dead| dead.stat.ppid).collect();
+    Waiting {
+        took_ns: 0,
+        young: young.map(|dead| (dead.parent, dead.exit_ns)).collect(),
+        parents: parents.into_iter().filter_map(|pid| ancestry::one(files, key, pid)).collect(),
+        dead,
+    }
+}
+
+/// On v1 a process that ended has left its cgroup for the root's, as /proc shows it: that says nothing.
+fn cgroup_of(files: &HostFiles, key: &Hierarchy, pid: u32) -> Option<String> {
+    let text = text(files, &format!("/proc/{pid}/cgroup"))?;
+    let path = key.path_of(&text)?;
+    (key.controller.is_none() || path != "/").then(|| path.to_owned())
+}
+
+fn sweep(files: &HostFiles, key: &Hierarchy) -> Sweep {
+    let mut sweep = Sweep { took_ns: 0, dead: Vec::new(), states: States::default() };
+    for item in files.list("/proc").map(|listing| listing.items).unwrap_or_default() {
+        let Some(stat) = item.name.parse().ok().and_then(|pid| stat(files, pid)) else { continue };
+        if stat.is_zombie() {
+            sweep.dead.push(Dead {
+                exit_ns: None,
+                parent: None,
+                key: None,
+                cgroup: cgroup_of(files, key, stat.pid),
+                stat,
+            });
+        } else {
+            sweep.states.add(living_state(&stat, files));
+        }
+    }
+    sweep
+}

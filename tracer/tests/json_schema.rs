@@ -1,0 +1,140 @@
+//! What `--json` prints is what docs/json.schema.json says: each kind of line, and a line that breaks the contract.
+
+use bytemuck::Zeroable;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tracer::{
+    containers::{Known, Seen, Table},
+    findings::HostFacts,
+    kernel::load::Loss,
+    lenses,
+    pipeline::{Output, Pipeline, Record},
+    views,
+};
+use tracer_common::{
+    Header, Kind,
+    oom::{VICTIM_KILLED, Victim},
+    signal::Signal,
+    task::{Exit, Task},
+};
+
+const CGROUP: u64 = 7;
+const SECOND: u64 = 1_000_000_000;
+
+fn schema() -> jsonschema::Validator {
+    let schema: Value = serde_json::from_str(include_str!("../../docs/json.schema.json")).expect("the schema is JSON");
+    jsonschema::validator_for(&schema).expect("the schema is a schema")
+}
+
+fn header(kind: Kind, size: usize, time_ns: u64) -> Header {
+    Header { kind: kind as u32, size: size as u32, time_ns, cgroup: CGROUP }
+}
+
+fn task(pid: u32, ns_pid: u32) -> Task {
+    Task {
+        tgid: pid,
+        tid: pid,
+        ns_pid,
+        ns_level: 1,
+        ppid: 1,
+        init: 100,
+        start_ns: u64::from(pid),
+        comm: *b"java\0\0\0\0\0\0\0\0\0\0\0\0",
+        ..Task::zeroed()
+    }
+}
+
+/// Lines of every lens: a kill, exits (by it, by a signal, with a status), signals, a loss.
+fn lines() -> Vec<Value> {
+    let mut out = Vec::new();
+    for lens in lenses::REGISTERED {
+        let host = HostFacts {
+            page_bytes: 4096,
+            cgroup_version: 2,
+            attached: lens.probes.iter().map(|probe| probe.name).filter(|name| !name.starts_with("oom_d")).collect(),
+            cpus: 2,
+        };
+        let mut pipeline = Pipeline::new(Table::new(Known::default()), host, 0, vec![(lens.make)()]);
+        let path = format!("/docker/{}", "ab".repeat(32));
+        pipeline.record(Record::Cgroups(vec![Seen { id: CGROUP, path }]), 0, &mut out);
+        let mut victim = Victim::zeroed();
+        victim.header = header(Kind::OomVictim, size_of::<Victim>(), SECOND);
+        (victim.victim, victim.trigger, victim.flags, victim.depth) = (task(101, 2), task(101, 2), VICTIM_KILLED, 1);
+        (victim.trigger_cgroup, victim.stats_cgroup) = (CGROUP, CGROUP);
+        (victim.levels[0].cgroup, victim.levels[0].usage, victim.levels[0].max) = (CGROUP, 1000, 1000);
+        let mut kill = Signal::zeroed();
+        kill.header = header(Kind::Signal, size_of::<Signal>(), SECOND);
+        (kill.target, kill.sender, kill.signal, kill.total) = (task(102, 3), task(55, 55), 9, 1);
+        let mut dropped = kill;
+        (dropped.target, dropped.signal, dropped.result, dropped.unkillable) = (task(100, 1), 15, 1, 1);
+        let exit = |pid, ns_pid, status| Exit {
+            header: header(Kind::Exit, size_of::<Exit>(), SECOND + 1),
+            task: task(pid, ns_pid),
+            status,
+            ..Exit::zeroed()
+        };
+        for bytes in [
+            bytemuck::bytes_of(&victim),
+            bytemuck::bytes_of(&kill),
+            bytemuck::bytes_of(&dropped),
+            bytemuck::bytes_of(&exit(101, 2, 9)),
+            bytemuck::bytes_of(&exit(102, 3, 9)),
+            bytemuck::bytes_of(&exit(103, 4, 3 << 8)),
+        ] {
+            pipeline.record(Record::Kernel(Bytes::copy_from_slice(bytes)), 0, &mut out);
+        }
+        let loss = Loss { kind: Some(Kind::Exit), cgroup: Some(CGROUP), budget: true, count: 3 };
+        pipeline.record(Record::Loss(loss), SECOND, &mut out);
+        pipeline.tick(10 * SECOND, &mut out);
+    }
+    out.iter().filter_map(views::json::line).map(|line| serde_json::from_str(&line).expect("a line is JSON")).collect()
+}
+
+#[test]
+fn every_line_is_as_documented() {
+    let schema = schema();
+    let lines = lines();
+    for line in &lines {
+        let errors: Vec<String> =
+            schema.iter_errors(line).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{errors:#?}\n{line:#}");
+    }
+    for (key, value) in [
+        ("code", "oom.container-limit"),
+        ("code", "oom.child-killed"),
+        ("code", "exit.signal"),
+        ("code", "exit.error"),
+        ("code", "signal.init-ignored"),
+        ("event", "exit"),
+        ("event", "signal"),
+        ("type", "loss"),
+    ] {
+        assert!(lines.iter().any(|line| line[key] == value), "no line has {key} {value}");
+    }
+}
+
+#[test]
+fn what_breaks_the_contract_is_refused() {
+    let schema = schema();
+    let finding = lines().into_iter().find(|line| line["code"] == "oom.container-limit").expect("a kill");
+    let broken = |change: &dyn Fn(&mut Value)| {
+        let mut line = finding.clone();
+        change(&mut line);
+        !schema.is_valid(&line)
+    };
+    assert!(!broken(&|_| ()));
+    assert!(broken(&|line| line["v"] = json!(2)));
+    assert!(broken(&|line| line["time"] = json!("yesterday")));
+    assert!(broken(&|line| line["evidence"]["limit_bytes"] = json!("1000")));
+    assert!(broken(&|line| drop(line["evidence"].as_object_mut().expect("an object").remove("victims"))));
+    assert!(broken(&|line| line["container"]["runtime"] = json!("rkt")));
+    assert!(broken(&|line| line["severity"] = json!("bad")));
+}
+
+#[test]
+fn the_documents_name_every_code() {
+    let documents = include_str!("../../docs/findings.md");
+    for known in tracer::findings::all() {
+        assert!(documents.contains(known.code.0), "docs/findings.md lacks {}", known.code.0);
+    }
+}

@@ -1,0 +1,183 @@
+//! A list of tests, run one after another: they share one kernel, its log and the rate limit on its reports.
+
+use std::{
+    collections::HashSet,
+    fmt, fs,
+    path::Path,
+    process::ExitCode,
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A test that takes longer than this hangs, and so would all that follow.
+const HUNG: Duration = Duration::from_secs(240);
+
+/// Which tests to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// One trigger and one near miss of each rule.
+    Core,
+    /// All that leave the machine as it was; the core among them.
+    Full,
+    /// Takes the whole machine's memory.
+    HostOom,
+    /// For a kernel booted with lockdown=confidentiality.
+    Lockdown,
+}
+
+impl List {
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "core" => Self::Core,
+            "full" => Self::Full,
+            "host-oom" => Self::HostOom,
+            "lockdown" => Self::Lockdown,
+            _ => return None,
+        })
+    }
+}
+
+/// What a place may lack, so that a test cannot be run there. There is no other reason to skip one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    Kprobes,
+    /// The memory controller in v2: `memory.oom.group`.
+    CgroupV2,
+    /// The memory controller in v1: `memory.oom_control`.
+    CgroupV1,
+}
+
+impl Lack {
+    /// Is it really lacking? Asked of the kernel, never of its version.
+    fn here(self) -> bool {
+        match self {
+            Self::Kprobes => !Path::new("/sys/bus/event_source/devices/kprobe/type").exists(),
+            Self::CgroupV2 => !fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+                .is_ok_and(|list| list.split_whitespace().any(|controller| controller == "memory")),
+            Self::CgroupV1 => !Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists(),
+        }
+    }
+
+    /// The virtual machines have all but cgroup v1: there another lack is a fault of the test run.
+    fn may_be(self) -> bool {
+        !in_virtual_machine() || self == Self::CgroupV1
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kprobes => "this kernel was built without kprobes",
+            Self::CgroupV2 => "the memory controller is not in cgroup v2 here",
+            Self::CgroupV1 => "the memory controller is not in cgroup v1 here",
+        })
+    }
+}
+
+/// xtask's machines are emulated: everything takes ten times as long.
+pub fn in_virtual_machine() -> bool {
+    Path::new("/.vm/stage2").exists()
+}
+
+pub struct Test {
+    pub name: &'static str,
+    list: List,
+    needs: &'static [Lack],
+    run: fn(),
+}
+
+impl Test {
+    pub const fn core(name: &'static str, run: fn()) -> Self {
+        Self { name, list: List::Core, needs: &[], run }
+    }
+
+    pub const fn full(name: &'static str, run: fn()) -> Self {
+        Self { name, list: List::Full, needs: &[], run }
+    }
+
+    pub const fn of(list: List, name: &'static str, run: fn()) -> Self {
+        Self { name, list, needs: &[], run }
+    }
+
+    pub const fn needs(mut self, needs: &'static [Lack]) -> Self {
+        self.needs = needs;
+        self
+    }
+}
+
+/// What is to be shown of a test if it fails: panics first, then what its programs said.
+static DETAILS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Keeps a text that explains a failure.
+pub fn detail(text: String) {
+    DETAILS.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+}
+
+pub fn run(all: impl Iterator<Item = &'static Test>, list: List, filter: &str) -> ExitCode {
+    let listed = |test: &&Test| test.list == list || (list == List::Full && test.list == List::Core);
+    let tests: Vec<&'static Test> = all.filter(listed).filter(|test| test.name.contains(filter)).collect();
+    let names: HashSet<&str> = tests.iter().map(|test| test.name).collect();
+    assert_eq!(names.len(), tests.len(), "two tests have one name");
+    std::panic::set_hook(Box::new(|panic| detail(panic.to_string())));
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (number, test) in tests.iter().enumerate() {
+        if let Some(lack) = test.needs.iter().find(|lack| lack.here()) {
+            if lack.may_be() {
+                println!("test {} ... skipped: {lack}", test.name);
+                skipped += 1;
+            } else {
+                println!("test {} ... FAILED\n    {lack}, but a virtual machine should have it", test.name);
+                failed += 1;
+            }
+            continue;
+        }
+        print!("test {} ... ", test.name);
+        let _ = std::io::Write::flush(&mut std::io::stdout());
+        let start = Instant::now();
+        match outcome(test) {
+            Some(true) => {
+                println!("ok ({:.1} s)", start.elapsed().as_secs_f64());
+                passed += 1;
+            }
+            Some(false) => {
+                println!("FAILED ({:.1} s)", start.elapsed().as_secs_f64());
+                show_details();
+                failed += 1;
+            }
+            None => {
+                println!(
+                    "FAILED: hangs for {} s; the {} tests behind it fail with it",
+                    HUNG.as_secs(),
+                    tests.len() - number - 1
+                );
+                show_details();
+                failed += tests.len() - number;
+                println!("kernel: {passed} passed, {failed} failed, {skipped} skipped");
+                std::process::exit(1);
+            }
+        }
+        DETAILS.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+    println!("kernel: {passed} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether it passed; `None`: it came to no end.
+fn outcome(test: &'static Test) -> Option<bool> {
+    let (ended, end) = mpsc::channel();
+    let work = move || {
+        let passed = std::panic::catch_unwind(test.run).is_ok();
+        let _ = ended.send(passed);
+    };
+    thread::Builder::new().name(test.name.to_owned()).spawn(work).expect("a thread for a test");
+    end.recv_timeout(HUNG).ok()
+}
+
+fn show_details() {
+    for text in DETAILS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for line in text.lines() {
+            println!("    {line}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The tests that meet a kernel: real kills in real cgroups, seen by the real `ctrace`.
+//!
+//! `kernel [--list core|full|host-oom|lockdown] [FILTER]`, as root. `cargo xtask test` runs it here and in each virtual
+//! machine. One program plays two parts: as `kernel play …` it is the workload (see `support::play`).
+
+mod harness;
+mod oom;
+mod support;
+
+use std::process::ExitCode;
+
+use harness::{List, Test};
+
+/// Every test, in the order in which they run.
+fn all() -> impl Iterator<Item = &'static Test> {
+    [oom::TESTS].into_iter().flatten().flat_map(|tests| tests.iter())
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if std::env::args_os().nth(1).is_some_and(|word| word == "play") {
+        support::play::play(arguments.skip(1).collect());
+    }
+    let (mut list, mut filter) = (List::Full, String::new());
+    while let Some(argument) = arguments.next() {
+        let argument = argument.to_string_lossy().into_owned();
+        match argument.as_str() {
+            "--list" => {
+                let name = arguments.next().unwrap_or_default();
+                match List::named(&name.to_string_lossy()) {
+                    Some(named) => list = named,
+                    None => return usage(&format!("--list {}", name.display())),
+                }
+            }
+            // What `cargo test -- …` may pass to any harness.
+            "--nocapture" | "--quiet" | "-q" => {}
+            _ if argument.starts_with('-') => return usage(&argument),
+            _ => filter = argument,
+        }
+    }
+    harness::run(all(), list, &filter)
+}
+
+fn usage(problem: &str) -> ExitCode {
+    eprintln!("kernel: {problem} is not understood; usage: kernel [--list core|full|host-oom|lockdown] [FILTER]");
+    ExitCode::from(2)
+}

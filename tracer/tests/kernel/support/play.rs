@@ -1,0 +1,219 @@
+//! The workload: this program as `kernel play STEP…`, one step after another. What a step makes (a child, a thread,
+//! PID 1 of a new namespace) goes on with the steps behind it.
+//!
+//! | step | does |
+//! |---|---|
+//! | `enter=DIR` | moves into a cgroup |
+//! | `pidns` | goes on as PID 1 of a new pid namespace; the old process waits and ends as it does |
+//! | `child`, `fragile-child` | goes on in a child; the parent outlives it, or ends with it |
+//! | `herd=N` | N children that only wait |
+//! | `sharer` | another process in the same memory (`CLONE_VM` without `CLONE_THREAD`) that only waits |
+//! | `thread`, `leaderless` | goes on in a thread that is not the leader, who waits, or is gone |
+//! | `comm=TEXT`, `uid=N`, `adj=N` | its name, user, `oom_score_adj` |
+//! | `anon=MIB`, `shmem=MIB`, `anon`, `shmem` | touches memory page by page, and keeps it; without a number until killed |
+//! | `forks=N` | N children that end at once |
+//! | `say=WORD` | writes `WORD PID TID`, as the host sees them |
+//! | `await` | waits for a line on stdin |
+//! | `pause`, `exit=N` | waits for ever; ends |
+//! | `mounts`, `unmount=DIR`, `tmpfs=DIR`, `write=FILE=TEXT` | a mount namespace of its own, and what is in it |
+//! | `exec` | becomes the program that the rest of the steps name |
+
+use std::{
+    ffi::{CString, OsString},
+    fs,
+    io::Write,
+    os::unix::{ffi::OsStrExt, ffi::OsStringExt, process::CommandExt},
+    process::Command,
+    ptr::null_mut,
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl,
+        signal::Signal,
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, Gid, Pid, Uid, fork, pause, setgid, setuid},
+};
+
+const MIB: usize = 1 << 20;
+const PAGE: usize = 4096;
+/// A limit that does not hold must not cost the machine its memory.
+const ENOUGH_MIB: usize = 512;
+/// The exit code of a hog that nobody stopped.
+pub const NEVER_KILLED: i32 = 99;
+
+pub fn play(steps: Vec<OsString>) -> ! {
+    die_with_parent();
+    go_on(&steps);
+    std::process::exit(0)
+}
+
+fn go_on(steps: &[OsString]) {
+    for (at, step) in steps.iter().enumerate() {
+        let rest = &steps[at + 1..];
+        let bytes = step.as_bytes();
+        let (verb, value) = match bytes.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&bytes[..at], &bytes[at + 1..]),
+            None => (bytes, &[][..]),
+        };
+        let verb = String::from_utf8_lossy(verb);
+        let text = String::from_utf8_lossy(value);
+        let number = || text.parse::<usize>().unwrap_or_else(|_| panic!("{verb} wants a number, not {text:?}"));
+        match &*verb {
+            "enter" => fs::write(format!("{text}/cgroup.procs"), "0").expect("entering the cgroup"),
+            "pidns" => {
+                unshare(CloneFlags::CLONE_NEWPID).expect("a pid namespace");
+                fork_and(|child| end_as(child));
+            }
+            "child" => fork_and(|_| {
+                while waitpid(None, None).is_ok() {}
+                for_ever()
+            }),
+            "fragile-child" => fork_and(|child| end_as(child)),
+            "herd" => {
+                for _ in 0..number() {
+                    forked(|| for_ever());
+                }
+            }
+            "sharer" => sharer(),
+            "thread" => {
+                let rest = rest.to_vec();
+                std::thread::spawn(move || go_on(&rest)).join().expect("the thread's steps");
+                for_ever()
+            }
+            "leaderless" => {
+                let rest = rest.to_vec();
+                std::thread::spawn(move || go_on(&rest));
+                // SAFETY: ends this thread alone, with nothing of it borrowed by the other.
+                unsafe { libc::syscall(libc::SYS_exit, 0) };
+            }
+            "comm" => prctl::set_name(&CString::new(value).expect("no NUL")).expect("a name"),
+            "uid" => {
+                setgid(Gid::from_raw(number() as u32)).expect("another group");
+                setuid(Uid::from_raw(number() as u32)).expect("another user");
+            }
+            "adj" => fs::write("/proc/self/oom_score_adj", text.as_bytes()).expect("another oom_score_adj"),
+            "anon" | "shmem" => {
+                let (mib, end) = if value.is_empty() { (ENOUGH_MIB, true) } else { (number(), false) };
+                for _ in 0..mib {
+                    touch(if verb == "shmem" { libc::MAP_SHARED } else { libc::MAP_PRIVATE });
+                }
+                if end {
+                    std::process::exit(NEVER_KILLED);
+                }
+            }
+            "forks" => {
+                for _ in 0..number() {
+                    let child = forked(|| std::process::exit(0));
+                    let _ = waitpid(child, None);
+                }
+            }
+            "say" => say(&text),
+            "await" => {
+                let mut line = String::new();
+                std::io::stdin().read_line(&mut line).expect("a line on stdin");
+            }
+            "pause" => for_ever(),
+            "exit" => std::process::exit(number() as i32),
+            "mounts" => {
+                unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+                let none = None::<&str>;
+                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
+            }
+            "unmount" => {
+                let _ = umount2(&*text, MntFlags::MNT_DETACH); // it may not be mounted at all
+            }
+            "tmpfs" => mount(Some("tmpfs"), &*text, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a tmpfs"),
+            "write" => {
+                let (file, content) = text.split_once('=').expect("write=FILE=TEXT");
+                fs::create_dir_all(std::path::Path::new(file).parent().expect("a folder")).expect("a folder");
+                fs::write(file, content).expect("a file");
+            }
+            "exec" => {
+                let error = Command::new(&rest[0]).args(&rest[1..]).exec();
+                panic!("{}: {error}", rest[0].display());
+            }
+            _ => panic!("no such step: {}", OsString::from_vec(bytes.to_vec()).display()),
+        }
+    }
+}
+
+/// The child goes on with the steps; the parent does `parent` with its pid.
+fn fork_and(parent: impl FnOnce(Pid) -> std::convert::Infallible) {
+    // SAFETY: one thread only, so nothing is locked in the child.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Parent { child } => match parent(child) {},
+        ForkResult::Child => die_with_parent(),
+    }
+}
+
+/// A child that does `work` and nothing else.
+fn forked(work: impl FnOnce() -> std::convert::Infallible) -> Pid {
+    // SAFETY: one thread only, so nothing is locked in the child.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            die_with_parent();
+            match work() {}
+        }
+    }
+}
+
+fn die_with_parent() {
+    prctl::set_pdeathsig(Signal::SIGKILL).expect("a signal at the parent's death");
+}
+
+/// Waits for a child, and ends as a shell does with it.
+fn end_as(child: Pid) -> std::convert::Infallible {
+    let code = match waitpid(child, None) {
+        Ok(WaitStatus::Exited(_, code)) => code,
+        Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
+        other => panic!("the child ended strangely: {other:?}"),
+    };
+    std::process::exit(code)
+}
+
+fn for_ever() -> ! {
+    loop {
+        pause();
+    }
+}
+
+fn say(word: &str) {
+    // The numbers of the host: /proc is its own, whatever namespace this is in.
+    let number = |link: &str| fs::read_link(link).expect("/proc").file_name().map(OsString::from).unwrap_or_default();
+    let (pid, tid) = (number("/proc/self"), number("/proc/thread-self"));
+    let mut out = std::io::stdout();
+    writeln!(out, "{word} {} {}", pid.display(), tid.display()).and_then(|()| out.flush()).expect("stdout");
+}
+
+/// One MiB more, written page by page, never given back.
+fn touch(kind: i32) {
+    // SAFETY: a new mapping, written within its bounds.
+    unsafe {
+        let at = libc::mmap(null_mut(), MIB, libc::PROT_READ | libc::PROT_WRITE, kind | libc::MAP_ANONYMOUS, -1, 0);
+        assert!(at != libc::MAP_FAILED, "no memory to map");
+        for page in (0..MIB).step_by(PAGE) {
+            at.cast::<u8>().add(page).write_volatile(1);
+        }
+    }
+}
+
+/// A process of its own in this very memory.
+fn sharer() {
+    extern "C" fn wait(_: *mut libc::c_void) -> libc::c_int {
+        loop {
+            // SAFETY: a plain system call; it touches nothing but errno.
+            unsafe { libc::pause() };
+        }
+    }
+    let stack = Box::leak(vec![0_u8; 64 * 1024].into_boxed_slice());
+    let top = stack.as_mut_ptr_range().end;
+    // SAFETY: a stack of its own, 16-byte aligned as a large allocation's end is; `wait` never returns.
+    let pid = unsafe { libc::clone(wait, top.cast(), libc::CLONE_VM | libc::SIGCHLD, null_mut()) };
+    assert!(pid > 0, "no sharer");
+    println!("sharer {pid} {pid}");
+}

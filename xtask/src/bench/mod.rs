@@ -1,0 +1,137 @@
+//! `cargo xtask bench`: what ctrace costs, beside tools that do a part of the same.
+
+mod here;
+mod load;
+mod procfs;
+mod report;
+mod stats;
+mod subjects;
+mod table;
+mod tool;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+pub use here::{Args as HereArgs, command as here};
+pub use load::{Args as LoadArgs, command as load};
+use subjects::{GROUPS, Group};
+
+use crate::{
+    apt, build, cargo, process,
+    vm::{Machine, Root},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    Oom,
+    Exits,
+    Signals,
+    All,
+}
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// What to measure
+    #[arg(value_enum, default_value_t = What::All)]
+    what: What,
+    /// Rounds of each tool on this machine; three in the virtual one
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// The kernel of the virtual machine, which OOM kills are measured in as well
+    #[arg(long, value_name = "KERNEL", default_value = "6.1")]
+    vm: String,
+    /// Nothing in a virtual machine
+    #[arg(long)]
+    no_vm: bool,
+}
+
+/// Instructions are counted, not timed, so rounds hardly differ.
+const GUEST_ROUNDS: u32 = 3;
+
+pub fn command(args: &Args) -> Result<ExitCode> {
+    let wanted = |group: &&Group| match args.what {
+        What::All => true,
+        What::Oom => group.name.starts_with("oom"),
+        What::Exits => group.name == "exits",
+        What::Signals => group.name == "signals",
+    };
+    let groups = GROUPS.iter().filter(wanted).filter(|group| !(args.no_vm && group.in_guest));
+    let ctrace = build::ctrace(true, build::Output::Little)?;
+    let peers = [("exitsnoop", "libbpf-tools"), ("bpftrace", "bpftrace")];
+    let missing: Vec<_> =
+        peers.iter().filter(|(tool, _)| process::find(tool).is_none()).map(|(_, name)| *name).collect();
+    apt::install(&missing)?;
+    let mut sections = Vec::new();
+    for group in groups {
+        let samples = cargo::target_dir()?.join(format!("xtask-logs/bench-{}.json", group.name));
+        fs::create_dir_all(samples.parent().unwrap_or(Path::new(".")))?;
+        let _ = fs::remove_file(&samples);
+        let (machine, rounds) = if group.in_guest {
+            (report::machine(&in_guest(group, &ctrace, &samples, &args.vm)?, true), GUEST_ROUNDS)
+        } else {
+            on_this_machine(group, &ctrace, &samples, args.rounds)?;
+            (report::machine(process::output(Command::new("uname").arg("-r"))?.trim(), false), args.rounds)
+        };
+        let samples = fs::read_to_string(&samples).context("nothing was measured")?;
+        let section = report::section(group, &serde_json::from_str(&samples)?, &machine, rounds);
+        println!("{section}");
+        sections.push(section);
+    }
+    report::write(&sections)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn arguments(group: &Group, ctrace: &Path, out: &Path, rounds: u32) -> Vec<String> {
+    let (ctrace, out) = (ctrace.display(), out.display());
+    let words = ["bench-here", group.name].map(str::to_owned).into_iter();
+    words.chain([format!("--ctrace={ctrace}"), format!("--rounds={rounds}"), format!("--out={out}")]).collect()
+}
+
+/// In a mount namespace, where tracefs can be mounted without a trace.
+fn on_this_machine(group: &Group, ctrace: &Path, out: &Path, rounds: u32) -> Result<()> {
+    let mut unshare = process::as_root("unshare");
+    unshare.args(["--mount", "--propagation", "private", "--"]).arg(env::current_exe()?);
+    unshare.args(arguments(group, ctrace, out, rounds));
+    process::run(cargo::without_cargo_libraries(&mut unshare)?)
+}
+
+/// In a virtual machine that counts instructions; its kernel's release.
+fn in_guest(group: &Group, ctrace: &Path, out: &Path, kernel: &str) -> Result<String> {
+    let share = cargo::workspace().canonicalize()?;
+    let place = |file: &Path| -> Result<PathBuf> {
+        let parent = file.parent().context("a file is in a folder")?.canonicalize()?;
+        let file = parent.join(file.file_name().context("a file has a name")?);
+        if !file.starts_with(&share) {
+            bail!("a virtual machine writes only to the checkout: let the target directory be in it");
+        }
+        Ok(file)
+    };
+    let mut command = vec![place(&env::current_exe()?)?.to_string_lossy().into_owned()];
+    command.extend(arguments(group, &place(ctrace)?, &place(out)?, GUEST_ROUNDS));
+    let machine = Machine {
+        kernel: kernel.to_owned(),
+        root: Root::Host,
+        memory: "2G".to_owned(),
+        cpus: 1,
+        disks: Vec::new(),
+        append: String::new(),
+        systemd: false,
+        timeout: Duration::from_mins(30),
+        environment: Vec::new(),
+        share,
+        refresh: false,
+        icount: true,
+        command,
+    };
+    let outcome = machine.run(&mut std::io::stderr())?;
+    if outcome.code != 0 {
+        bail!("measuring in the virtual machine failed");
+    }
+    Ok(outcome.release)
+}

@@ -1,0 +1,93 @@
+//! docs/bench.md: a section for each group, replaced by each run that measures it.
+
+use std::{fs, path::Path, process::Command};
+
+use super::{here::Samples, subjects::Group, table};
+use crate::{cargo, process};
+
+const HEAD: &str = "\
+# Measured against the others
+
+`cargo xtask bench [oom|exits|signals|all] [--rounds N] [--vm KERNEL]` measures this again and rewrites the sections that
+it measured. It installs the peers (Debian's `libbpf-tools` and `bpftrace`), and asks for root. Measure on a machine that
+does nothing else.
+
+* Rounds alternate between the tools: each round starts each tool, measures it, loads it and ends it. Cells show the
+  median of the rounds and, in brackets, the least and the most. `→ ×N` in a peer's column: ctrace's median is N times the
+  peer's, so less than 1 is in ctrace's favour.
+* *Start to attached*: from the start of the process until it holds as many BPF links and perf events as it does at rest,
+  seen for every tool in the same way, in /proc/PID/fd.
+* *Resident*, *peak*: VmRSS two seconds later, VmHWM then and after the load.
+* *Kernel ns*, *hits*: the kernel's own count of each program's runs and their time (`BPF_ENABLE_STATS`), of all programs
+  of the tool, divided by the events sent. Both contain the machine's other events. The counting itself is within.
+* *CPU ns*: time of all threads of the tool on a processor, in its own code and in the kernel for it, divided by the
+  events sent. All write to a file.
+* The load: 20,000 children a second that share their parent's memory and end at once; 20,000 signals a second to a process
+  that ignores them; 20 OOM kills a second in a cgroup with a limit of 16 MiB.
+* In the virtual machine QEMU counts instructions (`-icount`) and its clock goes by them, one a nanosecond: what the
+  kernel takes for time is the number of instructions run, whatever the host is.
+";
+
+/// The section of one group.
+pub fn section(group: &Group, samples: &Samples, machine: &str, rounds: u32) -> String {
+    let (table, goals) = (table::table(group, samples), table::goals(group, samples));
+    let left_out: Vec<&str> =
+        group.subjects.iter().map(|subject| subject.name).filter(|name| !samples.contains_key(*name)).collect();
+    let left_out = match left_out.as_slice() {
+        [] => String::new(),
+        names => format!("Left out, because it didn't run there: {}.\n\n", names.join(", ")),
+    };
+    format!("## {}\n\n{machine}; {rounds} rounds.\n\n{table}\n{left_out}{goals}", group.title)
+}
+
+/// Replaces the section of the same title, or adds it at the end.
+pub fn replace(document: &str, section: &str) -> String {
+    let title = section.lines().next().unwrap_or_default();
+    let mut parts: Vec<String> =
+        document.split("\n## ").skip(1).map(|part| format!("## {}", part.trim_end())).collect();
+    match parts.iter_mut().find(|part| part.lines().next() == Some(title)) {
+        Some(part) => section.trim_end().clone_into(part),
+        None => parts.push(section.trim_end().to_owned()),
+    }
+    format!("{HEAD}\n{}\n", parts.join("\n\n"))
+}
+
+pub fn write(sections: &[String]) -> anyhow::Result<()> {
+    let file = cargo::workspace().join("docs/bench.md");
+    let mut document = fs::read_to_string(&file).unwrap_or_default();
+    for section in sections {
+        document = replace(&document, section);
+    }
+    fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
+    fs::write(&file, document)?;
+    eprintln!("written to docs/bench.md");
+    Ok(())
+}
+
+/// What was measured with what, when.
+pub fn machine(kernel: &str, emulated: bool) -> String {
+    let said = |command: &mut Command| process::output(command).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let revision = said(Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(cargo::workspace()));
+    let versions =
+        said(Command::new("dpkg-query").args(["-W", "-f", "${Package} ${Version}, ", "libbpf-tools", "bpftrace"]));
+    let day = said(Command::new("date").arg("+%F"));
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim_matches([' ', '\t', ':']);
+    let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
+    let processor = if emulated { "QEMU (TCG), 1 processor".to_owned() } else { format!("{count} × {model}") };
+    format!("{day}, ctrace at {revision}; {versions}Linux {kernel}; {processor}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_replaces_its_former_self_only() {
+        let first = replace("", "## A\n\none\n");
+        let both = replace(&first, "## B\n\ntwo\n");
+        assert_eq!(both, format!("{HEAD}\n## A\n\none\n\n## B\n\ntwo\n"));
+        assert_eq!(replace(&both, "## A\n\nthree\n"), format!("{HEAD}\n## A\n\nthree\n\n## B\n\ntwo\n"));
+    }
+}

@@ -1,0 +1,149 @@
+//! What is measured against what: groups of tools that answer the same question, and the load that they watch.
+//! A new lens is a new row; one that ctrace doesn't have yet is skipped.
+
+use super::load::Kind;
+
+/// Whose tool it is: goals are set against kinds of tools, not single ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maker {
+    Ctrace,
+    Libbpf,
+    Bpftrace,
+}
+
+pub struct Subject {
+    pub name: &'static str,
+    pub maker: Maker,
+    /// The program and its arguments; `ctrace` stands for the one that was built.
+    pub command: &'static [&'static str],
+    /// It writes a line about each event, and so a line that is missing is a loss.
+    pub line_each: bool,
+}
+
+pub struct Group {
+    pub name: &'static str,
+    pub title: &'static str,
+    /// In a virtual machine, where there are kprobes, but where nanoseconds mean nothing.
+    pub in_guest: bool,
+    pub loads: &'static [Kind],
+    pub subjects: &'static [Subject],
+}
+
+const fn ctrace(name: &'static str, command: &'static [&'static str], line_each: bool) -> Subject {
+    Subject { name, maker: Maker::Ctrace, command, line_each }
+}
+
+const fn libbpf(name: &'static str, command: &'static [&'static str]) -> Subject {
+    Subject { name, maker: Maker::Libbpf, command, line_each: true }
+}
+
+const fn bpftrace(name: &'static str, command: &'static [&'static str]) -> Subject {
+    Subject { name, maker: Maker::Bpftrace, command, line_each: true }
+}
+
+const EXITSNOOP: Subject = libbpf("exitsnoop", &["exitsnoop"]);
+
+pub static GROUPS: &[Group] = &[
+    Group {
+        name: "oom",
+        title: "OOM kills, on the machine itself (no kprobes)",
+        in_guest: false,
+        // ctrace oom also looks at every exit and signal, to tell what follows a kill: that has its price.
+        loads: &[Kind::Kills, Kind::Exits, Kind::Signals],
+        subjects: &[
+            ctrace("ctrace oom", &["ctrace", "oom", "--json"], false),
+            // oomkill needs kprobes; the start and the memory of a tool of its kind.
+            Subject { line_each: false, ..EXITSNOOP },
+            Subject {
+                line_each: false,
+                ..bpftrace(
+                    "bpftrace, mark_victim",
+                    &["bpftrace", "-e", r#"tracepoint:oom:mark_victim { printf("%s %d\n", comm, args->pid); }"#],
+                )
+            },
+        ],
+    },
+    Group {
+        name: "oom-kprobes",
+        title: "OOM kills, in a virtual machine with kprobes",
+        in_guest: true,
+        loads: &[Kind::Kills, Kind::Exits],
+        subjects: &[
+            ctrace("ctrace oom", &["ctrace", "oom", "--json"], false),
+            Subject { line_each: false, ..libbpf("oomkill", &["oomkill"]) },
+            Subject { line_each: false, ..bpftrace("oomkill.bt", &["bpftrace", "/usr/sbin/oomkill.bt"]) },
+        ],
+    },
+    Group {
+        name: "exits",
+        title: "Exits",
+        in_guest: false,
+        loads: &[Kind::Exits],
+        subjects: &[
+            ctrace("ctrace exits", &["ctrace", "exits", "--json"], true),
+            EXITSNOOP,
+            bpftrace(
+                "bpftrace, one-liner",
+                &["bpftrace", "-e", r#"tracepoint:sched:sched_process_exit { printf("%s %d %d\n", comm, pid, tid); }"#],
+            ),
+        ],
+    },
+    Group {
+        name: "signals",
+        title: "Signals",
+        in_guest: false,
+        loads: &[Kind::Signals],
+        subjects: &[
+            // It folds a flood into counts: no line for each.
+            ctrace("ctrace signals", &["ctrace", "signals", "--json"], false),
+            libbpf("sigsnoop", &["sigsnoop"]),
+            bpftrace(
+                "bpftrace, one-liner",
+                &[
+                    "bpftrace",
+                    "-e",
+                    r#"tracepoint:signal:signal_generate { printf("%s %d %d %d\n", comm, pid, args->sig, args->pid); }"#,
+                ],
+            ),
+        ],
+    },
+];
+
+pub fn by_name(name: &str) -> Option<&'static Group> {
+    GROUPS.iter().find(|group| group.name == name)
+}
+
+/// The lens of a ctrace command, where `ctrace --help` doesn't list it.
+pub fn missing_lens(subject: &Subject, help: &str) -> Option<&'static str> {
+    let lens = match subject.command {
+        ["ctrace", lens, ..] => *lens,
+        _ => return None,
+    };
+    let listed = help.lines().any(|line| line.starts_with("  ") && line.split_whitespace().next() == Some(lens));
+    (!listed).then_some(lens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lens_is_missing_where_help_does_not_list_it() {
+        let help = "Which container\n\nCommands:\n  oom      OOM kills\n  doctor   What\n\nexits are not it\n";
+        let (oom, exits) = (by_name("oom").unwrap(), by_name("exits").unwrap());
+        assert_eq!(missing_lens(&oom.subjects[0], help), None);
+        assert_eq!(missing_lens(&exits.subjects[0], help), Some("exits"));
+        assert_eq!(missing_lens(&exits.subjects[1], help), None);
+    }
+
+    #[test]
+    fn names_tell_groups_and_subjects_apart() {
+        for (number, group) in GROUPS.iter().enumerate() {
+            assert!(GROUPS[..number].iter().all(|other| other.name != group.name));
+            for (number, subject) in group.subjects.iter().enumerate() {
+                assert!(group.subjects[..number].iter().all(|other| other.name != subject.name));
+            }
+            assert_eq!(group.subjects[0].maker, Maker::Ctrace, "ratios are of the first row");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Medians and the tables that show them.
+
+use super::{
+    here::Samples,
+    load::Kind,
+    subjects::{Group, Maker, Subject},
+};
+
+/// The middle one, or the mean of the two in the middle.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => None,
+        odd if odd % 2 == 1 => Some(sorted[middle]),
+        _ => Some(f64::midpoint(sorted[middle - 1], sorted[middle])),
+    }
+}
+
+/// Three digits are what medians of a few rounds are good for.
+fn number(value: f64) -> String {
+    match value.abs() {
+        large if large >= 9999.5 => format!("{:.0} k", value / 1000.0),
+        large if large >= 99.95 || large == 0.0 => format!("{value:.0}"),
+        large if large >= 9.995 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+fn cell(values: &[f64]) -> String {
+    let Some(median) = median(values) else { return "–".to_owned() };
+    let (low, high) =
+        values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
+    if number(low) == number(high) {
+        return number(median);
+    }
+    format!("{} ({}–{})", number(median), number(low), number(high))
+}
+
+/// What to show of a group: the metric as it is kept, and its heading.
+fn columns(group: &Group) -> Vec<(String, String)> {
+    let plain = |metric: &str, heading: &str| (metric.to_owned(), heading.to_owned());
+    let mut columns = Vec::new();
+    if !group.in_guest {
+        columns.push(plain("attached ms", "start to attached, ms"));
+        columns.push(plain("steady MB", "resident after 2 s, MB"));
+        columns.push(plain("peak MB", "peak, MB"));
+    }
+    for event in group.loads.iter().map(|kind| kind.event()) {
+        let cost = if group.in_guest { "kernel instructions" } else { "kernel ns" };
+        columns.push((format!("kernel ns/{event}"), format!("{cost} per {event}")));
+        columns.push((format!("hits/{event}"), format!("hits per {event}")));
+        if !group.in_guest {
+            columns.push((format!("cpu ns/{event}"), format!("tool's CPU ns per {event}")));
+        }
+    }
+    if group.in_guest {
+        columns.push(plain("verified", "instructions verified, in all"));
+    } else {
+        columns.push(plain("loaded peak MB", "peak under load, MB"));
+        columns.push(plain("missing", "events not shown"));
+        columns.push(plain("said lost", "of these said to be lost"));
+    }
+    columns
+}
+
+/// One row a metric, one column a tool; beside each peer, ctrace's share of it.
+pub fn table(group: &Group, samples: &Samples) -> String {
+    let subjects: Vec<&Subject> = group.subjects.iter().filter(|subject| samples.contains_key(subject.name)).collect();
+    let mut rows = vec![std::iter::once(String::new()).chain(subjects.iter().map(|s| s.name.to_owned())).collect()];
+    for (metric, heading) in columns(group) {
+        let values = |subject: &Subject| samples[subject.name].get(&metric).map_or(&[][..], Vec::as_slice);
+        let ours = subjects.iter().find(|subject| subject.maker == Maker::Ctrace);
+        let ours = ours.and_then(|subject| median(values(subject)));
+        if subjects.iter().all(|subject| median(values(subject)).is_none_or(|value| value == 0.0))
+            && metric != "missing"
+        {
+            continue;
+        }
+        let mut row = vec![heading];
+        for subject in &subjects {
+            let mut text = cell(values(subject));
+            if let (Some(ours), Some(theirs)) = (ours, median(values(subject)).filter(|theirs| *theirs > 0.0))
+                && subject.maker != Maker::Ctrace
+                && metric != "missing"
+                && metric != "said lost"
+            {
+                text += &format!(" → ×{}", number(ours / theirs));
+            }
+            row.push(text);
+        }
+        rows.push(row);
+    }
+    aligned(&rows)
+}
+
+/// Markdown that is a table for the eye as well.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &[String]| {
+        let cells: Vec<String> = widths
+            .iter()
+            .zip(row)
+            .map(|(width, cell)| format!("{cell}{}", " ".repeat(width - cell.chars().count())))
+            .collect();
+        format!("| {} |\n", cells.join(" | "))
+    };
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        text += &line(row);
+        if number == 0 {
+            text += &line(&widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>());
+        }
+    }
+    text
+}
+
+/// Each goal with what was found, and whether it is met.
+pub fn goals(group: &Group, samples: &Samples) -> String {
+    let mut text = String::new();
+    let of = |maker: Maker, metric: &str| {
+        let subject = group.subjects.iter().find(|subject| subject.maker == maker)?;
+        median(samples.get(subject.name)?.get(metric)?)
+    };
+    let mut goal = |what: &str, found: Option<f64>, bound: Option<f64>| {
+        let (Some(found), Some(bound)) = (found, bound) else { return };
+        let verdict = if found <= bound { "met" } else { "**not met**" };
+        text += &format!("* {what}: {verdict} ({} against {})\n", number(found), number(bound));
+    };
+    let ours = |metric: &str| of(Maker::Ctrace, metric);
+    if !group.in_guest {
+        let attached = "attached ms";
+        goal(
+            "attached within twice the time of libbpf-tools",
+            ours(attached),
+            of(Maker::Libbpf, attached).map(|t| 2.0 * t),
+        );
+        goal("attached in a third of bpftrace's time", ours(attached), of(Maker::Bpftrace, attached).map(|t| t / 3.0));
+        goal("resident under 10 MB", ours("steady MB"), Some(10.0));
+        goal("peak under 30 MB, under load as well", ours("loaded peak MB"), Some(30.0));
+    }
+    // Where the peer isn't hooked to the event at all, it costs nothing, and there is nothing to compare.
+    for event in group.loads.iter().filter(|kind| compared(group, **kind)).map(|kind| kind.event()) {
+        for (maker, whose) in [(Maker::Libbpf, "libbpf-tools'"), (Maker::Bpftrace, "bpftrace's")] {
+            let metric = format!("kernel ns/{event}");
+            goal(
+                &format!("cost per {event} no more than {whose}"),
+                ours(&metric),
+                of(maker, &metric).filter(|ns| *ns > 0.0),
+            );
+        }
+    }
+    text
+}
+
+fn compared(group: &Group, kind: Kind) -> bool {
+    let oom = group.name.starts_with("oom");
+    oom == (kind == Kind::Kills)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::subjects::by_name;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[7.0]), Some(7.0));
+        assert_eq!(median(&[9.0, 1.0, 5.0]), Some(5.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 100.0]), Some(3.0));
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        let shown = [0.0, 0.123, 9.999, 12.34, 99.96, 1234.5, 12345.0].map(number);
+        assert_eq!(shown, ["0", "0.12", "10.0", "12.3", "100", "1234", "12 k"]);
+        assert_eq!(cell(&[3.0, 1.0, 2.0]), "2.00 (1.00–3.00)");
+        assert_eq!(cell(&[2.0, 2.0]), "2.00");
+        assert_eq!(cell(&[]), "–");
+    }
+
+    fn samples(of: &[(&str, &str, f64)]) -> Samples {
+        let mut samples = Samples::new();
+        for (subject, metric, value) in of {
+            samples.entry((*subject).to_owned()).or_default().insert((*metric).to_owned(), vec![*value]);
+        }
+        samples
+    }
+
+    #[test]
+    fn ratios_are_ctraces_share_of_its_peers() {
+        let group = by_name("exits").unwrap();
+        let found = samples(&[
+            ("ctrace exits", "attached ms", 30.0),
+            ("exitsnoop", "attached ms", 20.0),
+            ("ctrace exits", "kernel ns/exit", 900.0),
+            ("exitsnoop", "kernel ns/exit", 600.0),
+        ]);
+        let table = table(group, &found);
+        assert!(table.contains("20.0 → ×1.50") && table.contains("| ctrace exits |"), "{table}");
+        let goals = goals(group, &found);
+        assert!(goals.contains("libbpf-tools: met (30.0 against 40.0)"), "{goals}");
+        assert!(goals.contains("libbpf-tools': **not met** (900 against 600)"), "{goals}");
+        assert!(!goals.contains("bpftrace"), "nothing is compared with what was not measured");
+    }
+}
