@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use tracer::model::{signal_names, signal_number};
+use tracer::model::{Runtime, signal_names, signal_number};
 
 /// Which container, what happened, why, and what to do.
 #[derive(Debug, Parser)]
@@ -48,6 +48,8 @@ pub enum Command {
     },
     /// Why it can't fork: refused forks, zombies, processes against every limit.
     Pids(Live),
+    /// Every container here: runtime, name, pod, limits, user, capabilities, network.
+    Containers(Containers),
     /// The long text behind a finding, like `rustc --explain`.
     Explain {
         /// A code such as oom.child-killed; without one, all codes are listed.
@@ -61,12 +63,38 @@ pub enum Command {
     },
 }
 
+#[derive(Debug, Args)]
+pub struct Containers {
+    /// This one in full: name, id prefix, namespace/pod, pod/container, unit, or cgroup path.
+    #[arg(value_name = "X")]
+    pub container: Option<String>,
+    /// Only those of this runtime.
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<Runtime>,
+    /// systemd's services and scopes, too: they have cgroups and limits, but are no containers.
+    #[arg(long, conflicts_with = "container")]
+    pub all: bool,
+    /// One JSON object a line (documented in docs/json.md).
+    #[arg(long)]
+    pub json: bool,
+    /// No colour (as NO_COLOR in the environment does).
+    #[arg(long)]
+    pub no_color: bool,
+}
+
 /// Options of every live command.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub struct Live {
     /// Only this container: name, id prefix, namespace/pod, pod/container, unit, or cgroup path.
     #[arg(long, short, value_name = "X")]
     pub container: Option<String>,
+    /// With --container: wait for one of that name to appear, where none is here.
+    #[arg(long, requires = "container")]
+    pub wait: bool,
+    /// Only containers of this runtime: docker, containerd, podman, …; systemd for units.
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<Runtime>,
     /// Only this process and its descendants (pid as the host sees it).
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Option<u32>,

@@ -10,6 +10,7 @@ pub mod findings;
 pub mod history;
 pub mod kernel;
 pub mod lenses;
+pub mod listing;
 pub mod live;
 pub mod model;
 pub mod pipeline;

@@ -9,11 +9,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use cli::{Cli, Command, Live};
+use cli::{Cli, Command, Containers, Live};
 use tracer::{
     doctor,
     findings::{self, Explained},
     lenses::{self, Registered},
+    listing,
     live::{self, Options, Rows, Show},
     model::signal_name,
     views::lines::Style,
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
             run(&lenses::signals::LENS, live, Rows { signals, to_init, ignored, ..Rows::default() })
         }
         Command::Pids(options) => run(&lenses::pids::LENS, options, Rows::default()),
+        Command::Containers(options) => containers(options).map(|()| ExitCode::SUCCESS),
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(json),
     };
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
 
 fn run(lens: &'static Registered, options: Live, rows: Rows) -> Result<ExitCode> {
     let terminal = std::io::stdout().is_terminal();
-    let color = terminal && !options.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let color = color(options.no_color);
     let show = if options.json {
         Show::Json
     } else if options.lines || !terminal || !tracer::tui::panel::exists(lens.name) {
@@ -51,6 +53,8 @@ fn run(lens: &'static Registered, options: Live, rows: Rows) -> Result<ExitCode>
     let options = Options {
         lens,
         container: options.container,
+        wait: options.wait,
+        runtime: options.runtime,
         pid: options.pid,
         rows,
         duration: options.duration,
@@ -64,6 +68,21 @@ fn run(lens: &'static Registered, options: Live, rows: Rows) -> Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
+fn containers(options: Containers) -> Result<()> {
+    let style = Style { zone: jiff::tz::TimeZone::system(), color: color(options.no_color) };
+    listing::run(&listing::Options {
+        container: options.container,
+        runtime: options.runtime,
+        all: options.all,
+        json: options.json,
+        style,
+    })
+}
+
+fn color(no_color: bool) -> bool {
+    let wanted = !no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    wanted && std::io::stdout().is_terminal()
+}
 /// Long text is for reading, on any terminal.
 const WIDTH: usize = 80;
 

@@ -115,6 +115,13 @@ impl HostFiles {
         Self { root: root.into(), proc: "/proc".into() }
     }
 
+    /// The text of the host's mountinfo: where its cgroups are mounted, in the mount namespace that paths here are of.
+    pub fn mountinfo(&self) -> String {
+        let whose = if self.root == Path::new("/") { "self" } else { "1" };
+        let content = self.read(&format!("/proc/{whose}/mountinfo")).map(|content| content.bytes).unwrap_or_default();
+        String::from_utf8_lossy(&content).into_owned()
+    }
+
     /// Below another root, for tests.
     pub fn below(root: &Path) -> Self {
         Self { root: root.to_owned(), proc: root.join("proc") }

@@ -39,6 +39,23 @@ impl Hierarchy {
         best.map(|(_, hierarchy)| hierarchy)
     }
 
+    /// The hierarchy that has a controller: a v1 one, else v2's.
+    pub fn of_controller(mountinfo: &str, controller: &'static str) -> Option<Self> {
+        let mut default = None;
+        for mount in mountinfo.lines().filter_map(mount_of) {
+            match mount.kind {
+                "cgroup" if mount.options.split(',').any(|option| option == controller) => {
+                    return Some(Self { controller: Some(controller), mount: mount.at, root: mount.root });
+                }
+                "cgroup2" => {
+                    default.get_or_insert(Self { controller: None, mount: mount.at, root: mount.root });
+                }
+                _ => {}
+            }
+        }
+        default
+    }
+
     /// A process's cgroup in this hierarchy, from the text of `/proc/PID/cgroup`.
     pub fn path_of<'a>(&self, proc_cgroup: &'a str) -> Option<&'a str> {
         proc_cgroup.lines().find_map(|line| {
@@ -69,13 +86,28 @@ impl Hierarchy {
     }
 }
 
-fn hierarchy_of(line: &str) -> Option<(u32, Hierarchy)> {
+/// A line of mountinfo, as far as it matters here.
+struct Mount<'a> {
+    kind: &'a str,
+    options: &'a str,
+    root: String,
+    at: String,
+}
+
+fn mount_of(line: &str) -> Option<Mount<'_>> {
     // 32 31 0:29 ROOT MOUNT OPTIONS [FIELDS…] - TYPE SOURCE SUPER-OPTIONS
     let (left, right) = line.split_once(" - ")?;
     let mut left = left.split(' ').skip(3);
-    let (root, mount) = (unescape(left.next()?), unescape(left.next()?));
+    let (root, at) = (unescape(left.next()?), unescape(left.next()?));
+    // Out of the reader's cgroup namespace: a path relative to that, of no use as a prefix.
+    let root = if root.starts_with("/..") { "/".to_owned() } else { root };
     let mut right = right.split(' ');
     let (kind, _source, options) = (right.next()?, right.next()?, right.next()?);
+    Some(Mount { kind, options, root, at })
+}
+
+fn hierarchy_of(line: &str) -> Option<(u32, Hierarchy)> {
+    let Mount { kind, options, root, at: mount } = mount_of(line)?;
     let has = |controller: &str| options.split(',').any(|option| option == controller);
     let (rank, controller) = match kind {
         "cgroup" if has("memory") => (3, Some("memory")),
@@ -83,8 +115,6 @@ fn hierarchy_of(line: &str) -> Option<(u32, Hierarchy)> {
         "cgroup2" => (1, None),
         _ => return None,
     };
-    // Out of the reader's cgroup namespace: a path relative to that, of no use as a prefix.
-    let root = if root.starts_with("/..") { "/".to_owned() } else { root };
     Some((rank, Hierarchy { controller, mount, root }))
 }
 

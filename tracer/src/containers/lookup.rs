@@ -70,6 +70,19 @@ impl Table {
         })
     }
 
+    /// The containers that are gone, as far back as tombs are kept.
+    pub fn gone(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.tombs.iter().filter_map(|(&cgroup_id, tomb)| {
+            let owned = tomb.owner.as_ref().filter(|owned| *owned.container.cgroup == *tomb.path)?;
+            Some(Entry { cgroup_id, container: &owned.container, facts: owned.facts.as_deref() })
+        })
+    }
+
+    /// Changes whenever a container came, or more became known of one.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Those whose files were not read yet; units have none.
     pub fn nameless(&self) -> Vec<(u64, Arc<Container>)> {
         self.containers()

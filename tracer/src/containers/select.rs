@@ -127,6 +127,20 @@ pub fn select<'a>(wanted: &str, entries: impl IntoIterator<Item = Entry<'a>>) ->
     }
 }
 
+/// Does the text name this container, or its pod, in whole words? (Not by the beginning of its id: that names one
+/// container, not all of a name.)
+pub fn is_called(wanted: &str, container: &Container) -> bool {
+    (wanted.starts_with('/') && container.cgroup == wanted.trim_end_matches('/'))
+        || container.name.as_deref() == Some(wanted)
+        || container.id == wanted
+        || (container.runtime == Some(Runtime::Systemd) && container.id.strip_suffix(".service") == Some(wanted))
+        || (container.pod.is_some()
+            && (container.label() == wanted
+                || container.pod.as_deref() == Some(wanted)
+                || pod_path(container).as_deref() == Some(wanted)
+                || pod_and_name(container).as_deref() == Some(wanted)))
+}
+
 fn pod_path(container: &Container) -> Option<String> {
     Some(format!("{}/{}", container.namespace.as_ref()?, container.pod.as_ref()?))
 }

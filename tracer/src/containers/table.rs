@@ -88,6 +88,7 @@ pub struct Table {
     pub(super) tombs: HashMap<u64, Tomb>,
     /// Oldest first: containers', and the host's.
     gone: [VecDeque<(u64, u64)>; 2],
+    pub(super) generation: u64,
 }
 
 #[derive(Debug)]
@@ -182,6 +183,7 @@ impl Table {
         let within =
             |cgroup: &str| cgroup.strip_prefix(&*path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let ids: Vec<u64> = self.live.iter().filter(|(_, cgroup)| within(&cgroup.path)).map(|(&id, _)| id).collect();
+        self.generation += 1;
         let mut changed = self.restate(&path);
         for id in ids {
             changed |= self.settle(id);
@@ -217,6 +219,7 @@ impl Table {
         *owned = Owned { container: if changed { Arc::new(dressed) } else { before.clone() }, facts: Some(facts) };
         let after = owned.clone();
         if changed {
+            self.generation += 1;
             self.spread(&before, &after);
         }
         changed
@@ -278,6 +281,7 @@ impl Table {
             key
         });
         let changed = owner != cgroup.owner;
+        self.generation += u64::from(changed);
         let old = std::mem::replace(&mut cgroup.owner, owner);
         // What was a container until now, by provision.
         if changed

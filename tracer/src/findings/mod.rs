@@ -1,6 +1,7 @@
 //! Events to findings: one module per lens, pure functions of values and of a clock that is passed in. The text of
 //! `ctrace explain` stands beside each rule.
 
+pub mod containers;
 pub mod exits;
 #[cfg(test)]
 mod fixture;
@@ -27,7 +28,12 @@ pub struct Explained {
 
 /// Every code that exists, in the order to list them.
 pub fn all() -> impl Iterator<Item = &'static Explained> {
-    oom::EXPLAINED.iter().chain(exits::EXPLAINED).chain(signals::EXPLAINED).chain(pids::EXPLAINED)
+    oom::EXPLAINED
+        .iter()
+        .chain(exits::EXPLAINED)
+        .chain(signals::EXPLAINED)
+        .chain(pids::EXPLAINED)
+        .chain(containers::EXPLAINED)
 }
 
 /// What a rule may look at besides its events.

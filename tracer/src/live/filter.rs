@@ -1,13 +1,14 @@
 //! `--container` and `--pid`: which of what is said is wanted.
 
-use std::{collections::HashSet, fs};
+use std::{collections::HashSet, fs, sync::Arc};
 
 use anyhow::Result;
 use serde_json::Value;
 
+use super::Options;
 use crate::{
-    containers::{Selection, Table, select},
-    model::{Finding, Process},
+    containers::{Selection, Table, Unselected, is_called, select},
+    model::{Container, Finding, Process, Runtime},
     pipeline::{EventRow, Output},
 };
 
@@ -41,38 +42,88 @@ impl Rows {
 #[derive(Default)]
 pub struct Filter {
     rows: Rows,
-    /// Cgroup paths of the containers meant.
+    /// What was asked for.
+    container: Option<String>,
+    /// No such container was here until now.
+    awaiting: bool,
+    /// Cgroup paths of the containers meant: those that were here, and those of the same name that came later.
     cgroups: Option<Vec<String>>,
+    runtime: Option<Runtime>,
     pid: Option<u32>,
+    /// Of the table, when it was looked at last.
+    generation: u64,
 }
 
 impl Filter {
     /// # Errors
-    /// No container is called so (with the nearest names), or several are.
-    pub fn new(container: Option<&str>, pid: Option<u32>, rows: Rows, containers: &Table) -> Result<Self> {
-        let cgroups = match container {
+    /// No container is called so (with the nearest names) and none is to be waited for, or several are.
+    pub fn new(options: &Options, containers: &Table) -> Result<Self> {
+        let (container, pid) = (options.container.clone(), options.pid);
+        let mut awaiting = false;
+        let cgroups = match container.as_deref().map(|wanted| select(wanted, containers.containers())) {
             None => None,
-            Some(wanted) => {
-                let selection: Selection = select(wanted, containers.containers())?;
-                Some(selection.containers().iter().map(|container| container.cgroup.clone()).collect())
+            Some(Ok(selection)) => Some(cgroups_of(&selection)),
+            Some(Err(Unselected::Unknown { .. })) if options.wait => {
+                awaiting = true;
+                Some(Vec::new())
             }
+            Some(Err(error)) => return Err(error.into()),
         };
         if let Some(pid) = pid
             && !std::path::Path::new(&format!("/proc/{pid}")).exists()
         {
             anyhow::bail!("no process {pid} here: `ps -e` lists them (pids as the host sees them)");
         }
-        Ok(Self { rows, cgroups, pid })
+        let generation = containers.generation();
+        Ok(Self { rows: options.rows.clone(), container, awaiting, cgroups, runtime: options.runtime, pid, generation })
+    }
+
+    /// The container that is waited for.
+    pub fn awaits(&self) -> Option<&str> {
+        self.container.as_deref().filter(|_| self.awaiting)
+    }
+
+    /// Takes in containers that came since the last look, also those that are gone again: the one waited for, or another
+    /// of the same name (a restarted pod's, a recreated `web`).
+    ///
+    /// # Errors
+    /// Several came at once where one was waited for.
+    pub fn look(&mut self, containers: &Table) -> Result<Vec<Arc<Container>>> {
+        let (Some(wanted), Some(cgroups)) = (&self.container, &mut self.cgroups) else { return Ok(Vec::new()) };
+        if self.generation == containers.generation() {
+            return Ok(Vec::new());
+        }
+        self.generation = containers.generation();
+        let named = |cgroups: &[String]| -> Vec<Arc<Container>> {
+            let here = containers.containers().chain(containers.gone()).map(|entry| entry.container);
+            let new = |container: &Container| is_called(wanted, container) && !cgroups.contains(&container.cgroup);
+            here.filter(|container| new(container)).cloned().collect()
+        };
+        let found = match self.awaiting.then(|| select(wanted, containers.containers())) {
+            Some(Ok(selection)) => selection.containers().to_vec(),
+            Some(Err(error @ Unselected::Ambiguous { .. })) => return Err(error.into()),
+            Some(Err(Unselected::Unknown { .. })) | None => named(cgroups),
+        };
+        self.awaiting &= found.is_empty();
+        cgroups.extend(found.iter().map(|container| container.cgroup.clone()));
+        Ok(found)
     }
 
     pub fn wants(&self, output: &Output) -> bool {
         match output {
             Output::Finding(finding) => self.wants_finding(finding),
             Output::Event(event) => {
-                self.rows.wants(event) && self.wants_row(event.cgroup.as_deref(), event.process.as_ref())
+                self.rows.wants(event)
+                    && self.of_runtime(event.container.as_deref())
+                    && self.wants_row(event.cgroup.as_deref(), event.process.as_ref())
             }
-            Output::Sample(sample) => self.wants_row(sample.cgroup.as_deref(), None),
-            Output::Loss(loss) => self.cgroups.is_none() || self.within(loss.cgroup.as_deref()),
+            Output::Sample(sample) => {
+                self.of_runtime(sample.container.as_deref()) && self.wants_row(sample.cgroup.as_deref(), None)
+            }
+            Output::Loss(loss) => {
+                self.of_runtime(loss.container.as_deref())
+                    && (self.cgroups.is_none() || self.within(loss.cgroup.as_deref()))
+            }
             Output::Note(note) => {
                 self.cgroups.is_none()
                     || note.fields.get("container").is_none_or(|container| self.within(container["cgroup"].as_str()))
@@ -84,7 +135,7 @@ impl Filter {
     fn wants_finding(&self, finding: &Finding) -> bool {
         let cgroup = finding.container.as_ref().map(|container| container.cgroup.as_str());
         let cgroup = cgroup.or_else(|| finding.evidence.get("cgroup").and_then(Value::as_str));
-        if self.cgroups.is_some() && !self.within(cgroup) {
+        if !self.of_runtime(finding.container.as_deref()) || (self.cgroups.is_some() && !self.within(cgroup)) {
             return false;
         }
         let Some(pid) = self.pid else { return true };
@@ -107,12 +158,21 @@ impl Filter {
         process.pid == pid || process.ppid.is_some_and(|parent| descends(parent, pid))
     }
 
+    /// The host is of no runtime.
+    fn of_runtime(&self, container: Option<&Container>) -> bool {
+        self.runtime.is_none() || container.is_some_and(|container| container.runtime == self.runtime)
+    }
+
     fn within(&self, cgroup: Option<&str>) -> bool {
         let (Some(wanted), Some(cgroup)) = (&self.cgroups, cgroup) else { return false };
         wanted
             .iter()
             .any(|own| cgroup.strip_prefix(own.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
     }
+}
+
+fn cgroups_of(selection: &Selection) -> Vec<String> {
+    selection.containers().iter().map(|container| container.cgroup.clone()).collect()
 }
 
 /// Is `pid` the process `ancestor`, or below it, as the process table stands now?
@@ -129,4 +189,84 @@ fn descends(mut pid: u32, ancestor: u32) -> bool {
         pid = parent;
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        containers::{Born, Facts},
+        lenses,
+        live::Show,
+        model::Timestamp,
+        pipeline::Note,
+    };
+
+    fn options(container: &str, wait: bool, runtime: Option<Runtime>) -> Options {
+        Options {
+            lens: &lenses::oom::LENS,
+            container: (!container.is_empty()).then(|| container.to_owned()),
+            wait,
+            runtime,
+            pid: None,
+            rows: Rows::default(),
+            duration: None,
+            ring_bytes: 4096,
+            show: Show::Json,
+            verbose: 0,
+        }
+    }
+
+    fn start(table: &mut Table, id: u64, name: &str) {
+        let path = format!("/docker/{id:064x}");
+        table.mkdir(&Born { id, path, ..Born::default() }, 0);
+        table.named(id, Facts { name: Some(name.to_owned()), ..Facts::default() });
+    }
+
+    fn wants(filter: &Filter, table: &Table, id: u64) -> bool {
+        let mut fields = serde_json::Map::new();
+        fields.insert("container".to_owned(), serde_json::to_value(table.owner(id)).expect("plain values"));
+        filter.wants(&Output::Note(Note { time: Timestamp(0), code: "named", text: String::new(), fields }))
+    }
+
+    #[test]
+    fn waits_for_one_and_follows_its_name() {
+        let mut table = Table::default();
+        start(&mut table, 1, "api");
+        assert!(Filter::new(&options("web", false, None), &table).is_err());
+        let mut filter = Filter::new(&options("web", true, None), &table).expect("it waits");
+        assert_eq!(filter.awaits(), Some("web"));
+        start(&mut table, 2, "web2");
+        assert!(filter.look(&table).expect("none yet").is_empty());
+        assert_eq!([1, 2].map(|id| wants(&filter, &table, id)), [false, false]);
+        // It may be gone before anybody looks.
+        start(&mut table, 3, "web");
+        table.rmdir(3, 1);
+        assert_eq!(filter.look(&table).expect("one").len(), 1);
+        assert_eq!(filter.awaits(), None);
+        start(&mut table, 4, "web");
+        assert_eq!(filter.look(&table).expect("another").len(), 1);
+        assert!(filter.look(&table).expect("no more").is_empty());
+        assert_eq!([1, 2, 3, 4].map(|id| wants(&filter, &table, id)), [false, false, true, true]);
+    }
+
+    #[test]
+    fn by_runtime() {
+        let mut table = Table::default();
+        start(&mut table, 1, "web");
+        let loss = |container| {
+            Output::Loss(crate::pipeline::LossNote {
+                time: Timestamp(0),
+                event: "exit",
+                container,
+                cgroup: None,
+                count: 1,
+                cause: "",
+            })
+        };
+        let filter = |runtime| Filter::new(&options("", false, Some(runtime)), &table).expect("no name");
+        assert!(filter(Runtime::Docker).wants(&loss(table.owner(1))));
+        assert!(!filter(Runtime::Podman).wants(&loss(table.owner(1))));
+        assert!(!filter(Runtime::Docker).wants(&loss(None)));
+    }
 }

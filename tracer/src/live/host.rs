@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result};
 
-use super::{ancestry, pids};
+use super::{ancestry, namespace, pids};
 use crate::{
-    containers::{self, Engines, Files, Hierarchy, HostFiles, Known, Seen},
+    containers::{self, Engines, Facts, Hierarchy, HostFiles, Known, Seen},
     kernel::load::Kernel,
+    model::Container,
     pipeline::{Answer, Question},
 };
 
@@ -21,14 +22,14 @@ pub struct Host {
 impl Host {
     /// Looks around: where cgroups are mounted, which engines run, which containers have free-form ids.
     pub fn survey() -> Result<(Self, Known)> {
+        let doubts = namespace::become_the_hosts();
         let files = HostFiles::here();
-        let mountinfo = files.read("/proc/self/mountinfo").ok().map(|content| content.bytes).unwrap_or_default();
-        let mountinfo = String::from_utf8_lossy(&mountinfo);
+        let mountinfo = files.mountinfo();
         let hierarchy = Hierarchy::detect(&mountinfo)
-            .context("no cgroup hierarchy is mounted here (looked in /proc/self/mountinfo): mount /sys/fs/cgroup, or run ctrace on the host")?;
+            .context("no cgroup hierarchy is mounted here (looked in mountinfo): mount /sys/fs/cgroup, or run ctrace on the host")?;
         let (engines, known) = containers::survey(&files, &hierarchy);
         let pids = pids::Reader::new(&mountinfo);
-        Ok((Self { files, hierarchy, engines, pids, doubts: Vec::new() }, known))
+        Ok((Self { files, hierarchy, engines, pids, doubts }, known))
     }
 
     /// Every cgroup that exists.
@@ -38,12 +39,14 @@ impl Host {
         seen
     }
 
+    /// What the runtime's files say of a container.
+    pub fn facts(&self, container: &Container) -> Facts {
+        containers::read_facts(&self.files, &self.engines, &self.hierarchy, container)
+    }
+
     pub fn answer(&mut self, question: &Question, kernel: &Kernel) -> Answer {
         match question {
-            Question::Facts(id, container) => {
-                let facts = containers::read_facts(&self.files, &self.engines, &self.hierarchy, container);
-                Answer::Facts(*id, Box::new(facts))
-            }
+            Question::Facts(id, container) => Answer::Facts(*id, Box::new(self.facts(container))),
             Question::Ancestry(pid) => Answer::Ancestry(*pid, ancestry::read(&self.files, &self.hierarchy, *pid)),
             Question::SignalTotals(kinds) => Answer::SignalTotals(kernel.signal_totals(kinds)),
             Question::Pids(ask) => Answer::Pids(Box::new(self.pids.answer(ask, &self.files, &self.hierarchy, kernel))),

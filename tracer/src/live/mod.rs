@@ -6,6 +6,7 @@ mod ancestry;
 mod before;
 mod filter;
 pub mod host;
+mod namespace;
 mod pids;
 mod view;
 
@@ -30,7 +31,7 @@ use crate::{
         plan::{self, Probe, Taken},
     },
     lenses::{ATTRIBUTION, Registered},
-    model::Timestamp,
+    model::{Runtime, Timestamp},
     pipeline::{Note, Output, Pipeline, Question, Record},
     privileges,
     views::lines,
@@ -47,6 +48,9 @@ const CLOCK_STEP_NS: i64 = 1_000_000;
 pub struct Options {
     pub lens: &'static Registered,
     pub container: Option<String>,
+    /// For a container that is not here yet.
+    pub wait: bool,
+    pub runtime: Option<Runtime>,
     pub pid: Option<u32>,
     pub rows: Rows,
     /// From the moment all is attached.
@@ -87,7 +91,7 @@ pub async fn run(options: Options) -> Result<()> {
     pipeline.record(Record::Cgroups(host.cgroups()), machine::boottime_ns(), &mut out);
     answer(&mut pipeline, &mut host, &kernel, &mut out);
     out.clear(); // names found at the start are no news
-    let filter = Filter::new(options.container.as_deref(), options.pid, options.rows, &pipeline.containers)?;
+    let mut filter = Filter::new(&options, &pipeline.containers)?;
     if polls {
         pipeline.tick(machine::boottime_ns(), &mut out);
         answer(&mut pipeline, &mut host, &kernel, &mut out);
@@ -95,6 +99,9 @@ pub async fn run(options: Options) -> Result<()> {
     if eager {
         view.show(&Output::Note(ready(&kernel.taken)))?;
         view.flush()?;
+    }
+    if let Some(wanted) = filter.awaits() {
+        out.push(Output::Note(note("waiting", format!("no container {wanted} here yet: waiting for it"))));
     }
     if let Some(log) = &log {
         for finding in log.findings(&pipeline.world(machine::boottime_ns()), &host) {
@@ -113,6 +120,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut tick = Instant::now() + TICK;
     loop {
         answer(&mut pipeline, &mut host, &kernel, &mut out);
+        found(&mut filter, &pipeline, &mut out)?;
         for output in out.drain(..).filter(|output| filter.wants(output)) {
             view.show(&output)?;
         }
@@ -161,6 +169,7 @@ pub async fn run(options: Options) -> Result<()> {
         pipeline.tick(due, &mut out);
     }
     answer(&mut pipeline, &mut host, &kernel, &mut out);
+    found(&mut filter, &pipeline, &mut out)?;
     for output in out.drain(..).filter(|output| filter.wants(output)) {
         view.show(&output)?;
     }
@@ -206,6 +215,16 @@ fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut V
             pipeline.record(Record::Answer(answer), machine::boottime_ns(), out);
         }
     }
+}
+
+/// Containers that are meant and that were not here before: said before what happened in them.
+fn found(filter: &mut Filter, pipeline: &Pipeline, out: &mut Vec<Output>) -> Result<()> {
+    for (at, container) in filter.look(&pipeline.containers)?.into_iter().enumerate() {
+        let mut found = note("found", format!("here is {}: {}", container.label(), container.cgroup));
+        found.fields.insert("container".to_owned(), serde_json::to_value(&container).unwrap_or_default());
+        out.insert(at, Output::Note(found));
+    }
+    Ok(())
 }
 
 fn lost(kernel: &mut Kernel, pipeline: &mut Pipeline, now_ns: u64, out: &mut Vec<Output>) -> Result<u64> {

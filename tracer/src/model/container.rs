@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::Serialize;
 
@@ -49,6 +49,32 @@ pub enum Runtime {
     Nspawn,
     /// A systemd service or scope that is nobody's container: shown by its unit's name.
     Systemd,
+}
+
+impl Runtime {
+    pub const ALL: [Self; 9] = [
+        Self::Docker,
+        Self::Containerd,
+        Self::CriO,
+        Self::Podman,
+        Self::Runc,
+        Self::Crun,
+        Self::Lxc,
+        Self::Nspawn,
+        Self::Systemd,
+    ];
+}
+
+impl FromStr for Runtime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let names = || Self::ALL.map(|runtime| runtime.to_string());
+        Self::ALL
+            .into_iter()
+            .find(|runtime| runtime.to_string() == text)
+            .ok_or_else(|| format!("one of {}", names().join(", ")))
+    }
 }
 
 impl fmt::Display for Runtime {

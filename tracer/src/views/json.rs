@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::pipeline::Output;
 
 /// The contract's version.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 #[derive(Serialize)]
 struct Line<'a, T: Serialize> {

@@ -175,7 +175,7 @@ fn loss_line(loss: &LossNote, style: &Style) -> String {
     format!("{}  {}\n", loss.time.clock(&style.zone), paint(&text, Severity::Warning, style))
 }
 
-fn paint(text: &str, severity: Severity, style: &Style) -> String {
+pub fn paint(text: &str, severity: Severity, style: &Style) -> String {
     if !style.color {
         return text.to_owned();
     }
