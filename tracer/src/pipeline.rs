@@ -13,7 +13,7 @@ use tracer_common::{Kind, signal::FoldKey};
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
     events::{self, Event, known64, text},
-    findings::{HostFacts, World, pids},
+    findings::{HostFacts, World, oom::HungReading, pids},
     kernel::load::Loss,
     lenses::Lens,
     model::{Container, Finding, Owner, Process, Timestamp, Unknown},
@@ -46,6 +46,7 @@ pub enum Answer {
     SignalTotals(Vec<(FoldKey, u64)>),
     /// Counts, limits and who is dead.
     Pids(Box<pids::Reading>),
+    OomControl(Vec<HungReading>),
 }
 
 /// One process on the way from a process to PID 1.
@@ -66,6 +67,8 @@ pub enum Question {
     /// How many there were by now.
     SignalTotals(Vec<FoldKey>),
     Pids(pids::Ask),
+    /// Of these v1 cgroups.
+    OomControl(Vec<Arc<str>>),
 }
 
 /// Something that leaves.

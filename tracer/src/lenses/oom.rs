@@ -3,9 +3,12 @@
 use super::{Lens, Registered};
 use crate::{
     events::Event,
-    findings::{World, oom::Rule},
+    findings::{
+        World,
+        oom::{Hung, Rule},
+    },
     kernel::plan,
-    pipeline::Output,
+    pipeline::{Answer, Output, Question},
 };
 
 pub static LENS: Registered = Registered {
@@ -20,6 +23,7 @@ pub static LENS: Registered = Registered {
 #[derive(Default)]
 struct Oom {
     rule: Rule,
+    hung: Hung,
 }
 
 impl Lens for Oom {
@@ -27,7 +31,18 @@ impl Lens for Oom {
         self.rule.event(event, world);
     }
 
+    fn answer(&mut self, answer: &Answer, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        if let Answer::OomControl(readings) = answer {
+            let findings = self.hung.readings(readings, now_ns, world);
+            out.extend(findings.into_iter().map(|finding| Output::Finding(Box::new(finding))));
+        }
+    }
+
     fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        let ask = self.hung.ask(now_ns, world);
+        if !ask.is_empty() {
+            out.push(Output::Ask(Question::OomControl(ask)));
+        }
         out.extend(self.rule.tick(now_ns, world).into_iter().map(|finding| Output::Finding(Box::new(finding))));
     }
 

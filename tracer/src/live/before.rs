@@ -47,14 +47,7 @@ impl Log {
         let verdicts = verdicts(world, host.engines());
         let kills = history::merge(&self.reports, &counts, &verdicts, self.offset_ns);
         let skipped = kills.len().saturating_sub(SHOWN);
-        let mut findings: Vec<Finding> = kills
-            .iter()
-            .enumerate()
-            .skip(skipped)
-            .filter_map(|(number, kill)| oom::past(kill, number + 1, world))
-            .collect();
-        findings.extend(counts.iter().filter_map(|counted| oom::hung(counted, world)));
-        findings
+        kills.iter().enumerate().skip(skipped).filter_map(|(number, kill)| oom::past(kill, number + 1, world)).collect()
     }
 }
 

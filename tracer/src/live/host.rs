@@ -1,10 +1,14 @@
 //! The host's files, as far as the pipeline asks for them: cgroups, engines, what runtimes say of containers.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 
 use super::{ancestry, namespace, pids};
 use crate::{
-    containers::{self, Engines, Facts, Hierarchy, HostFiles, Known, Seen},
+    containers::{self, Engines, Facts, Files, Hierarchy, HostFiles, Known, Seen},
+    findings::oom::HungReading,
+    history::counters,
     kernel::load::Kernel,
     model::Container,
     pipeline::{Answer, Question},
@@ -50,12 +54,31 @@ impl Host {
             Question::Ancestry(pid) => Answer::Ancestry(*pid, ancestry::read(&self.files, &self.hierarchy, *pid)),
             Question::SignalTotals(kinds) => Answer::SignalTotals(kernel.signal_totals(kinds)),
             Question::Pids(ask) => Answer::Pids(Box::new(self.pids.answer(ask, &self.files, &self.hierarchy, kernel))),
+            Question::OomControl(cgroups) => {
+                Answer::OomControl(cgroups.iter().map(|cgroup| self.oom_control(cgroup)).collect())
+            }
             Question::Identity(..) => {
                 // A path that says nothing may be a new container of a runtime without an engine: its state is on disk.
                 let (engines, known) = containers::survey(&self.files, &self.hierarchy);
                 self.engines = engines;
                 Answer::Identity(known.into_iter().collect())
             }
+        }
+    }
+
+    fn oom_control(&self, cgroup: &Arc<str>) -> HungReading {
+        let directory = self.hierarchy.directory(cgroup);
+        let text = |file: &str| {
+            let content = self.files.read(&format!("{directory}/{file}")).ok()?;
+            Some(String::from_utf8_lossy(&content.bytes).into_owned())
+        };
+        let control = text("memory.oom_control").map(|text| counters::parse_oom_control(&text));
+        let number = |file: &str| control.filter(|control| control.under_oom).and(text(file)?.trim().parse().ok());
+        HungReading {
+            cgroup: Arc::clone(cgroup),
+            control,
+            limit_bytes: number("memory.limit_in_bytes"),
+            usage_bytes: number("memory.usage_in_bytes"),
         }
     }
 

@@ -77,7 +77,7 @@ impl Program {
         closing(log, good)
     }
 
-    /// In a virtual machine that sees this machine's files, and so its tools.
+    /// In a virtual machine that sees this machine's files, and so its tools. Some lists want a machine of their own kind.
     pub fn run_in(
         &self,
         log: &mut Log,
@@ -87,16 +87,21 @@ impl Program {
         filter: Option<&str>,
     ) -> Result<Option<Tally>> {
         let share = cargo::workspace().canonicalize()?;
-        let disk = scratch_disk(kernel)?;
+        let disk = scratch_disk(kernel, list)?;
         let mut command = vec![in_guest(&self.tests, &share)?];
         command.extend(arguments(list, filter));
         let machine = Machine {
             kernel: kernel.to_owned(),
             root: Root::Host,
-            memory: "2G".to_owned(),
+            memory: if list == List::HostOom { "448M" } else { "2G" }.to_owned(),
             cpus,
             disks: vec![format!("{},{DISK_OPTIONS}", disk.display())],
-            append: String::new(),
+            append: match list {
+                List::Full | List::Core => "",
+                List::HostOom => "numa=fake=2",
+                List::Lockdown => "lockdown=confidentiality",
+            }
+            .to_owned(),
             systemd: false,
             timeout: Duration::from_mins(15),
             environment: vec![
@@ -124,12 +129,18 @@ fn closing(log: &mut Log, good: bool) -> Result<Option<Tally>> {
     }
 }
 
-fn arguments(list: List, filter: Option<&str>) -> Vec<String> {
-    let list = match list {
+/// As the test program knows it.
+fn name(list: List) -> &'static str {
+    match list {
         List::Full => "full",
         List::Core => "core",
-    };
-    ["--list", list].into_iter().chain(filter).map(str::to_owned).collect()
+        List::HostOom => "host-oom",
+        List::Lockdown => "lockdown",
+    }
+}
+
+fn arguments(list: List, filter: Option<&str>) -> Vec<String> {
+    ["--list", name(list)].into_iter().chain(filter).map(str::to_owned).collect()
 }
 
 /// The guest has the share at its own path, and all else below /host (its /tmp is its own).
@@ -139,8 +150,8 @@ fn in_guest(file: &Path, share: &Path) -> Result<String> {
     Ok(place + &file.to_string_lossy())
 }
 
-fn scratch_disk(kernel: &str) -> Result<PathBuf> {
-    let disk = cargo::target_dir()?.join(format!("xtask-logs/disk-{kernel}.img"));
+fn scratch_disk(kernel: &str, list: List) -> Result<PathBuf> {
+    let disk = cargo::target_dir()?.join(format!("xtask-logs/disk-{kernel}-{}.img", name(list)));
     let _ = fs::remove_file(&disk);
     File::create(&disk)?.set_len(DISK_SIZE)?;
     Ok(disk)

@@ -36,10 +36,24 @@ pub struct Args {
 pub enum List {
     Full,
     Core,
+    /// Those that use up a whole machine's memory: in a small one of their own
+    HostOom,
+    /// Those for a kernel that is locked down
+    Lockdown,
+}
+
+impl List {
+    /// Only for a machine made for it.
+    fn is_special(self) -> bool {
+        matches!(self, Self::HostOom | Self::Lockdown)
+    }
 }
 
 /// The oldest kernel that is widely used and the newest: all tests run on these.
 const FULL: &[&str] = &["6.1", "7.3"];
+
+/// Machines of their own kind, for what cannot be tried beside other tests; one kernel each is enough.
+const SPECIAL: &[(&str, List)] = &[("6.12", List::HostOom), ("6.18", List::Lockdown)];
 
 /// What a call of `test` runs.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,18 +74,21 @@ impl Plan {
             (true, false) => vm::MATRIX.iter().map(ToString::to_string).collect(),
         };
         let list_of = |kernel: &str| if FULL.contains(&kernel) { List::Full } else { List::Core };
-        let native = if args.quick { List::Core } else { List::Full };
+        let native = args.list.unwrap_or(if args.quick { List::Core } else { List::Full });
+        // Whoever names kernels or a list gets that, and no more.
+        let special = if args.list.is_some() || some_kernels_only || args.quick { &[] } else { SPECIAL };
         Self {
             lints: !some_kernels_only && args.filter.is_none(),
             licences: !some_kernels_only && !args.quick && args.filter.is_none(),
             unit_tests: !some_kernels_only,
-            native: (args.native || !some_kernels_only).then_some(args.list.unwrap_or(native)),
+            native: (args.native || !some_kernels_only).then_some(native).filter(|list| !list.is_special()),
             kernels: kernels
                 .into_iter()
                 .map(|kernel| {
                     let list = args.list.unwrap_or_else(|| list_of(&kernel));
                     (kernel, list)
                 })
+                .chain(special.iter().map(|(kernel, list)| ((*kernel).to_owned(), *list)))
                 .collect(),
         }
     }
@@ -81,7 +98,11 @@ pub fn command(args: &Args) -> Result<ExitCode> {
     setup::ensure()?;
     let plan = Plan::new(args);
     let filter = args.filter.as_deref();
-    let name = |kernel: &str| format!("kernel tests on {kernel}");
+    let name = |kernel: &str, list: List| match list {
+        List::HostOom => format!("kernel tests on {kernel}, out of memory"),
+        List::Lockdown => format!("kernel tests on {kernel}, locked down"),
+        List::Full | List::Core => format!("kernel tests on {kernel}"),
+    };
     let mut tiers = Tiers::new(cargo::target_dir()?.join("xtask-logs"))?;
     if plan.lints {
         tiers.run("lints", host::lints);
@@ -111,11 +132,11 @@ pub fn command(args: &Args) -> Result<ExitCode> {
             // with one processor each, which take less than half the time of one after another with two.
             let (alone, in_pairs): (Vec<_>, Vec<_>) = plan.kernels.iter().partition(|(_, list)| *list == List::Full);
             for (kernel, list) in alone {
-                tiers.run(&name(kernel), |log| program.run_in(log, kernel, 2, *list, filter));
+                tiers.run(&name(kernel, *list), |log| program.run_in(log, kernel, 2, *list, filter));
             }
             let machine = |(kernel, list): &(String, List)| {
                 let (kernel, list, program) = (kernel.clone(), *list, &program);
-                (name(&kernel), move |log: &mut tier::Log| program.run_in(log, &kernel, 1, list, filter))
+                (name(&kernel, list), move |log: &mut tier::Log| program.run_in(log, &kernel, 1, list, filter))
             };
             tiers.run_in_pairs(in_pairs.into_iter().map(machine).collect());
         }
@@ -160,7 +181,19 @@ mod tests {
         assert!(plan.lints && plan.licences && plan.unit_tests);
         assert_eq!(plan.native, Some(List::Full));
         let (full, core) = (List::Full, List::Core);
-        assert_eq!(lists(&plan), [("5.10", core), ("6.1", full), ("6.12", core), ("6.18", core), ("7.3", full)]);
+        let (host_oom, lockdown) = (List::HostOom, List::Lockdown);
+        assert_eq!(
+            lists(&plan),
+            [
+                ("5.10", core),
+                ("6.1", full),
+                ("6.12", core),
+                ("6.18", core),
+                ("7.3", full),
+                ("6.12", host_oom),
+                ("6.18", lockdown)
+            ]
+        );
     }
 
     #[test]
@@ -169,7 +202,7 @@ mod tests {
             plan("--quick"),
             Plan { lints: true, licences: false, unit_tests: true, native: Some(List::Core), kernels: vec![] }
         );
-        assert!(!plan("oom").lints && plan("oom").unit_tests && plan("oom").kernels.len() == 5);
+        assert!(!plan("oom").lints && plan("oom").unit_tests && plan("oom").kernels.len() == 7);
     }
 
     #[test]
@@ -183,5 +216,12 @@ mod tests {
             Plan { lints: false, licences: false, unit_tests: false, native: Some(List::Full), kernels: vec![] }
         );
         assert_eq!(plan("--native --kernels 7.3").native, Some(List::Full));
+    }
+
+    #[test]
+    fn this_machine_is_never_used_up() {
+        assert_eq!(plan("--list host-oom").native, None);
+        assert_eq!(plan("--native --list host-oom").native, None);
+        assert_eq!(lists(&plan("--kernels 6.1 --list host-oom")), [("6.1", List::HostOom)]);
     }
 }

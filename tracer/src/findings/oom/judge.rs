@@ -264,7 +264,7 @@ fn is_stale(numbers: &Numbers, first: &Victim, level: &Level, world: &World) -> 
     let sockets = u64::try_from(first.stats[STAT_SOCK]).map_or(0, |count| count * page);
     let parts = [numbers.anon, numbers.file, numbers.kernel, Some(sockets)];
     // Before `memory.kernel` (5.18) some kinds of kernel memory, such as page tables, are in none of them.
-    let uncounted = if first.stats[STAT_KMEM] < 0 { usage / 4 } else { usage / 20 };
+    let uncounted = if first.stats[STAT_KMEM] < 0 { usage / 4 } else { usage / 16 };
     let held_back = CHARGE_BATCH * world.host.cpus * page;
     usage > parts.into_iter().flatten().sum::<u64>() + uncounted + held_back
 }

@@ -1,6 +1,7 @@
 //! OOM kills: the records of one decision are put together here, and judged in `judge`.
 
 mod explain;
+mod hung;
 mod judge;
 mod past;
 
@@ -12,7 +13,8 @@ use tracer_common::{
 };
 
 pub use explain::EXPLAINED;
-pub use past::{hung, past};
+pub use hung::{Hung, Reading as HungReading};
+pub use past::past;
 
 use super::World;
 use crate::{events::Event, model::Finding};

@@ -1,14 +1,14 @@
-//! What happened before ctrace was attached, and what stands still because of it.
+//! What happened before ctrace was attached.
 
 use serde_json::{Value, json};
 
 use super::{World, judge::size};
 use crate::{
     history::{
-        CgroupCounts, PastKill, Source,
+        PastKill, Source,
         report::{Constraint, Victim},
     },
-    model::{Code, Evidence, Finding, Owner, Process, Severity, State, Timestamp, Unknown},
+    model::{Code, Evidence, Finding, Owner, Process, Severity, Timestamp},
 };
 
 /// The finding for a kill that the kernel (or only the engine) still knows of. Marked with `before_attach`.
@@ -90,35 +90,6 @@ pub fn past(kill: &PastKill, number: usize, world: &World) -> Option<Finding> {
         fix,
         refers_to: None,
         unknown,
-    })
-}
-
-/// A v1 cgroup at its limit with the OOM killer off: nobody is killed, all who ask for memory wait.
-pub fn hung(counts: &CgroupCounts, world: &World) -> Option<Finding> {
-    let control = counts.v1.filter(|control| control.oom_kill_disable && control.under_oom)?;
-    let container = world.containers.owner_of_path(&counts.cgroup);
-    let mut evidence = Evidence::new();
-    evidence.insert("limiting_cgroup".to_owned(), json!(counts.cgroup));
-    evidence.insert("cgroup".to_owned(), json!(counts.cgroup));
-    evidence.insert("oom_kill_disable".to_owned(), json!(control.oom_kill_disable));
-    evidence.insert("under_oom".to_owned(), json!(control.under_oom));
-    Some(Finding {
-        code: Code("oom.hung"),
-        severity: Severity::Critical,
-        id: format!("oom-hung-{}", counts.cgroup),
-        state: Some(State::Open),
-        time: now(world),
-        container,
-        process: None,
-        summary: "hung at its memory limit: the OOM killer is off (oom_kill_disable), so nobody is killed and all wait".to_owned(),
-        evidence,
-        why: "memory.oom_control says oom_kill_disable 1 and under_oom 1: each task that asks for memory sleeps until some is freed".to_owned(),
-        fix: vec![
-            format!("raise the limit: echo BYTES > memory.limit_in_bytes in {}", counts.cgroup),
-            "or let the kernel choose: echo 0 > memory.oom_control (docker: without --oom-kill-disable)".to_owned(),
-        ],
-        refers_to: None,
-        unknown: Unknown::new(),
     })
 }
 

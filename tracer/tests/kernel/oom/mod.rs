@@ -1,6 +1,7 @@
 //! `ctrace oom`: for each rule kills that it must tell, and near misses on which it must stay silent.
 
 mod group;
+mod host;
 mod init;
 mod own;
 mod parent;
@@ -12,7 +13,8 @@ use crate::{
     support::{cgroups::Tree, ctrace::Ctrace, player::Player},
 };
 
-pub static TESTS: &[&[Test]] = &[own::TESTS, parent::TESTS, group::TESTS, init::TESTS, victims::TESTS, past::TESTS];
+pub static TESTS: &[&[Test]] =
+    &[own::TESTS, parent::TESTS, group::TESTS, init::TESTS, victims::TESTS, past::TESTS, host::TESTS];
 
 /// A kill that comes after a near miss: once ctrace tells it, it has seen all that came before.
 fn sentinel(ctrace: &Ctrace, tree: &Tree) {

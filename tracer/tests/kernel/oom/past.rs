@@ -118,11 +118,26 @@ fn hung_without_a_killer() {
     });
     let ctrace = Ctrace::oom();
     let finding = ctrace.finding("oom.hung", &hung).json;
-    assert_eq!(finding["state"], "open");
+    assert_eq!((&finding["state"], &finding["evidence"]["limit_bytes"]), (&"open".into(), &(24 << 20).into()));
     assert_eq!(finding["container"]["id"], hung.name());
     assert_eq!(finding["evidence"]["limiting_cgroup"], hung.path);
     assert!(waits.lives());
+    // It ends: with the killer on again, the one who waits is chosen.
+    hung.set("memory.oom_control", "0");
+    waits.ended();
+    let began_ns = tracer::kernel::host::boottime_ns();
+    ctrace.finding("oom.container-limit", &hung);
+    let closed =
+        ctrace.wait_for("its end", |line| line.json["id"] == finding["id"] && line.json["state"] == "closed").json;
+    assert!(closed["summary"].as_str().is_some_and(|text| text.contains("killer is on again")), "{closed}");
+    // It begins while ctrace runs.
+    hung.set("memory.oom_control", "1");
+    let mut waits = Player::within(&hung, &["anon"]);
+    let again =
+        |line: &ctrace::Line| line.at_ns > began_ns && line.json["id"] == finding["id"] && line.json["state"] == "open";
+    ctrace.wait_for("that it hangs again", again);
+    assert!(waits.lives());
     let said = ctrace.stop();
     assert_eq!(said.codes(&well), [""; 0]);
-    assert_eq!(said.codes(&hung), ["oom.hung"], "once");
+    assert_eq!(said.codes(&hung).iter().filter(|code| **code == "oom.hung").count(), 3, "each change once");
 }

@@ -63,6 +63,16 @@ impl Tree {
         self.group(&format!("docker/{}", container_id()))
     }
 
+    /// Gives a cgroup of this tree another v2 controller.
+    pub fn enable(&self, controller: &str, group: &Group) {
+        let own = group.path.strip_prefix(&self.path).expect("a cgroup of this tree");
+        let names: Vec<&str> = own.split('/').collect();
+        for depth in 1..names.len() {
+            let parent = format!("{}{}", self.path, names[..depth].join("/"));
+            write(&directory(&parent).join("cgroup.subtree_control"), &format!("+{controller}"));
+        }
+    }
+
     /// A container below a parent of its own in this tree.
     pub fn container_below(&self, parent: &str) -> Group {
         self.group(&format!("{parent}/docker/{}", container_id()))

@@ -1,5 +1,7 @@
 //! What every finding must hold, and how far its numbers may be from the kernel's.
 
+use std::sync::OnceLock;
+
 use serde_json::Value;
 use tracer::history::report::{Header, OomReport};
 
@@ -18,8 +20,20 @@ pub const OOM_KEYS: [&str; 10] = [
 ];
 const PAGE: u64 = 4096;
 
-/// The contract of one line: its keys are there, and each null has its reason beside it.
+fn schema() -> &'static jsonschema::Validator {
+    static SCHEMA: OnceLock<jsonschema::Validator> = OnceLock::new();
+    SCHEMA.get_or_init(|| {
+        let schema =
+            serde_json::from_str(include_str!("../../../../docs/json.schema.json")).expect("the schema is JSON");
+        jsonschema::validator_for(&schema).expect("the schema is a schema")
+    })
+}
+
+/// The contract of one line: it is as the schema says, its keys are there, and each null has its reason beside it.
 pub fn check(line: &Value) {
+    if let Err(error) = schema().validate(line) {
+        panic!("docs/json.schema.json: {error}: {line}");
+    }
     assert_eq!(line["v"], 1, "{line}");
     assert!(line["time"].as_str().is_some_and(is_rfc3339), "no time: {line}");
     if line["type"] != "finding" {

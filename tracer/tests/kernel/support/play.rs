@@ -160,7 +160,7 @@ fn go_on(steps: &[OsString]) {
             }
             "forks" => {
                 for _ in 0..number() {
-                    let child = forked(|| std::process::exit(0));
+                    let child = forked(|| {});
                     let _ = waitpid(child, None);
                 }
             }
@@ -221,10 +221,13 @@ fn go_on(steps: &[OsString]) {
 }
 
 /// The child goes on with the steps; the parent does `parent` with its pid.
-fn fork_and(parent: impl FnOnce(Pid) -> std::convert::Infallible) {
+fn fork_and(parent: impl FnOnce(Pid)) {
     // SAFETY: one thread only, so nothing is locked in the child.
     match unsafe { fork() }.expect("a child") {
-        ForkResult::Parent { child } => match parent(child) {},
+        ForkResult::Parent { child } => {
+            parent(child);
+            std::process::exit(0)
+        }
         ForkResult::Child => die_with_parent(),
     }
 }
@@ -238,13 +241,14 @@ fn leader_is_gone() -> bool {
 }
 
 /// A child that does `work` and nothing else.
-fn forked(work: impl FnOnce() -> std::convert::Infallible) -> Pid {
+fn forked(work: impl FnOnce()) -> Pid {
     // SAFETY: one thread only, so nothing is locked in the child.
     match unsafe { fork() }.expect("a child") {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             die_with_parent();
-            match work() {}
+            work();
+            std::process::exit(0)
         }
     }
 }
@@ -272,7 +276,7 @@ fn die_with_parent() {
 }
 
 /// Waits for a child, and ends as a shell does with it.
-fn end_as(child: Pid) -> std::convert::Infallible {
+fn end_as(child: Pid) -> ! {
     let code = match waitpid(child, None) {
         Ok(WaitStatus::Exited(_, code)) => code,
         Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
