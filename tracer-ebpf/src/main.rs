@@ -1,6 +1,7 @@
 //! The kernel side of ctrace: one file per question asked of the kernel.
 #![no_std]
 #![no_main]
+#![allow(clippy::needless_pass_by_value, reason = "a program's context is passed by value: aya's macros call it so")]
 #![expect(
     clippy::inline_always,
     reason = "the verifier of 5.10 wants small call depth, and pruned branches fold only when inlined"

@@ -13,7 +13,7 @@ use crate::{
     },
     findings,
     kernel::host as machine,
-    live::host::Host,
+    live::host::{Ground, Host},
     model::{Finding, Runtime, Timestamp},
     pipeline::{Note, Output},
     views::{self, escape::escape, lines},
@@ -37,7 +37,7 @@ pub struct Options {
 /// # Errors
 /// No cgroups are mounted; no container is called so, or several are; the output cannot be written.
 pub fn run(options: &Options) -> Result<()> {
-    let (mut host, known) = Host::survey()?;
+    let (mut host, known) = Host::survey(Ground::find()?);
     let mut table = Table::new(known);
     table.seed(host.cgroups(), 0);
     for (id, container) in table.nameless() {

@@ -23,17 +23,34 @@ pub struct Host {
     pub doubts: Vec<String>,
 }
 
-impl Host {
-    /// Looks around: where cgroups are mounted, which engines run, which containers have free-form ids.
-    pub fn survey() -> Result<(Self, Known)> {
+/// What every reading stands on; found before anything is said to be ready.
+pub struct Ground {
+    files: HostFiles,
+    hierarchy: Hierarchy,
+    mountinfo: String,
+    doubts: Vec<String>,
+}
+
+impl Ground {
+    /// # Errors
+    /// No cgroup hierarchy is mounted.
+    pub fn find() -> Result<Self> {
         let doubts = namespace::become_the_hosts();
         let files = HostFiles::here();
         let mountinfo = files.mountinfo();
         let hierarchy = Hierarchy::detect(&mountinfo)
             .context("no cgroup hierarchy is mounted here (looked in mountinfo): mount /sys/fs/cgroup, or run ctrace on the host")?;
+        Ok(Self { files, hierarchy, mountinfo, doubts })
+    }
+}
+
+impl Host {
+    /// Looks around: which engines run, which containers have free-form ids.
+    pub fn survey(ground: Ground) -> (Self, Known) {
+        let Ground { files, hierarchy, mountinfo, doubts } = ground;
         let (engines, known) = containers::survey(&files, &hierarchy);
         let pids = pids::Reader::new(&mountinfo);
-        Ok((Self { files, hierarchy, engines, pids, doubts }, known))
+        (Self { files, hierarchy, engines, pids, doubts }, known)
     }
 
     /// Every cgroup that exists.

@@ -21,7 +21,12 @@ use tokio::{
 };
 
 pub use self::filter::Rows;
-use self::{before::Log, filter::Filter, host::Host, view::View};
+use self::{
+    before::Log,
+    filter::Filter,
+    host::{Ground, Host},
+    view::View,
+};
 use crate::{
     containers::Table,
     findings::HostFacts,
@@ -71,6 +76,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let mut kernel = attach(&options)?;
+    let ground = Ground::find()?;
     let end = options.duration.map(|duration| Instant::now() + duration);
     let is_oom = options.lens.name == "oom";
     let log = is_oom.then(Log::read);
@@ -84,7 +90,7 @@ pub async fn run(options: Options) -> Result<()> {
         view.show(&Output::Note(ready(&kernel.taken)))?;
         view.flush()?;
     }
-    let (mut host, known) = Host::survey()?;
+    let (mut host, known) = Host::survey(ground);
     let mut clock = machine::boot_to_wall_ns();
     let mut pipeline = Pipeline::new(Table::new(known), host_facts(&kernel, &host), clock, vec![(options.lens.make)()]);
     let mut out = Vec::new();
