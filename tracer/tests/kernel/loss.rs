@@ -70,7 +70,20 @@ fn exits_are_seen_or_counted() {
                     scope.spawn(|| exits(group, rate));
                 }
             });
-            let found = read(&mut kernel);
+            // A record that another CPU is still writing ends a reading: what stands behind it comes with the next.
+            let sent_in_all = 2 * (u64::from(rate) + 1);
+            let mut found = read(&mut kernel);
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+            let counted = |found: &BTreeMap<u64, (u64, u64)>| -> u64 {
+                groups.iter().filter_map(|group| found.get(&group.id())).map(|(seen, lost)| seen + lost).sum()
+            };
+            while counted(&found) < sent_in_all && std::time::Instant::now() < deadline {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                for (cgroup, (seen, lost)) in read(&mut kernel) {
+                    let so_far = found.entry(cgroup).or_default();
+                    *so_far = (so_far.0 + seen, so_far.1 + lost);
+                }
+            }
             for group in &groups {
                 let (seen, lost) = found.get(&group.id()).copied().unwrap_or_default();
                 // The process that started the others has ended as well.

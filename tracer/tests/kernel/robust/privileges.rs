@@ -59,6 +59,10 @@ fn maps_need_privilege() -> bool {
         // SAFETY: the attributes are as large as is said; those of a lookup point at `key` and `value`, which live.
         unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size_of::<Attributes>()) }
     };
+    // Before 5.11 a map's memory counts against the limit of locked memory.
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the limit lives, and is only read.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
     // Capabilities are the thread's own: the test keeps its.
     let ask = move || {
         let map = bpf(CREATE, &[ARRAY, 4, 8, 1]);
