@@ -23,9 +23,10 @@ use crate::process::{self, shell_word};
 
 const INIT: &str = include_str!("init.sh");
 
-/// No `AppArmor`, which Docker would want profiles for; nokaslr and tsc=reliable spare time.
+/// No `AppArmor`, which Docker would want profiles for; nokaslr and tsc=reliable spare time. On a busy
+/// host the emulated timer comes too late for the kernel's check of it: 5.10 panics then.
 const KERNEL_COMMAND_LINE: &str = "console=ttyS0 panic=-1 lsm=landlock,lockdown,yama,bpf mitigations=off nokaslr \
-    cgroup_no_v1=all random.trust_cpu=on tsc=reliable";
+    cgroup_no_v1=all random.trust_cpu=on tsc=reliable no_timer_check";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Root {
