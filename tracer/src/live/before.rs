@@ -33,8 +33,8 @@ impl Log {
         Self { reports: report::reports(&records), offset_ns: kmsg::offset_now(), doubts }
     }
 
-    /// The findings, oldest first.
-    pub fn findings(&self, world: &World, host: &Host) -> Vec<Finding> {
+    /// The findings, oldest first. What is too old to be shown is counted among the doubts.
+    pub fn findings(&mut self, world: &World, host: &Host) -> Vec<Finding> {
         let paths: Vec<&str> = world.containers.paths().collect();
         let hierarchy =
             if host.hierarchy.controller.is_some() { counters::Hierarchy::V1 } else { counters::Hierarchy::V2 };
@@ -47,6 +47,11 @@ impl Log {
         let verdicts = verdicts(world, host.engines());
         let kills = history::merge(&self.reports, &counts, &verdicts, self.offset_ns);
         let skipped = kills.len().saturating_sub(SHOWN);
+        if skipped > 0 {
+            self.doubts.push(format!(
+                "{skipped} more OOM kills from before the start are known; the latest {SHOWN} are shown"
+            ));
+        }
         kills.iter().enumerate().skip(skipped).filter_map(|(number, kill)| oom::past(kill, number + 1, world)).collect()
     }
 }

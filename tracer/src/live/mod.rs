@@ -79,7 +79,7 @@ pub async fn run(options: Options) -> Result<()> {
     let ground = Ground::find()?;
     let end = options.duration.map(|duration| Instant::now() + duration);
     let is_oom = options.lens.name == "oom";
-    let log = is_oom.then(Log::read);
+    let mut log = is_oom.then(Log::read);
     let mut view = View::open(&options.show, options.lens)?;
     // A wrong name ends the run before it says that it is ready.
     let waits = |probe: &Probe| options.lens.probes.iter().any(|own| own.name == probe.name) && !kernel.attached(probe);
@@ -109,7 +109,7 @@ pub async fn run(options: Options) -> Result<()> {
     if let Some(wanted) = filter.awaits() {
         out.push(Output::Note(note("waiting", format!("no container {wanted} here yet: waiting for it"))));
     }
-    if let Some(log) = &log {
+    if let Some(log) = &mut log {
         for finding in log.findings(&pipeline.world(machine::boottime_ns()), &host) {
             pipeline.record(Record::Before(Box::new(finding)), machine::boottime_ns(), &mut out);
         }
