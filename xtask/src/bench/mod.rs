@@ -127,6 +127,7 @@ fn in_guest(group: &Group, ctrace: &Path, out: &Path, kernel: &str) -> Result<St
         share,
         refresh: false,
         icount: true,
+        two_nodes: false,
         command,
     };
     let outcome = machine.run(&mut std::io::stderr())?;

@@ -97,8 +97,7 @@ impl Program {
             cpus,
             disks: vec![format!("{},{DISK_OPTIONS}", disk.display())],
             append: match list {
-                List::Full | List::Core => "",
-                List::HostOom => "numa=fake=2",
+                List::Full | List::Core | List::HostOom => "",
                 List::Lockdown => "lockdown=confidentiality",
             }
             .to_owned(),
@@ -111,6 +110,7 @@ impl Program {
             share,
             refresh: false,
             icount: false,
+            two_nodes: list == List::HostOom,
             command,
         };
         let outcome = machine.run(log.file());

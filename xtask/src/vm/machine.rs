@@ -39,11 +39,14 @@ pub enum Root {
 }
 
 /// What to boot. The share is mounted read-write at its own path and is where the command starts.
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own about one machine")]
 pub struct Machine {
     pub kernel: String,
     pub root: Root,
     pub memory: String,
     pub cpus: u32,
+    /// Memory and processors in two NUMA nodes, half and half.
+    pub two_nodes: bool,
     /// Raw images, `FILE[,OPTION=VALUE…]` as QEMU's -drive takes them.
     pub disks: Vec<String>,
     pub append: String,
@@ -129,9 +132,8 @@ impl Machine {
         if self.icount {
             qemu.args(["-icount", "shift=0,sleep=off"]);
         }
-        qemu.args(["-machine", "q35,memory-backend=mem", "-cpu", "Nehalem"]);
-        qemu.args(["-smp", &self.cpus.to_string(), "-m", &self.memory, "-object"]);
-        qemu.arg(format!("memory-backend-memfd,id=mem,size={},share=on", self.memory));
+        qemu.args(["-cpu", "Nehalem", "-smp", &self.cpus.to_string(), "-m", &self.memory]);
+        qemu.args(memory(&self.memory, self.cpus, self.two_nodes));
         qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-vga", "none"]);
         qemu.arg("-chardev").arg(format!("socket,id=fs,path={}", run.join("fs.sock").display()));
         qemu.args(["-device", "vhost-user-fs-pci,chardev=fs,tag=hostfs,queue-size=1024"]);
@@ -165,6 +167,30 @@ impl Machine {
         let words: Vec<_> = self.command.iter().map(|word| shell_word(word)).collect();
         script + "exec " + &words.join(" ") + "\n"
     }
+}
+
+/// The guest's memory, shared with virtiofsd: one piece, or one for each of two NUMA nodes.
+fn memory(size: &str, cpus: u32, two_nodes: bool) -> Vec<String> {
+    let backend = |id: &str, size: &str| format!("memory-backend-memfd,id={id},size={size},share=on");
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let digits = size.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    let (Ok(whole), true) = (digits.parse::<u64>(), two_nodes) else {
+        return words(&["-machine", "q35,memory-backend=mem", "-object", &backend("mem", size)]);
+    };
+    let half = format!("{}{}", whole / 2, &size[digits.len()..]);
+    let last = cpus.saturating_sub(1);
+    words(&[
+        "-machine",
+        "q35",
+        "-object",
+        &backend("mem0", &half),
+        "-object",
+        &backend("mem1", &half),
+        "-numa",
+        "node,nodeid=0,cpus=0,memdev=mem0",
+        "-numa",
+        &format!("node,nodeid=1,cpus={last},memdev=mem1"),
+    ])
 }
 
 /// virtiofsd, serving the host's files to one machine.

@@ -93,6 +93,7 @@ impl Args {
             share: env::current_dir()?.canonicalize()?,
             refresh: self.refresh,
             icount: false,
+            two_nodes: false,
             command: self.command.clone(),
             environment: Vec::new(),
         })
