@@ -45,7 +45,7 @@ pub struct Machine {
     pub root: Root,
     pub memory: String,
     pub cpus: u32,
-    /// Memory and processors in two NUMA nodes, half and half.
+    /// Memory in two NUMA nodes, half and half; the processors are the first one's.
     pub two_nodes: bool,
     /// Raw images, `FILE[,OPTION=VALUE…]` as QEMU's -drive takes them.
     pub disks: Vec<String>,
@@ -187,9 +187,9 @@ fn memory(size: &str, cpus: u32, two_nodes: bool) -> Vec<String> {
         "-object",
         &backend("mem1", &half),
         "-numa",
-        "node,nodeid=0,cpus=0,memdev=mem0",
+        &format!("node,nodeid=0,cpus=0-{last},memdev=mem0"),
         "-numa",
-        &format!("node,nodeid=1,cpus={last},memdev=mem1"),
+        "node,nodeid=1,memdev=mem1",
     ])
 }
 
