@@ -136,13 +136,13 @@ fn flood_is_counted_and_hides_nobody() {
     let (loud, quiet) = (tree.container(), tree.container());
     limit(&loud, 2);
     limit(&quiet, 2);
-    let bomb = play(&loud, &["bomb=20000", "pause"]);
+    let bomb = play(&loud, &["bomb=5000", "pause"]);
     ctrace.finding("pids.limit", &loud);
     let other = play(&quiet, &["bomb=3", "pause"]);
     other.said("tried");
     finding(&ctrace, "pids.limit", &quiet, "with both refusals", |json| json["evidence"]["refused"] == 2);
-    assert_eq!(bomb.said("tried").tid, 19_999);
-    finding(&ctrace, "pids.limit", &loud, "with every refusal", |json| json["evidence"]["refused"] == 19_999);
+    assert_eq!(bomb.said("tried").tid, 4_999);
+    finding(&ctrace, "pids.limit", &loud, "with every refusal", |json| json["evidence"]["refused"] == 4_999);
     let said = ctrace.stop();
     assert!(!said.lines.iter().any(|line| line.json["type"] == "loss" && line.json["event"] == "fork_refused"));
     assert!(said.about(&loud).count() < 60, "at most one update a second");

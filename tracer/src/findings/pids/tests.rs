@@ -246,16 +246,17 @@ fn without_a_hook_the_events_file_tells() {
     bench.counts(SECOND, counted(0, 0, 10, 60));
     let open = bench.counts(2 * SECOND, counted(3, 0, 10, 100));
     assert_eq!(open[0].evidence["limiting_cgroup"], "/slice");
-    // Newer v2 counts where the limit is, and upwards.
+    // Newer v2 counts where the limit is and all the way up: only the level's own counter tells whose limit it was.
     let mut bench = Bench::new(false);
-    let local = |here: u64, now: u64| {
-        let mut counts = counted(0, here, 10, now);
-        (counts.levels[0].refused_here, counts.levels[1].refused_here) = (Some(here), Some(0));
+    let local = |here: u64| {
+        let mut counts = counted(here, here, 20, 60);
+        (counts.levels[0].refused_here, counts.levels[1].refused_here) = (Some(0), Some(here));
         counts
     };
-    bench.counts(SECOND, local(0, 60));
-    let open = bench.counts(2 * SECOND, local(4, 60));
-    assert_eq!(open[0].evidence["limiting_cgroup"], "/slice");
+    bench.counts(SECOND, local(0));
+    let open = bench.counts(2 * SECOND, local(4));
+    assert_eq!(states(&open), [("pids-limit-1", State::Open)]);
+    assert_eq!(open[0].evidence["limiting_cgroup"], web());
     assert_eq!(open[0].evidence["refused"], 4);
 }
 
