@@ -269,10 +269,18 @@ fn trailing(of: u32, len: usize) -> Option<usize> {
 /// Where the wanted names stand in the string section: offset to name. The section holds each string once.
 fn positions<'a>(strings: &[u8], wanted: &[&'a str]) -> HashMap<u32, &'a str> {
     let by_text: HashMap<&[u8], &'a str> = wanted.iter().map(|name| (name.as_bytes(), *name)).collect();
+    // A hundred thousand strings pass here: few get as far as being hashed.
+    let mut likely = [0_u64; 256];
+    let mark_of = |text: &[u8]| Some((usize::from(*text.first()?), 1_u64 << (text.len() % 64)));
+    for (first, length) in wanted.iter().filter_map(|name| mark_of(name.as_bytes())) {
+        likely[first] |= length;
+    }
     let mut found = HashMap::with_capacity(wanted.len());
     let mut at = 0;
     for text in strings.split(|&byte| byte == 0) {
-        if let Some(name) = by_text.get(text) {
+        if mark_of(text).is_some_and(|(first, length)| likely[first] & length != 0)
+            && let Some(name) = by_text.get(text)
+        {
             found.insert(at, *name);
         }
         at += text.len() as u32 + 1;

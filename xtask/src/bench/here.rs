@@ -126,10 +126,14 @@ fn round(
         let (cpu, after) = (procfs::cpu_ns(tool.pid()) - cpu, procfs::programs(tool.pid()));
         let event = kind.event();
         let each = |total: u64| total as f64 / f64::from(count);
-        note(format!("kernel ns/{event}"), each(after.run_time_ns - before.run_time_ns));
-        note(format!("hits/{event}"), each(after.run_cnt - before.run_cnt));
-        note(format!("cpu ns/{event}"), each(cpu));
         note(format!("{event}s/s"), f64::from(count) / seconds);
+        if subject.watches.contains(kind) {
+            let (ns, hits) = (after.run_time_ns - before.run_time_ns, after.run_cnt - before.run_cnt);
+            note(format!("kernel ns/{event}"), each(ns));
+            note(format!("hits/{event}"), each(hits));
+            note(format!("ns/hit of {event}"), ns as f64 / hits.max(1) as f64);
+            note(format!("cpu ns/{event}"), each(cpu));
+        }
         sent += count;
     }
     let (_, loaded) = procfs::memory(tool.pid())?;

@@ -19,7 +19,8 @@ does nothing else.
   seen for every tool in the same way, in /proc/PID/fd.
 * *Resident*, *peak*: VmRSS two seconds later, VmHWM then and after the load.
 * *Kernel ns*, *hits*: the kernel's own count of each program's runs and their time (`BPF_ENABLE_STATS`), of all programs
-  of the tool, divided by the events sent. Both contain the machine's other events. The counting itself is within.
+  of the tool, divided by the events sent. Both contain the machine's other events of the kind. The counting itself is within. *Per hit* is of all
+  hits while that load ran.
 * *CPU ns*: time of all threads of the tool on a processor, in its own code and in the kernel for it, divided by the
   events sent. All write to a file.
 * The load: 20,000 children a second that share their parent's memory and end at once; 20,000 signals a second to a process
@@ -69,14 +70,14 @@ pub fn machine(kernel: &str, emulated: bool) -> String {
     let said = |command: &mut Command| process::output(command).map(|text| text.trim().to_owned()).unwrap_or_default();
     let revision = said(Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(cargo::workspace()));
     let versions =
-        said(Command::new("dpkg-query").args(["-W", "-f", "${Package} ${Version}, ", "libbpf-tools", "bpftrace"]));
+        said(Command::new("dpkg-query").args(["-W", "-f", "${Package} ${Version}; ", "libbpf-tools", "bpftrace"]));
     let day = said(Command::new("date").arg("+%F"));
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim_matches([' ', '\t', ':']);
     let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
     let processor = if emulated { "QEMU (TCG), 1 processor".to_owned() } else { format!("{count} × {model}") };
-    format!("{day}, ctrace at {revision}; {versions}Linux {kernel}; {processor}")
+    format!("{day}, ctrace at {revision}; {versions} Linux {kernel}; {processor}")
 }
 
 #[cfg(test)]

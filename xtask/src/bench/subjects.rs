@@ -16,6 +16,8 @@ pub struct Subject {
     pub maker: Maker,
     /// The program and its arguments; `ctrace` stands for the one that was built.
     pub command: &'static [&'static str],
+    /// What it is about. Only this is compared; ctrace may look at more, and its cost for that is shown too.
+    pub watches: &'static [Kind],
     /// It writes a line about each event, and so a line that is missing is a loss.
     pub line_each: bool,
 }
@@ -29,19 +31,21 @@ pub struct Group {
     pub subjects: &'static [Subject],
 }
 
-const fn ctrace(name: &'static str, command: &'static [&'static str], line_each: bool) -> Subject {
-    Subject { name, maker: Maker::Ctrace, command, line_each }
-}
+const CTRACE_OOM: Subject = Subject {
+    name: "ctrace oom",
+    maker: Maker::Ctrace,
+    command: &["ctrace", "oom", "--json"],
+    watches: &[Kind::Kills, Kind::Exits, Kind::Signals],
+    line_each: false,
+};
 
-const fn libbpf(name: &'static str, command: &'static [&'static str]) -> Subject {
-    Subject { name, maker: Maker::Libbpf, command, line_each: true }
-}
-
-const fn bpftrace(name: &'static str, command: &'static [&'static str]) -> Subject {
-    Subject { name, maker: Maker::Bpftrace, command, line_each: true }
-}
-
-const EXITSNOOP: Subject = libbpf("exitsnoop", &["exitsnoop"]);
+const EXITSNOOP: Subject = Subject {
+    name: "exitsnoop",
+    maker: Maker::Libbpf,
+    command: &["exitsnoop"],
+    watches: &[Kind::Exits],
+    line_each: true,
+};
 
 pub static GROUPS: &[Group] = &[
     Group {
@@ -51,15 +55,15 @@ pub static GROUPS: &[Group] = &[
         // ctrace oom also looks at every exit and signal, to tell what follows a kill: that has its price.
         loads: &[Kind::Kills, Kind::Exits, Kind::Signals],
         subjects: &[
-            ctrace("ctrace oom", &["ctrace", "oom", "--json"], false),
-            // oomkill needs kprobes; the start and the memory of a tool of its kind.
+            CTRACE_OOM,
+            // oomkill needs kprobes; this shows the start, the memory and the cost of an exit of a tool of its kind.
             Subject { line_each: false, ..EXITSNOOP },
             Subject {
+                name: "bpftrace, mark_victim",
+                maker: Maker::Bpftrace,
+                command: &["bpftrace", "-e", r#"tracepoint:oom:mark_victim { printf("%s %d\n", comm, args->pid); }"#],
+                watches: &[Kind::Kills],
                 line_each: false,
-                ..bpftrace(
-                    "bpftrace, mark_victim",
-                    &["bpftrace", "-e", r#"tracepoint:oom:mark_victim { printf("%s %d\n", comm, args->pid); }"#],
-                )
             },
         ],
     },
@@ -67,11 +71,23 @@ pub static GROUPS: &[Group] = &[
         name: "oom-kprobes",
         title: "OOM kills, in a virtual machine with kprobes",
         in_guest: true,
-        loads: &[Kind::Kills, Kind::Exits],
+        loads: &[Kind::Kills, Kind::Exits, Kind::Signals],
         subjects: &[
-            ctrace("ctrace oom", &["ctrace", "oom", "--json"], false),
-            Subject { line_each: false, ..libbpf("oomkill", &["oomkill"]) },
-            Subject { line_each: false, ..bpftrace("oomkill.bt", &["bpftrace", "/usr/sbin/oomkill.bt"]) },
+            CTRACE_OOM,
+            Subject {
+                name: "oomkill",
+                maker: Maker::Libbpf,
+                command: &["oomkill"],
+                watches: &[Kind::Kills],
+                line_each: false,
+            },
+            Subject {
+                name: "oomkill.bt",
+                maker: Maker::Bpftrace,
+                command: &["bpftrace", "/usr/sbin/oomkill.bt"],
+                watches: &[Kind::Kills],
+                line_each: false,
+            },
         ],
     },
     Group {
@@ -80,12 +96,25 @@ pub static GROUPS: &[Group] = &[
         in_guest: false,
         loads: &[Kind::Exits],
         subjects: &[
-            ctrace("ctrace exits", &["ctrace", "exits", "--json"], true),
+            Subject {
+                name: "ctrace exits",
+                maker: Maker::Ctrace,
+                command: &["ctrace", "exits", "--json"],
+                watches: &[Kind::Exits],
+                line_each: true,
+            },
             EXITSNOOP,
-            bpftrace(
-                "bpftrace, one-liner",
-                &["bpftrace", "-e", r#"tracepoint:sched:sched_process_exit { printf("%s %d %d\n", comm, pid, tid); }"#],
-            ),
+            Subject {
+                name: "bpftrace, one-liner",
+                maker: Maker::Bpftrace,
+                command: &[
+                    "bpftrace",
+                    "-e",
+                    r#"tracepoint:sched:sched_process_exit { printf("%s %d %d\n", comm, pid, tid); }"#,
+                ],
+                watches: &[Kind::Exits],
+                line_each: true,
+            },
         ],
     },
     Group {
@@ -95,16 +124,31 @@ pub static GROUPS: &[Group] = &[
         loads: &[Kind::Signals],
         subjects: &[
             // It folds a flood into counts: no line for each.
-            ctrace("ctrace signals", &["ctrace", "signals", "--json"], false),
-            libbpf("sigsnoop", &["sigsnoop"]),
-            bpftrace(
-                "bpftrace, one-liner",
-                &[
+            Subject {
+                name: "ctrace signals",
+                maker: Maker::Ctrace,
+                command: &["ctrace", "signals", "--json"],
+                watches: &[Kind::Signals],
+                line_each: false,
+            },
+            Subject {
+                name: "sigsnoop",
+                maker: Maker::Libbpf,
+                command: &["sigsnoop"],
+                watches: &[Kind::Signals],
+                line_each: true,
+            },
+            Subject {
+                name: "bpftrace, one-liner",
+                maker: Maker::Bpftrace,
+                command: &[
                     "bpftrace",
                     "-e",
                     r#"tracepoint:signal:signal_generate { printf("%s %d %d %d\n", comm, pid, args->sig, args->pid); }"#,
                 ],
-            ),
+                watches: &[Kind::Signals],
+                line_each: true,
+            },
         ],
     },
 ];

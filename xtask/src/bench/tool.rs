@@ -149,6 +149,7 @@ mod tests {
             name: "broken",
             maker: super::super::subjects::Maker::Libbpf,
             command: &["sh", "-c", "echo why >&2; exit 3"],
+            watches: &[],
             line_each: false,
         };
         let mut tool = Tool::start(&broken, Path::new(""), &output).unwrap();
