@@ -46,13 +46,17 @@ impl Log {
         };
         let verdicts = verdicts(world, host.engines());
         let kills = history::merge(&self.reports, &counts, &verdicts, self.offset_ns);
-        let skipped = kills.len().saturating_sub(SHOWN);
+        // Those that only a counter tells of have no time: they are bounded apart, and crowd out none that have one.
+        let timed = kills.iter().filter(|kill| kill.time.is_some()).count();
+        let older = timed.saturating_sub(SHOWN);
+        let skipped = older + (kills.len() - timed).saturating_sub(SHOWN);
         if skipped > 0 {
             self.doubts.push(format!(
                 "{skipped} more OOM kills from before the start are known; the latest {SHOWN} are shown"
             ));
         }
-        kills.iter().enumerate().skip(skipped).filter_map(|(number, kill)| oom::past(kill, number + 1, world)).collect()
+        let shown = kills.iter().enumerate().skip(older).take(timed - older + SHOWN);
+        shown.filter_map(|(number, kill)| oom::past(kill, number + 1, world)).collect()
     }
 }
 

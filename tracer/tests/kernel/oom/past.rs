@@ -56,10 +56,11 @@ fn a_kill_before_the_start() {
 }
 
 fn a_kill_at_the_parents_limit() {
-    let tree = Tree::new();
     let mut whole = false;
     // A suppressed report does not say whose limit it was.
     crate::support::wait_until("a kill that the kernel reports in full", || {
+        // Of its own each time: what its counters say goes with it.
+        let tree = Tree::new();
         let pod = tree.group(&format!("pod-{}", tree.container().name())).limited(24);
         let container = tree.container_below(pod.name());
         let mut hog = Player::within(&container, &["anon"]);
