@@ -113,8 +113,8 @@ pub struct Live {
     /// Size of the kernel's event ring in KiB, a power of two.
     #[arg(long, value_name = "KIB", default_value = "1024", value_parser = ring_kib)]
     pub ring_kib: u32,
-    /// More about ctrace itself, on stderr; -vv: the kernel side's diagnostics in a debug build.
-    #[arg(short, long, action = clap::ArgAction::Count)]
+    /// More about ctrace itself: accepted, and says nothing yet.
+    #[arg(short, long, hide = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 
