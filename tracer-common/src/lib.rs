@@ -34,13 +34,12 @@ pub enum Kind {
     Exit = 5,
     CgroupMkdir = 6,
     CgroupRmdir = 7,
-    Exec = 8,
     Signal = 9,
     ForkRefused = 10,
 }
 
 impl Kind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::OomDecision,
         Self::OomVictim,
         Self::OomSharer,
@@ -48,7 +47,6 @@ impl Kind {
         Self::Exit,
         Self::CgroupMkdir,
         Self::CgroupRmdir,
-        Self::Exec,
         Self::Signal,
         Self::ForkRefused,
     ];

@@ -49,15 +49,3 @@ pub struct Exit {
     pub peak_rss_pages: u64,
 }
 record!(Exit, Exit, 120);
-
-/// A process runs a new program (`sched_process_exec`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Exec {
-    pub header: Header,
-    pub task: Task,
-    /// The thread id before the exec: differs from the process id where a thread other than the leader called it.
-    pub old_tid: u32,
-    pub reserved: u32,
-}
-record!(Exec, Exec, 96);

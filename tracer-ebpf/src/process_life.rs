@@ -1,7 +1,7 @@
-//! How did a process end, and what does it run? (kernel/exit.c, fs/exec.c)
+//! How did a process end? (kernel/exit.c)
 
 use aya_ebpf::{Global, macros::raw_tracepoint, programs::RawTracePointContext};
-use tracer_common::task::{Exec, Exit};
+use tracer_common::task::Exit;
 
 use crate::{
     kernel::{
@@ -66,19 +66,4 @@ fn status(current: Ptr, signal: Ptr) -> u32 {
 #[inline(always)]
 fn sum(signal: Ptr, dead: &Global<u32>, current: Ptr, own: &Global<u32>) -> u64 {
     u64_at(place(signal, dead)).wrapping_add(u64_at(place(current, own)))
-}
-
-/// `sched:sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`.
-#[raw_tracepoint(tracepoint = "sched_process_exec")]
-pub fn exec(ctx: RawTracePointContext) -> i32 {
-    let current = task::argument(&ctx, 0);
-    emit::<Exec>(cgroup::of(current), |record| {
-        // SAFETY: a reserved record of this type.
-        unsafe {
-            task::describe(current, &raw mut (*record).task);
-            (*record).old_tid = ctx.arg::<u32>(1);
-            (*record).reserved = 0;
-        }
-    });
-    0
 }

@@ -287,7 +287,6 @@ pub fn event_name(kind: Kind) -> &'static str {
         Kind::OomSharer => "oom_sharer",
         Kind::OomDone => "oom_done",
         Kind::Exit => "exit",
-        Kind::Exec => "exec",
         Kind::CgroupMkdir => "cgroup_mkdir",
         Kind::CgroupRmdir => "cgroup_rmdir",
         Kind::Signal => "signal",

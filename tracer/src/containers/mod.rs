@@ -29,6 +29,6 @@ pub use forms::is_generated;
 pub use hierarchy::{Hierarchy, walk};
 pub use known::{Known, KnownContainer};
 pub use names::read as read_facts;
-pub use path::{Classified, Level, Match, PodKey, classify, level};
+pub use path::{Classified, Level, Match, PodKey, classify, is_within, level};
 pub use select::{Selection, Unselected, is_called, select};
 pub use table::{Born, Entry, Place, Seen, Table, Want};

@@ -90,6 +90,11 @@ pub fn level(path: &str, known: &Known) -> Level {
     }
 }
 
+/// Is `path` the cgroup `of`, or below it?
+pub fn is_within(path: &str, of: &str) -> bool {
+    path.strip_prefix(of.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn normal(path: &str) -> Cow<'_, str> {
     let cut = path.floor_char_boundary(PATH_CAP);
     let path = &path[..cut];

@@ -9,7 +9,7 @@ use super::{
     facts::{Facts, undressed},
     forms,
     known::{Known, KnownContainer},
-    path::{self, Classified},
+    path::{self, Classified, is_within},
 };
 use crate::model::{Container, ContainerRef, Owner, Runtime};
 
@@ -180,8 +180,7 @@ impl Table {
         if !self.known.learn(container) {
             return false;
         }
-        let within =
-            |cgroup: &str| cgroup.strip_prefix(&*path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let within = |cgroup: &str| is_within(cgroup, &path);
         let ids: Vec<u64> = self.live.iter().filter(|(_, cgroup)| within(&cgroup.path)).map(|(&id, _)| id).collect();
         self.generation += 1;
         let mut changed = self.restate(&path);

@@ -9,7 +9,7 @@ use tracer_common::{
     oom::{Decision, Done, Sharer, Victim},
     pids::ForkRefused,
     signal::Signal,
-    task::{Exec, Exit, Task},
+    task::{Exit, Task},
 };
 
 use crate::model::Process;
@@ -22,7 +22,6 @@ pub enum Event {
     OomSharer(Sharer),
     OomDone(Done),
     Exit(Exit),
-    Exec(Exec),
     Signal(Box<Signal>),
     CgroupMkdir(Box<Mkdir>),
     CgroupRmdir(Rmdir),
@@ -47,7 +46,6 @@ impl Event {
             Self::OomSharer(record) => &record.header,
             Self::OomDone(record) => &record.header,
             Self::Exit(record) => &record.header,
-            Self::Exec(record) => &record.header,
             Self::Signal(record) => &record.header,
             Self::CgroupMkdir(record) => &record.header,
             Self::CgroupRmdir(record) => &record.header,
@@ -67,7 +65,6 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
         Kind::OomSharer => Event::OomSharer(record(bytes)?),
         Kind::OomDone => Event::OomDone(record(bytes)?),
         Kind::Exit => Event::Exit(record(bytes)?),
-        Kind::Exec => Event::Exec(record(bytes)?),
         Kind::CgroupMkdir => Event::CgroupMkdir(Box::new(record(bytes)?)),
         Kind::CgroupRmdir => Event::CgroupRmdir(record(bytes)?),
         Kind::Signal => Event::Signal(Box::new(record(bytes)?)),
@@ -97,6 +94,16 @@ pub fn known64(number: u64) -> Option<u64> {
 pub fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// Names one process for ever: pid and start.
+pub fn identity(task: &Task) -> (u32, u64) {
+    (task.tgid, task.start_ns)
+}
+
+/// PID 1 of a pid namespace below the host's.
+pub fn is_init(task: &Task) -> bool {
+    task.ns_pid == 1 && known(task.ns_level).is_some_and(|level| level > 0)
 }
 
 /// The process that a task belongs to.

@@ -1,21 +1,18 @@
 //! Exits: every death and its cause, by joining it with the OOM decision, the signal, or the end of PID 1.
 
+mod explain;
+
 use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Map, Value, json};
-use tracer_common::{
-    signal::Signal,
-    task::{Exit, Task},
-};
+use tracer_common::{signal::Signal, task::Exit};
 
-use super::{Explained, World, oom, signals};
+pub use explain::EXPLAINED;
+
+use super::{World, oom, signals};
 use crate::{
-    events::{Event, known64, process},
-    model::{
-        Code, Evidence, Finding,
-        Severity::{self, Info, Warning},
-        Unknown, signal_name,
-    },
+    events::{Event, identity, is_init, known64, process},
+    model::{Code, Evidence, Finding, Severity, Unknown, signal_name},
     pipeline::{Ancestor, EventRow},
 };
 
@@ -41,73 +38,6 @@ const REMEMBERED: usize = 4096;
 /// PID 1 ended so often within this: a restart loop.
 const LOOP_NS: u64 = 600_000_000_000;
 const LOOP: usize = 3;
-
-pub const EXPLAINED: &[Explained] = &[
-    Explained {
-        code: Code("exit.signal"),
-        severity: Warning,
-        lens: "exits",
-        title: "a process was killed by a signal that another process sent",
-        text: "\
-The status says only which signal it was: 137 is 128 + 9, SIGKILL, and nothing more. ctrace joins the death with the call
-that sent the signal: pid, command and container of the sender, and behind runc or crun the shim and the engine that asked
-(`via`). A kill by the OOM killer is told as that, with its finding's id, and never guessed from 137.",
-    },
-    Explained {
-        code: Code("exit.init-died"),
-        severity: Info,
-        lens: "exits",
-        title: "these processes died because PID 1 of their container did",
-        text: "\
-When PID 1 of a pid namespace ends, the kernel kills every other process in it with SIGKILL. Nobody sent those signals: the
-cause is whatever ended PID 1.",
-    },
-    Explained {
-        code: Code("exit.stop-timeout"),
-        severity: Warning,
-        lens: "exits",
-        title: "PID 1 did not obey the stop signal, and was killed after the grace time",
-        text: "\
-A runtime stops a container by sending its stop signal (SIGTERM unless the image says otherwise) to PID 1, waits the grace
-time (docker 10 s, Kubernetes 30 s), and sends SIGKILL. Here the process was still there: requests in flight were cut, and
-nothing was cleaned up. The measured time between the two signals is in the evidence.
-
-What to do: see whether PID 1 handles the signal at all (`ctrace signals --to-init`; signal.init-ignored says so at once),
-let a shell entrypoint `exec` the program, run an init, or raise the grace time if the work really takes so long.",
-    },
-    Explained {
-        code: Code("exit.crash"),
-        severity: Warning,
-        lens: "exits",
-        title: "a process died of its own fault: SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS",
-        text: "\
-The kernel (or the program itself, by abort()) raised a fatal signal. For SIGSEGV and SIGBUS the evidence has the address
-that was touched. SIGSYS is a system call that seccomp refused by killing.
-
-What to do: get the core (coredumpctl, or kernel.core_pattern) and its backtrace; repeated crashes of PID 1 are counted as
-a restart loop.",
-    },
-    Explained {
-        code: Code("exit.error"),
-        severity: Info,
-        lens: "exits",
-        title: "a process ended by itself with a status other than 0",
-        text: "\
-126 means that the program could not be executed, 127 that it was not found; 128 + N from a shell means that its child died
-of signal N. Everything else is the program's own.",
-    },
-    Explained {
-        code: Code("exit.killed-by-oomd"),
-        severity: Warning,
-        lens: "exits",
-        title: "a user-space memory guard killed it: systemd-oomd, earlyoom, the kubelet",
-        text: "\
-These watch memory pressure and kill before the kernel must. The kernel's own counters (memory.events oom_kill) do not move,
-and the status is 137 all the same.
-
-What to do: look at the guard's own limits (oomctl; earlyoom -m; kubelet --eviction-hard) and at who used the memory.",
-    },
-];
 
 /// A death that is not told yet.
 #[derive(Debug)]
@@ -263,7 +193,7 @@ impl Rule {
         let cause = self.cause(exit, signal, &seen, &mut unknown);
         let via = cause.by.map(|by| self.via(by, world)).unwrap_or_default();
         let by = cause.by.filter(|by| signals::by_process(by) || cause.kind == "init-died");
-        let fault = seen.iter().rev().find(|record| record.signal == signal && record.code > 0 && record.code != 0x80);
+        let fault = fault_of(&seen, signal);
         let container = world.containers.owner(exit.header.cgroup);
         let victim = process(&exit.task);
         let mut found = cause.finding.clone();
@@ -470,8 +400,7 @@ impl Rule {
                 }
             }
             ("crash", _) => {
-                let fault =
-                    seen.iter().rev().find(|record| record.signal == signal && record.code > 0 && record.code != 0x80);
+                let fault = fault_of(seen, signal);
                 let touches = matches!(signal, 7 | 11);
                 let address = fault.and_then(|fault| known64(fault.address)).filter(|_| touches);
                 let at = address.map_or_else(String::new, |address| format!(" at address {address:#x}"));
@@ -540,6 +469,13 @@ impl Rule {
     }
 }
 
+/// The fault that the kernel raised this signal for (`SI_KERNEL` tells of none).
+fn fault_of(seen: &VecDeque<Box<Signal>>, signal: u32) -> Option<&Signal> {
+    const SI_KERNEL: i32 = 0x80;
+    let raised = |record: &&Signal| record.signal == signal && record.code > 0 && record.code != SI_KERNEL;
+    seen.iter().rev().map(AsRef::as_ref).find(raised)
+}
+
 /// The last stop signal that went before a SIGKILL, at least the shortest grace time earlier: one long before it was a
 /// reload.
 fn stop_signal<'a>(seen: &'a VecDeque<Box<Signal>>, kill: &Signal) -> Option<&'a Signal> {
@@ -586,15 +522,6 @@ fn init_died(init: &DeadInit, world: &World) -> Finding {
 
 fn init_id(number: u64) -> String {
     format!("init-{number}")
-}
-
-fn identity(task: &Task) -> (u32, u64) {
-    (task.tgid, task.start_ns)
-}
-
-/// PID 1 of a pid namespace below the host's.
-fn is_init(task: &Task) -> bool {
-    task.ns_pid == 1 && task.ns_level > 0 && task.ns_level != u32::MAX
 }
 
 #[cfg(test)]

@@ -5,8 +5,11 @@ use super::super::fixture::{
     HOST_CGROUP, Host, MS, OTHER_CGROUP, SECOND, SEGV_MAPERR, SI_KERNEL, SI_TKILL, SIGABRT, SIGHUP, SIGINT, SIGKILL,
     SIGPIPE, SIGQUIT, SIGSEGV, SIGTERM, T, WEB, WEB_CGROUP, exit, header, host_task, sent, signal, web_task,
 };
+use tracer_common::task::Task;
+
 use super::*;
 use crate::model::Process;
+use crate::model::Severity::{Info, Warning};
 
 /// All that a rule makes of these events, until nothing waits any more.
 fn told(host: &Host, rule: &mut Rule, events: impl IntoIterator<Item = Event>) -> Told {

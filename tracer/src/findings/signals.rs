@@ -7,7 +7,7 @@ use tracer_common::signal::{FoldKey, IGNORED_BY_DEFAULT, Signal};
 
 use super::{Explained, World};
 use crate::{
-    events::{known, process},
+    events::{is_init, process},
     model::{
         Code, Evidence, Finding, Owner,
         Severity::{self, Warning},
@@ -78,7 +78,7 @@ pub fn by_process(record: &Signal) -> bool {
 
 /// PID 1 of a pid namespace below the host's.
 pub fn to_init(record: &Signal) -> bool {
-    record.target.ns_pid == 1 && known(record.target.ns_level).is_some_and(|level| level > 0)
+    is_init(&record.target)
 }
 
 pub fn fold_key(record: &Signal) -> FoldKey {

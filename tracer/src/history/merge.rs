@@ -14,7 +14,10 @@ use super::{
     kmsg,
     report::{Constraint, Header, OomReport, Reports, Victim},
 };
-use crate::model::{Timestamp, Unknown};
+use crate::{
+    containers::is_within,
+    model::{Timestamp, Unknown},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -107,12 +110,6 @@ pub fn merge(log: &Reports, counters: &[CgroupCounts], engines: &[(String, Verdi
     }
     kills.sort_by_key(|kill| (kill.time.is_none(), kill.time));
     kills
-}
-
-/// Is `cgroup` `ancestor` or below it?
-fn is_within(cgroup: &str, ancestor: &str) -> bool {
-    let ancestor = ancestor.trim_end_matches('/');
-    cgroup.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Own kills of each cgroup that no line of the log stands for.

@@ -29,21 +29,12 @@ impl Hierarchy {
                 controllers.split(',').any(|controller| controller == wanted).then(|| id.parse().ok())?
             })
         };
-        for controller in ["memory", "pids"] {
-            if let Some(id) = of(controller) {
-                return Self { version: 1, controller: Some(controller.to_owned()), id };
-            }
-            if controller == "memory" && v2_has_memory(text) {
-                break;
-            }
+        let v1 = ["memory", "pids"].into_iter().find_map(|controller| Some((controller, of(controller)?)));
+        match v1 {
+            Some((controller, id)) => Self { version: 1, controller: Some(controller.to_owned()), id },
+            None => Self { version: 2, controller: None, id: 0 },
         }
-        Self { version: 2, controller: None, id: 0 }
     }
-}
-
-/// No v1 hierarchy at all: whatever there is, is v2's.
-fn v2_has_memory(text: &str) -> bool {
-    text.lines().all(|line| line.starts_with("0::") || line.contains(":name="))
 }
 
 /// Kernel release, as `uname -r` gives it. Shown, never decided by.

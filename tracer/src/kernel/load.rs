@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
-    programs::{KProbe, Program, ProgramError, RawTracePoint},
+    programs::{KProbe, ProgramError, RawTracePoint},
 };
 use bytes::Bytes;
 use tracer_common::{
@@ -40,7 +40,8 @@ pub struct Wishes {
 
 /// The kernel side, attached. Dropping it detaches everything.
 pub struct Kernel {
-    ebpf: Ebpf,
+    /// Holds the links: dropped, they are detached.
+    _ebpf: Ebpf,
     ring: RingBuf<MapData>,
     epoch: Array<MapData, u64>,
     drains: u64,
@@ -64,37 +65,29 @@ pub struct Loss {
     pub count: u64,
 }
 
-/// `LossKey` in aya's terms.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Key(LossKey);
-/// `FoldKey` in aya's terms.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct SignalKey(FoldKey);
-// SAFETY: `FoldKey` is `bytemuck::Pod`: plain bytes, no padding.
-unsafe impl aya::Pod for SignalKey {}
-/// `Fold` in aya's terms.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct SignalFold(Fold);
-// SAFETY: `Fold` is `bytemuck::Pod`: plain bytes, no padding.
-unsafe impl aya::Pod for SignalFold {}
-/// `Unreaped` in aya's terms.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Dead(Unreaped);
-// SAFETY: `Unreaped` is `bytemuck::Pod`: plain bytes, no padding.
-unsafe impl aya::Pod for Dead {}
-/// `Refusals` in aya's terms.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct ForksRefused(Refusals);
-// SAFETY: `Refusals` is `bytemuck::Pod`: plain bytes, no padding.
-unsafe impl aya::Pod for ForksRefused {}
-
-// SAFETY: `LossKey` is `bytemuck::Pod`: plain bytes, no padding.
-unsafe impl aya::Pod for Key {}
+/// Types that both sides share, in aya's terms.
+macro_rules! in_maps {
+    ($($name:ident($shared:ty);)*) => {
+        $(
+            #[derive(Clone, Copy)]
+            #[repr(transparent)]
+            struct $name($shared);
+            const _: fn() = || {
+                fn plain<T: bytemuck::Pod>() {}
+                plain::<$shared>();
+            };
+            // SAFETY: the shared type is `bytemuck::Pod`, as checked above: plain bytes, no padding.
+            unsafe impl aya::Pod for $name {}
+        )*
+    };
+}
+in_maps! {
+    Key(LossKey);
+    SignalKey(FoldKey);
+    SignalFold(Fold);
+    Dead(Unreaped);
+    ForksRefused(Refusals);
+}
 
 /// Cgroups whose refusals are kept, and as many again, should the walk of them start anew.
 const REFUSALS: usize = 2048;
@@ -142,7 +135,7 @@ impl Kernel {
             drains: 0,
             counted: BTreeMap::new(),
             taken,
-            ebpf,
+            _ebpf: ebpf,
         };
         give_memory_back();
         Ok(kernel)
@@ -221,19 +214,6 @@ impl Kernel {
 
     pub fn attached(&self, probe: &Probe) -> bool {
         self.taken.iter().any(|taken| taken.probe.name == probe.name && taken.attached())
-    }
-
-    /// Ids of the loaded programs, for measurements: (program, id).
-    pub fn program_ids(&self) -> Vec<(String, u32)> {
-        self.ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), program_id(program)?))).collect()
-    }
-}
-
-fn program_id(program: &Program) -> Option<u32> {
-    match program {
-        Program::RawTracePoint(program) => program.info().ok().map(|info| info.id()),
-        Program::KProbe(program) => program.info().ok().map(|info| info.id()),
-        _ => None,
     }
 }
 

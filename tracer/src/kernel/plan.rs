@@ -62,9 +62,6 @@ const fn branch(hook: Hook, program: &'static str) -> Branch {
     Branch { hook, program, costs: "" }
 }
 
-/// A task's identity rests on these; where one is missing, this is no kernel that ctrace knows.
-const TASK: &[&str] = &["TASK_TGID", "TASK_PID", "TASK_CGROUPS", "CGROUP_KN", "KERNFS_ID"];
-
 pub static OOM_DECISION: Probe = Probe {
     name: "oom_decision",
     question: "which limit was hit, and who asked for memory",
@@ -108,13 +105,6 @@ pub static EXIT: Probe = Probe {
     branches: &[branch(Hook::RawTracepoint("sched_process_exit"), "exit")],
     needs: &["TASK_SIGNAL"],
     without: Some("whether PID 1 survived is not known"),
-};
-pub static EXEC: Probe = Probe {
-    name: "exec",
-    question: "what does a process run",
-    branches: &[branch(Hook::RawTracepoint("sched_process_exec"), "exec")],
-    needs: TASK,
-    without: Some("a container's own program is not told from its runtime's"),
 };
 pub static CGROUP_MKDIR: Probe = Probe {
     name: "cgroup_mkdir",

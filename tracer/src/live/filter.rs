@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::Options;
 use crate::{
-    containers::{Selection, Table, Unselected, is_called, select},
+    containers::{Selection, Table, Unselected, is_called, is_within, select},
+    findings::pids::Stat,
     model::{Container, Finding, Process, Runtime},
     pipeline::{EventRow, Output},
 };
@@ -165,9 +166,7 @@ impl Filter {
 
     fn within(&self, cgroup: Option<&str>) -> bool {
         let (Some(wanted), Some(cgroup)) = (&self.cgroups, cgroup) else { return false };
-        wanted
-            .iter()
-            .any(|own| cgroup.strip_prefix(own.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        wanted.iter().any(|own| is_within(cgroup, own))
     }
 }
 
@@ -183,10 +182,8 @@ fn descends(mut pid: u32, ancestor: u32) -> bool {
             return true;
         }
         let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-        // The command is in parentheses and may hold anything, parentheses too.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        let Some(parent) = parent else { return false };
-        pid = parent;
+        let Some(stat) = Stat::parse(&stat) else { return false };
+        pid = stat.ppid;
     }
     false
 }

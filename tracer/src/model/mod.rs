@@ -4,12 +4,14 @@ mod container;
 mod finding;
 mod process;
 mod signal;
+mod size;
 mod time;
 
 pub use container::{Container, ContainerRef, Owner, Runtime};
 pub use finding::{Code, Evidence, Finding, Severity, State};
 pub use process::{Process, ProcessIn};
 pub use signal::{signal_name, signal_names, signal_number};
+pub use size::size;
 pub use time::Timestamp;
 
 use std::collections::BTreeMap;

@@ -2,13 +2,12 @@
 
 use std::fmt::Write;
 
-use humansize::{BINARY, FormatSizeOptions, SizeFormatter};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::{escape::escape, pids, rows};
 use crate::{
-    model::{Finding, Owner, Severity, State},
+    model::{Finding, Owner, Severity, State, size},
     pipeline::{LossNote, Note, Output},
 };
 
@@ -185,9 +184,4 @@ pub fn paint(text: &str, severity: Severity, style: &Style) -> String {
         Severity::Info => "1",
     };
     format!("\x1b[{code}m{text}\x1b[0m")
-}
-
-/// `512.0 MiB`.
-pub fn size(bytes: u64) -> String {
-    SizeFormatter::new(bytes, FormatSizeOptions::from(BINARY).decimal_places(1).decimal_zeroes(1)).to_string()
 }

@@ -72,7 +72,7 @@ fn exit(row: &EventRow, zone: &TimeZone) -> String {
     let line = format!(
         "{}  {}  {pid:>7}  {} {lived:>8}  {how:14} {text}",
         row.time.clock(zone),
-        pad(&label(&row.container, row.cgroup.as_deref()), CONTAINER),
+        pad(&label(&row.container), CONTAINER),
         pad(&comm, COMM),
     );
     line.trim_end().to_owned() + "\n"
@@ -107,18 +107,15 @@ fn signal(row: &EventRow, zone: &TimeZone) -> String {
     format!(
         "{}  {}  {:12} {}  {}  {result}\n",
         row.time.clock(zone),
-        pad(&label(&row.container, row.cgroup.as_deref()), CONTAINER),
+        pad(&label(&row.container), CONTAINER),
         field("signal").as_str().unwrap_or("?"),
         pad(&from, 28),
         pad(&to, 24),
     )
 }
 
-fn label(container: &Owner, cgroup: Option<&str>) -> String {
-    match (container, cgroup) {
-        (Some(container), _) => escape(&container.label()).into_owned(),
-        (None, _) => "host".to_owned(),
-    }
+fn label(container: &Owner) -> String {
+    container.as_ref().map_or_else(|| "host".to_owned(), |container| escape(&container.label()).into_owned())
 }
 
 /// To a width in columns; longer text is cut, and shows it.

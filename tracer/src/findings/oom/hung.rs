@@ -7,10 +7,10 @@ use std::{
 
 use serde_json::json;
 
-use super::{World, judge::size};
+use super::World;
 use crate::{
     history::counters::OomControl,
-    model::{Code, Evidence, Finding, Severity, State, Timestamp, Unknown},
+    model::{Code, Evidence, Finding, Severity, State, Timestamp, Unknown, size},
 };
 
 /// Cgroups whose OOM killer is off are looked at this often…

@@ -1,6 +1,5 @@
 //! From one decision of the OOM killer to what ctrace says of it.
 
-use humansize::{BINARY, FormatSizeOptions, SizeFormatter};
 use serde_json::{Value, json};
 use tracer_common::{
     UNKNOWN_U64,
@@ -12,8 +11,9 @@ use tracer_common::{
 
 use super::{Case, World};
 use crate::{
+    containers::is_within,
     events::{known64, process},
-    model::{Code, Evidence, Finding, Owner, Severity, Unknown},
+    model::{Code, Evidence, Finding, Owner, Severity, Unknown, size},
 };
 
 const CONSTRAINT_CPUSET: u32 = 1;
@@ -88,7 +88,7 @@ pub(super) fn judge(case: &Case, world: &World) -> Vec<Finding> {
         process: Some(victim.clone()),
         summary,
         evidence,
-        why: why(&whose, group, &numbers, first, world),
+        why: why(&whose, group, &numbers, first),
         fix: fix(&whose, group, &numbers, first, limiting_cgroup.as_deref(), world),
         refers_to: None,
         unknown,
@@ -170,11 +170,6 @@ fn whose(
         _ => level.cgroup == first.header.cgroup || level.cgroup == first.levels[0].cgroup,
     };
     (if own { Whose::Own } else { Whose::Parent }, path)
-}
-
-/// Is `path` the cgroup `of`, or below it?
-fn is_within(path: &str, of: &str) -> bool {
-    path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The kernel kills the whole of the highest `memory.oom.group` cgroup between the victim and the limit.
@@ -369,7 +364,7 @@ fn evidence(
     evidence
 }
 
-fn why(whose: &Whose, group: bool, numbers: &Numbers, first: &Victim, world: &World) -> String {
+fn why(whose: &Whose, group: bool, numbers: &Numbers, first: &Victim) -> String {
     let mut why = match (whose, numbers.usage) {
         (Whose::Host, _) => {
             "free memory of the whole host was used up; the kernel chose the process with the highest badness (its memory, moved by oom_score_adj)".to_owned()
@@ -389,7 +384,6 @@ fn why(whose: &Whose, group: bool, numbers: &Numbers, first: &Victim, world: &Wo
     if first.oom_score_adj > 0 && !group {
         why.push_str(&format!("; oom_score_adj {} made it the preferred victim", first.oom_score_adj));
     }
-    let _ = world;
     why
 }
 
@@ -486,9 +480,4 @@ fn fix(
         );
     }
     fix
-}
-
-/// `512.0 MiB`.
-pub(super) fn size(bytes: u64) -> String {
-    SizeFormatter::new(bytes, FormatSizeOptions::from(BINARY).decimal_places(1).decimal_zeroes(1)).to_string()
 }

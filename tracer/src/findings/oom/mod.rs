@@ -17,7 +17,10 @@ pub use hung::{Hung, Reading as HungReading};
 pub use past::past;
 
 use super::World;
-use crate::{events::Event, model::Finding};
+use crate::{
+    events::{Event, identity},
+    model::Finding,
+};
 
 /// A decision is told when its victims are gone and whoever waits for them had time to react…
 const SETTLE_NS: u64 = 150_000_000;
@@ -198,11 +201,6 @@ impl Case {
     fn is_gone(&self, task: &Task) -> bool {
         self.gone.contains(&identity(task))
     }
-}
-
-/// Names one process for ever.
-fn identity(task: &Task) -> (u32, u64) {
-    (task.tgid, task.start_ns)
 }
 
 /// Are both below one cgroup that has `memory.oom.group`?

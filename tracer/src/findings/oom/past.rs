@@ -2,22 +2,21 @@
 
 use serde_json::{Value, json};
 
-use super::{World, judge::size};
+use super::World;
 use crate::{
+    containers::is_within,
     history::{
         PastKill, Source,
         report::{Constraint, Victim},
     },
-    model::{Code, Evidence, Finding, Owner, Process, Severity, Timestamp},
+    model::{Code, Evidence, Finding, Owner, Process, Severity, Timestamp, size},
 };
 
 /// The finding for a kill that the kernel (or only the engine) still knows of. Marked with `before_attach`.
 pub fn past(kill: &PastKill, number: usize, world: &World) -> Option<Finding> {
     let container: Owner = kill.cgroup.as_deref().and_then(|cgroup| world.containers.owner_of_path(cgroup));
     let own = match (&container, &kill.limiting_cgroup) {
-        (Some(container), Some(limiting)) => limiting
-            .strip_prefix(container.cgroup.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        (Some(container), Some(limiting)) => is_within(limiting, &container.cgroup),
         (None, Some(limiting)) => Some(limiting) == kill.cgroup.as_ref(),
         (_, None) => true,
     };
@@ -81,7 +80,7 @@ pub fn past(kill: &PastKill, number: usize, world: &World) -> Option<Finding> {
         container,
         process: first.map(process),
         summary,
-        evidence: evidence(kill, world),
+        evidence: evidence(kill),
         why: match kill.source {
             Source::KernelLog => "read from the kernel log".to_owned(),
             Source::Counter => "read from the cgroup's own counters".to_owned(),
@@ -114,7 +113,7 @@ fn trigger_unknown() -> Value {
     json!({"pid": WHY, "ns_pid": WHY, "ppid": WHY, "uid": WHY, "container": WHY})
 }
 
-fn evidence(kill: &PastKill, world: &World) -> Evidence {
+fn evidence(kill: &PastKill) -> Evidence {
     let victims: Vec<Value> = kill
         .victims
         .iter()
@@ -131,7 +130,6 @@ fn evidence(kill: &PastKill, world: &World) -> Evidence {
     let trigger = kill.trigger.as_ref().map(|trigger| {
         json!({"process": {"pid": null, "tid": trigger.pid, "ns_pid": null, "ppid": null, "comm": trigger.comm, "uid": null}, "container": null, "unknown": trigger_unknown()})
     });
-    let _ = world;
     let mut evidence = Evidence::new();
     for (key, value) in [
         ("limit_bytes", json!(kill.limit_bytes)),

@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 use tracer_common::pids::{ForkRefused, NO_LIMIT};
 
 use super::{
-    reading::{Counts, Level, binding, is_within},
+    reading::{Counts, Level, binding},
     zombies::Zombies,
 };
 use crate::{
+    containers::is_within,
     events::{known64, process},
     findings::World,
     model::{Code, Evidence, Finding, Owner, Process, ProcessIn, Runtime, Severity, State, Unknown},

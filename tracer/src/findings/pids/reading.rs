@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::pipeline::Ancestor;
+use crate::{containers::is_within, pipeline::Ancestor};
 
 /// Something to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,11 +225,6 @@ impl Counts {
     pub fn key_path<'a>(&'a self, level: &'a Level) -> &'a str {
         level.key.as_deref().unwrap_or(&level.path)
     }
-}
-
-/// Is `path` the cgroup `of`, or below it?
-pub fn is_within(path: &str, of: &str) -> bool {
-    path.strip_prefix(of.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The lowest level that has no room; else (others ended meanwhile) the one with the least room, which is a guess.

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
-use super::reading::{Counts, Dead, Level, Sweep, Waiting, is_within};
+use super::reading::{Counts, Dead, Level, Sweep, Waiting};
 use crate::{
+    containers::is_within,
     findings::World,
     model::{Code, Evidence, Finding, Process, Severity, State, Unknown},
     pipeline::Ancestor,

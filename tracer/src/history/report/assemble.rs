@@ -4,7 +4,10 @@ use super::{
     Constraint, Header, OomReport, Reports, Victim,
     line::{self, Line},
 };
-use crate::history::kmsg::{Record, unescape};
+use crate::{
+    containers::is_within,
+    history::kmsg::{Record, unescape},
+};
 
 /// What unnamed lines mean now.
 #[derive(Default)]
@@ -292,9 +295,7 @@ fn without_task(text: &str) -> &str {
 fn two_paths(text: &str) -> (&str, Option<&str>) {
     const KEY: &str = ",task_memcg=";
     let splits = || text.match_indices(KEY).map(|(at, _)| (&text[..at], &text[at + KEY.len()..]));
-    let inside = |(limiting, own): &(&str, &str)| {
-        own.strip_prefix(limiting.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
+    let inside = |(limiting, own): &(&str, &str)| is_within(own, limiting);
     let split = splits().find(inside).or_else(|| splits().next());
     split.map_or((text, None), |(limiting, own)| (limiting, Some(own)))
 }

@@ -11,10 +11,7 @@ use jiff::{civil::Date, tz::TimeZone};
 
 pub use self::doc::{Doc, Item, Tone};
 use super::state::Row;
-use crate::{
-    model::{Finding, Timestamp},
-    views::lines::size,
-};
+use crate::model::{Finding, Timestamp, size};
 
 /// The tabs, in their order.
 pub static REGISTERED: &[&Panel] = &[&oom::PANEL];

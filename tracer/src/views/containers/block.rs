@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::{age, number, userns};
 use crate::{
     containers::inspect::{Inspected, capability_names},
-    model::Timestamp,
-    views::{escape::escape, lines::size},
+    model::{Timestamp, size},
+    views::escape::escape,
 };
 
 /// One container in full.
