@@ -120,7 +120,7 @@ macro_rules! kernel_facts {
             /// 1: every exit is wanted; else only those in cgroups that an OOM kill hit.
             WANT_ALL_EXITS;
             /// Which signals are wanted: `SCOPE_*` of the signal records.
-            SIGNAL_SCOPE;
+            WANT_SIGNALS;
             /// 1: processes that nobody reaped are kept in a map.
             WANT_UNREAPED;
             /// Size of the ring, bytes.

@@ -54,7 +54,7 @@ pub struct Fold {
 
 pub const FOLD_NS: u64 = 100_000_000;
 
-/// `SIGNAL_SCOPE`: those that may end a process, or ask a PID 1 to end.
+/// `WANT_SIGNALS`: those that may end a process, or ask a PID 1 to end.
 pub const SCOPE_FATAL: u32 = 1;
 /// … all of them.
 pub const SCOPE_ALL: u32 = 2;

@@ -21,7 +21,7 @@ pub fn run(json: bool) -> Result<ExitCode> {
     let mut seen = BTreeSet::new();
     probes.retain(|probe| seen.insert(probe.name)); // lenses share probes
     let facts = facts();
-    let attached = Kernel::attach(&Wishes { probes, ring_bytes: 1 << 16, all_exits: false, signal_scope: 0 });
+    let attached = Kernel::attach(&Wishes { probes, ring_bytes: 1 << 16, ..Wishes::default() });
     let (taken, problem) = match attached {
         Ok(kernel) => (kernel.taken.clone(), None),
         Err(error) => (Vec::new(), Some(format!("{error:#}"))),

@@ -1,6 +1,7 @@
 //! Loads the kernel side, attaches what a plan asks for, and reads what it sends.
 
 use std::{
+    cell::LazyCell,
     collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
     thread,
@@ -8,22 +9,20 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
-    programs::{KProbe, ProgramError, RawTracePoint},
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf},
+    programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint},
 };
 use bytes::Bytes;
 use tracer_common::{
     ABSENT, Kind,
     loss::{Cause, LossKey},
-    pids::{Refusals, Unreaped},
-    signal::{Fold, FoldKey},
 };
 
 use super::{
     host::{self, Hierarchy},
-    layout::Layout,
-    plan::{self, Branch, Hook, Probe, Taken},
+    layout::{FACTS, Layout},
+    plan::{Branch, Hook, Probe, Taken},
 };
 
 /// What a run wants of the kernel side.
@@ -32,24 +31,21 @@ pub struct Wishes {
     pub probes: Vec<&'static Probe>,
     /// Ring size in bytes, a power of two.
     pub ring_bytes: u32,
-    /// Every exit, not only those that follow an OOM kill.
-    pub all_exits: bool,
-    /// Which signals: `signal::SCOPE_*`.
-    pub signal_scope: u32,
+    /// Globals to set (`WANT_*`); what several set is or-ed.
+    pub wants: Vec<(&'static str, u32)>,
+    /// Entries of the maps that are wanted at more than their least size.
+    pub maps: Vec<(&'static str, u32)>,
 }
 
 /// The kernel side, attached. Dropping it detaches everything.
 pub struct Kernel {
     /// Holds the links: dropped, they are detached.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
     ring: RingBuf<MapData>,
     epoch: Array<MapData, u64>,
     drains: u64,
-    lost: PerCpuHashMap<MapData, Key, u64>,
+    lost: PerCpuHashMap<MapData, Shared<LossKey>, u64>,
     lost_elsewhere: PerCpuArray<MapData, u64>,
-    folds: HashMap<MapData, SignalKey, SignalFold>,
-    unreaped: HashMap<MapData, u32, Dead>,
-    refusals: HashMap<MapData, u64, ForksRefused>,
     counted: BTreeMap<(u32, u64, u32), u64>,
     pub taken: Vec<Taken>,
 }
@@ -65,41 +61,18 @@ pub struct Loss {
     pub count: u64,
 }
 
-/// Types that both sides share, in aya's terms.
-macro_rules! in_maps {
-    ($($name:ident($shared:ty);)*) => {
-        $(
-            #[derive(Clone, Copy)]
-            #[repr(transparent)]
-            struct $name($shared);
-            const _: fn() = || {
-                fn plain<T: bytemuck::Pod>() {}
-                plain::<$shared>();
-            };
-            // SAFETY: the shared type is `bytemuck::Pod`, as checked above: plain bytes, no padding.
-            unsafe impl aya::Pod for $name {}
-        )*
-    };
-}
-in_maps! {
-    Key(LossKey);
-    SignalKey(FoldKey);
-    SignalFold(Fold);
-    Dead(Unreaped);
-    ForksRefused(Refusals);
-}
+/// A type that both sides share, in aya's terms.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Shared<T>(T);
+// SAFETY: plain bytes without padding, which is what `bytemuck::Pod` promises.
+unsafe impl<T: bytemuck::Pod> aya::Pod for Shared<T> {}
 
-/// Cgroups whose refusals are kept, and as many again, should the walk of them start anew.
-const REFUSALS: usize = 2048;
-/// Processes that may wait to be reaped at once; the sweep of /proc finds those beyond.
-const UNREAPED: u32 = 16_384;
+/// Parsed once, and only where a function is hooked through it: that takes some 20 ms and 25 MB.
+type KernelBtf = LazyCell<Result<Btf>>;
 
-impl Wishes {
-    /// Whoever asks which processes were reaped wants to know which were not.
-    fn unreaped(&self) -> bool {
-        self.probes.iter().any(|probe| probe.name == plan::PROCESS_FREE.name)
-    }
-}
+/// Where the key that was read last has vanished, a walk of a map starts again: it ends after this many times its size.
+const WALKS: usize = 2;
 
 impl Kernel {
     /// Loads the object with this kernel's layout and attaches each probe by the first branch that works.
@@ -116,26 +89,27 @@ impl Kernel {
         for (name, value) in &globals {
             loader.override_global(name, value, false);
         }
+        for (map, entries) in &wishes.maps {
+            loader.map_max_entries(map, *entries);
+        }
         let mut ebpf = loader
             .map_max_entries("EVENTS", wishes.ring_bytes)
-            .map_max_entries("UNREAPED", if wishes.unreaped() { UNREAPED } else { 1 })
             .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ctrace-ebpf")))
             .map_err(|error| refused(&error.into()))?;
         drop(loader);
-        let taken: Vec<Taken> = wishes.probes.iter().map(|probe| take(&mut ebpf, probe, &layout)).collect();
+        let btf = KernelBtf::new(|| Btf::from_sys_fs().context("reading the kernel's BTF"));
+        let taken: Vec<Taken> = wishes.probes.iter().map(|probe| take(&mut ebpf, probe, &layout, &btf)).collect();
+        drop(btf);
         let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("the kernel side has no map {name}"));
         let kernel = Self {
             ring: RingBuf::try_from(map("EVENTS")?)?,
             epoch: Array::try_from(map("EPOCH")?)?,
             lost: PerCpuHashMap::try_from(map("LOST")?)?,
             lost_elsewhere: PerCpuArray::try_from(map("LOST_ELSEWHERE")?)?,
-            folds: HashMap::try_from(map("FOLDS")?)?,
-            unreaped: HashMap::try_from(map("UNREAPED")?)?,
-            refusals: HashMap::try_from(map("REFUSALS")?)?,
             drains: 0,
             counted: BTreeMap::new(),
             taken,
-            _ebpf: ebpf,
+            ebpf,
         };
         give_memory_back();
         Ok(kernel)
@@ -164,7 +138,7 @@ impl Kernel {
     pub fn losses(&mut self) -> Result<Vec<Loss>> {
         let mut found = Vec::new();
         for entry in &self.lost {
-            let (Key(key), counts) = entry.context("reading the losses")?;
+            let (Shared(key), counts) = entry.context("reading the losses")?;
             let total: u64 = counts.iter().sum();
             let seen = self.counted.entry((key.kind, key.cgroup, key.cause)).or_default();
             if total > *seen {
@@ -189,22 +163,47 @@ impl Kernel {
         Ok(found)
     }
 
-    /// How many signals of each kind there were; a kind that the kernel side has forgotten is left out.
-    pub fn signal_totals(&self, kinds: &[FoldKey]) -> Vec<(FoldKey, u64)> {
-        kinds.iter().filter_map(|kind| Some((*kind, self.folds.get(&SignalKey(*kind), 0).ok()?.0.total))).collect()
+    /// One entry of a hash map of the kernel side; `None` where it is not there.
+    ///
+    /// # Errors
+    /// There is no such map, or not of these types.
+    pub fn entry<K: bytemuck::Pod, V: bytemuck::Pod>(&self, map: &str, key: K) -> Result<Option<V>> {
+        match self.hash::<K, V>(map)?.get(&Shared(key), 0) {
+            Ok(Shared(value)) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading the map {map}")),
+        }
     }
 
-    /// Processes that ended and were not reaped, by process id.
-    pub fn unreaped(&self) -> BTreeMap<u32, Unreaped> {
-        // Where the key that was read last has vanished, the walk starts again: hence the bound, and no list.
-        let entries = self.unreaped.iter().take(2 * UNREAPED as usize);
-        entries.map_while(Result::ok).map(|(pid, Dead(dead))| (pid, dead)).collect()
+    /// What a hash map of the kernel side holds, at most `most` entries. A map that changes meanwhile is read as far
+    /// as it goes; a key may come twice.
+    ///
+    /// # Errors
+    /// There is no such map, or not of these types.
+    pub fn entries<K: bytemuck::Pod, V: bytemuck::Pod>(&self, map: &str, most: usize) -> Result<Vec<(K, V)>> {
+        let entries = self.hash::<K, V>(map)?;
+        Ok(entries.iter().take(WALKS * most).map_while(Result::ok).map(|(Shared(k), Shared(v))| (k, v)).collect())
     }
 
-    /// Refused forks so far, by the pids cgroup of those who asked.
-    pub fn refusals(&self) -> BTreeMap<u64, u64> {
-        let entries = self.refusals.iter().take(REFUSALS).map_while(Result::ok);
-        entries.map(|(cgroup, ForksRefused(refusals))| (cgroup, refusals.count)).collect()
+    /// As [`Kernel::entries`], of a per-CPU map: each value once per possible CPU.
+    ///
+    /// # Errors
+    /// There is no such map, or not of these types.
+    pub fn entries_per_cpu<K: bytemuck::Pod, V: bytemuck::Pod>(
+        &self,
+        map: &str,
+        most: usize,
+    ) -> Result<Vec<(K, Vec<V>)>> {
+        let found = self.ebpf.map(map).with_context(|| format!("the kernel side has no map {map}"))?;
+        let entries = PerCpuHashMap::<_, Shared<K>, Shared<V>>::try_from(found)
+            .with_context(|| format!("the map {map} is of another type"))?;
+        let entries = entries.iter().take(WALKS * most).map_while(Result::ok);
+        Ok(entries.map(|(Shared(k), values)| (k, values.iter().map(|Shared(v)| *v).collect())).collect())
+    }
+
+    fn hash<K: bytemuck::Pod, V: bytemuck::Pod>(&self, map: &str) -> Result<HashMap<&MapData, Shared<K>, Shared<V>>> {
+        let found = self.ebpf.map(map).with_context(|| format!("the kernel side has no map {map}"))?;
+        HashMap::try_from(found).with_context(|| format!("the map {map} is of another type"))
     }
 
     /// Can maps still be read?
@@ -246,9 +245,10 @@ fn configure(layout: &mut Layout, hierarchy: &Hierarchy, wishes: &Wishes) {
         None => layout.set("KEY_SUBSYS", ABSENT),
     }
     layout.set("KEY_HIERARCHY", hierarchy.id);
-    layout.set("WANT_ALL_EXITS", u32::from(wishes.all_exits));
-    layout.set("SIGNAL_SCOPE", wishes.signal_scope);
-    layout.set("WANT_UNREAPED", u32::from(wishes.unreaped()));
+    for global in FACTS.iter().filter(|global| global.starts_with("WANT_")) {
+        let wanted = wishes.wants.iter().filter(|(wanted, _)| wanted == global).fold(0, |all, (_, value)| all | value);
+        layout.set(global, wanted);
+    }
     layout.set("RING_BYTES", wishes.ring_bytes);
     layout.set("SELF_TGID", std::process::id());
 }
@@ -266,7 +266,7 @@ fn loader() -> EbpfLoader<'static> {
     loader
 }
 
-fn take(ebpf: &mut Ebpf, probe: &'static Probe, layout: &Layout) -> Taken {
+fn take(ebpf: &mut Ebpf, probe: &'static Probe, layout: &Layout, btf: &KernelBtf) -> Taken {
     let mut taken = Taken { probe, branch: None, refused: Vec::new() };
     if let Some(global) =
         probe.needs.iter().find(|global| matches!(layout.get(global), ABSENT) || missing(layout, global))
@@ -280,7 +280,7 @@ fn take(ebpf: &mut Ebpf, probe: &'static Probe, layout: &Layout) -> Taken {
         return taken;
     }
     for branch in probe.branches {
-        match attach(ebpf, branch) {
+        match attach(ebpf, branch, btf) {
             Ok(()) => {
                 taken.branch = Some(*branch);
                 break;
@@ -296,7 +296,7 @@ fn missing(layout: &Layout, global: &str) -> bool {
     global == "MARK_VICTIM_HAS_TASK" && layout.get(global) == 0
 }
 
-fn attach(ebpf: &mut Ebpf, branch: &Branch) -> Result<()> {
+fn attach(ebpf: &mut Ebpf, branch: &Branch, btf: &KernelBtf) -> Result<()> {
     let program = ebpf
         .program_mut(branch.program)
         .with_context(|| format!("the kernel side has no program {}", branch.program))?;
@@ -314,8 +314,22 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch) -> Result<()> {
             program.load().map_err(verifier)?;
             program.attach(function, 0)?;
         }
+        Hook::Fentry(function) => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(function, parsed(btf)?).map_err(verifier)?;
+            program.attach()?;
+        }
+        Hook::Fexit(function) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(function, parsed(btf)?).map_err(verifier)?;
+            program.attach()?;
+        }
     }
     Ok(())
+}
+
+fn parsed(btf: &KernelBtf) -> Result<&Btf> {
+    (**btf).as_ref().map_err(|error| anyhow!("{error:#}"))
 }
 
 /// The verifier's log goes into the error, its end first: that is where the reason stands.
@@ -332,7 +346,9 @@ fn verifier(error: ProgramError) -> anyhow::Error {
 fn explain(hook: Hook, error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     match hook {
-        Hook::Kprobe(function) | Hook::Kretprobe(function) if text.contains("No such file") => {
+        Hook::Kprobe(function) | Hook::Kretprobe(function) | Hook::Fentry(function) | Hook::Fexit(function)
+            if text.contains("No such file") || text.contains("not found in BTF") =>
+        {
             format!("this kernel has no function {function} to hook (inlined or renamed)")
         }
         Hook::RawTracepoint(name) if text.contains("No such file") => format!("this kernel has no tracepoint {name}"),

@@ -9,6 +9,10 @@ pub enum Hook {
     RawTracepoint(&'static str),
     Kprobe(&'static str),
     Kretprobe(&'static str),
+    /// A function's entry, by its BTF: cheaper than a kprobe, for hot functions.
+    Fentry(&'static str),
+    /// … and its return, with its arguments.
+    Fexit(&'static str),
 }
 
 impl fmt::Display for Hook {
@@ -17,6 +21,8 @@ impl fmt::Display for Hook {
             Self::RawTracepoint(name) => write!(f, "raw tracepoint {name}"),
             Self::Kprobe(function) => write!(f, "kprobe {function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe {function}"),
+            Self::Fentry(function) => write!(f, "fentry {function}"),
+            Self::Fexit(function) => write!(f, "fexit {function}"),
         }
     }
 }

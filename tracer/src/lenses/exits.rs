@@ -17,8 +17,8 @@ pub static LENS: Registered = Registered {
     name: "exits",
     about: "Exits: how every process ended, and why",
     probes: &[&plan::SIGNAL, &plan::OOM_SHARER, &plan::OOM_DECISION, &plan::OOM_DONE, &plan::OOM_VICTIM, &plan::EXIT],
-    all_exits: true,
-    signal_scope: SCOPE_FATAL,
+    wants: &[("WANT_ALL_EXITS", 1), ("WANT_SIGNALS", SCOPE_FATAL)],
+    maps: &[],
     make: || Box::new(Exits::default()),
 };
 

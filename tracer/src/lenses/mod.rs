@@ -31,10 +31,10 @@ pub struct Registered {
     pub name: &'static str,
     pub about: &'static str,
     pub probes: &'static [&'static Probe],
-    /// Every exit is wanted, not only those after a kill.
-    pub all_exits: bool,
-    /// Which signals are wanted: `tracer_common::signal::SCOPE_*`, 0 for none.
-    pub signal_scope: u32,
+    /// Globals of the kernel side (`WANT_*`) that this lens needs set; 0 where no lens asks, or-ed where several do.
+    pub wants: &'static [(&'static str, u32)],
+    /// How many entries each map of this lens gets, where it runs; 1 where it does not.
+    pub maps: &'static [(&'static str, u32)],
     pub make: fn() -> Box<dyn Lens>,
 }
 

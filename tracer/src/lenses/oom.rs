@@ -15,8 +15,8 @@ pub static LENS: Registered = Registered {
     name: "oom",
     about: "OOM kills: who was killed, by whose limit, and why",
     probes: &[&plan::OOM_SHARER, &plan::OOM_DECISION, &plan::OOM_DONE, &plan::OOM_VICTIM, &plan::EXIT],
-    all_exits: false,
-    signal_scope: 0,
+    wants: &[],
+    maps: &[],
     make: || Box::new(Oom::default()),
 };
 

@@ -13,10 +13,13 @@ pub static LENS: Registered = Registered {
     about: "refused forks, zombies, and process counts against every limit",
     // Who is reaped is watched before who ends, or the map would keep some for ever.
     probes: &[&plan::FORK_REFUSED, &plan::PROCESS_FREE, &plan::EXIT],
-    all_exits: false,
-    signal_scope: 0,
+    wants: &[("WANT_UNREAPED", 1)],
+    maps: &[("UNREAPED", UNREAPED)],
     make: || Box::new(Pids::default()),
 };
+
+/// Processes that may wait to be reaped at once; the sweep of /proc finds those beyond.
+pub const UNREAPED: u32 = 16_384;
 
 #[derive(Default)]
 struct Pids {

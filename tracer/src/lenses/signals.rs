@@ -14,8 +14,8 @@ pub static LENS: Registered = Registered {
     name: "signals",
     about: "Signals: sender, target, and what the kernel made of each",
     probes: &[&plan::SIGNAL],
-    all_exits: false,
-    signal_scope: SCOPE_ALL,
+    wants: &[("WANT_SIGNALS", SCOPE_ALL)],
+    maps: &[],
     make: || Box::new(Signals::default()),
 };
 

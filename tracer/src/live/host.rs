@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use tracer_common::signal::{Fold, FoldKey};
 
 use super::{ancestry, namespace, pids};
 use crate::{
@@ -65,12 +66,16 @@ impl Host {
         containers::read_facts(&self.files, &self.engines, &self.hierarchy, container)
     }
 
-    pub fn answer(&mut self, question: &Question, kernel: &Kernel) -> Answer {
-        match question {
+    /// # Errors
+    /// A map of the kernel side could not be read. What files do not tell is in the answer.
+    pub fn answer(&mut self, question: &Question, kernel: &Kernel) -> Result<Answer> {
+        Ok(match question {
             Question::Facts(id, container) => Answer::Facts(*id, Box::new(self.facts(container))),
             Question::Ancestry(pid) => Answer::Ancestry(*pid, ancestry::read(&self.files, &self.hierarchy, *pid)),
-            Question::SignalTotals(kinds) => Answer::SignalTotals(kernel.signal_totals(kinds)),
-            Question::Pids(ask) => Answer::Pids(Box::new(self.pids.answer(ask, &self.files, &self.hierarchy, kernel))),
+            Question::SignalTotals(kinds) => Answer::SignalTotals(signal_totals(kinds, kernel)?),
+            Question::Pids(ask) => {
+                Answer::Pids(Box::new(self.pids.answer(ask, &self.files, &self.hierarchy, kernel)?))
+            }
             Question::OomControl(cgroups) => {
                 Answer::OomControl(cgroups.iter().map(|cgroup| self.oom_control(cgroup)).collect())
             }
@@ -80,7 +85,7 @@ impl Host {
                 self.engines = engines;
                 Answer::Identity(known.into_iter().collect())
             }
-        }
+        })
     }
 
     fn oom_control(&self, cgroup: &Arc<str>) -> HungReading {
@@ -106,4 +111,13 @@ impl Host {
     pub fn engines(&self) -> &Engines {
         &self.engines
     }
+}
+
+/// How many signals of each kind there were; a kind that the kernel side has forgotten is left out.
+fn signal_totals(kinds: &[FoldKey], kernel: &Kernel) -> Result<Vec<(FoldKey, u64)>> {
+    let mut totals = Vec::new();
+    for kind in kinds {
+        totals.extend(kernel.entry::<FoldKey, Fold>("FOLDS", *kind)?.map(|fold| (*kind, fold.total)));
+    }
+    Ok(totals)
 }

@@ -95,12 +95,12 @@ pub async fn run(options: Options) -> Result<()> {
     let mut pipeline = Pipeline::new(Table::new(known), host_facts(&kernel, &host), clock, vec![(options.lens.make)()]);
     let mut out = Vec::new();
     pipeline.record(Record::Cgroups(host.cgroups()), machine::boottime_ns(), &mut out);
-    answer(&mut pipeline, &mut host, &kernel, &mut out);
+    answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     out.clear(); // names found at the start are no news
     let mut filter = Filter::new(&options, &pipeline.containers)?;
     if polls {
         pipeline.tick(machine::boottime_ns(), &mut out);
-        answer(&mut pipeline, &mut host, &kernel, &mut out);
+        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     }
     if eager {
         view.show(&Output::Note(ready(&kernel.taken)))?;
@@ -125,7 +125,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut lost_so_far = 0;
     let mut tick = Instant::now() + TICK;
     loop {
-        answer(&mut pipeline, &mut host, &kernel, &mut out);
+        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
         found(&mut filter, &pipeline, &mut out)?;
         for output in out.drain(..).filter(|output| filter.wants(output)) {
             view.show(&output)?;
@@ -174,7 +174,7 @@ pub async fn run(options: Options) -> Result<()> {
     while let Some(due) = pipeline.next_ns() {
         pipeline.tick(due, &mut out);
     }
-    answer(&mut pipeline, &mut host, &kernel, &mut out);
+    answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     found(&mut filter, &pipeline, &mut out)?;
     for output in out.drain(..).filter(|output| filter.wants(output)) {
         view.show(&output)?;
@@ -187,8 +187,8 @@ fn attach(options: &Options) -> Result<Kernel> {
     let kernel = Kernel::attach(&Wishes {
         probes,
         ring_bytes: options.ring_bytes,
-        all_exits: options.lens.all_exits,
-        signal_scope: options.lens.signal_scope,
+        wants: options.lens.wants.to_vec(),
+        maps: options.lens.maps.to_vec(),
     })?;
     if let Some(taken) = kernel.taken.iter().find(|taken| !taken.attached() && taken.probe.without.is_none()) {
         let reasons: Vec<String> = taken.refused.iter().map(|(way, why)| format!("{way}: {why}")).collect();
@@ -203,12 +203,12 @@ fn attach(options: &Options) -> Result<Kernel> {
 }
 
 /// Reads what the pipeline asks for, until it asks for nothing more.
-fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut Vec<Output>) {
+fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut Vec<Output>) -> Result<()> {
     // An answer may raise further questions, but each about something new; the bound is against a loop of a bug's making.
     for _ in 0..8 {
         let questions: Vec<_> = out.extract_if(.., |output| matches!(output, Output::Ask(_))).collect();
         if questions.is_empty() {
-            return;
+            break;
         }
         let mut surveyed = false;
         for output in questions {
@@ -217,10 +217,11 @@ fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut V
             if matches!(question, Question::Identity(..)) && std::mem::replace(&mut surveyed, true) {
                 continue;
             }
-            let answer = host.answer(&question, kernel);
+            let answer = host.answer(&question, kernel)?;
             pipeline.record(Record::Answer(answer), machine::boottime_ns(), out);
         }
     }
+    Ok(())
 }
 
 /// Containers that are meant and that were not here before: said before what happened in them.

@@ -6,14 +6,19 @@ use std::{
     time::Instant,
 };
 
-use tracer_common::pids::Unreaped;
+use anyhow::Result;
+use tracer_common::pids::{Refusals, Unreaped};
 
 use super::ancestry;
 use crate::{
     containers::{Files, Hierarchy, HostFiles},
     findings::pids::{Ask, Counts, Dead, Group, HostPids, Level, Reading, Stat, States, Sweep, Waiting},
     kernel::{host as machine, load::Kernel},
+    lenses::pids::UNREAPED,
 };
+
+/// As many cgroups as the kernel side's map has room for.
+const REFUSALS: usize = 1024;
 
 /// Far above what a host has, far below what would be felt.
 const CGROUPS: usize = 20_000;
@@ -51,18 +56,19 @@ impl Reader {
         Self { pids: having("v1").or_else(|| having("v2")), keys: HashMap::new() }
     }
 
-    pub fn answer(&mut self, ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Reading {
+    pub fn answer(&mut self, ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Result<Reading> {
         let start = Instant::now();
         let took = || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        match ask {
+        Ok(match ask {
             Ask::Counts { of, events } => {
-                let refusals = if *events { BTreeMap::new() } else { kernel.refusals() };
+                let refusals = if *events { BTreeMap::new() } else { refusals(kernel)? };
                 let at_ns = machine::boottime_ns();
                 let counts = self.counts(of, *events, files, key);
                 Reading::Counts(Counts { at_ns, refusals, events: *events, took_ns: took(), ..counts })
             }
             Ask::Unreaped { known } => {
-                let mut waiting = waiting(known, &kernel.unreaped(), files, key, machine::boottime_ns());
+                let unreaped = kernel.entries("UNREAPED", UNREAPED as usize)?.into_iter().collect();
+                let mut waiting = waiting(known, &unreaped, files, key, machine::boottime_ns());
                 waiting.took_ns = took();
                 Reading::Unreaped(waiting)
             }
@@ -71,7 +77,7 @@ impl Reader {
                 sweep.took_ns = took();
                 Reading::Sweep(sweep)
             }
-        }
+        })
     }
 
     fn counts(&mut self, of: &[Arc<str>], events: bool, files: &HostFiles, key: &Hierarchy) -> Counts {
@@ -169,6 +175,12 @@ fn living_state(stat: &Stat, files: &HostFiles) -> char {
         Some(Stat::parse(&text)?.state)
     });
     states.rfind(|state| !matches!(state, 'Z' | 'X')).unwrap_or('S')
+}
+
+/// Refused forks so far, by the pids cgroup of those who asked.
+fn refusals(kernel: &Kernel) -> Result<BTreeMap<u64, u64>> {
+    let refusals = kernel.entries::<u64, Refusals>("REFUSALS", REFUSALS)?;
+    Ok(refusals.into_iter().map(|(cgroup, refusals)| (cgroup, refusals.count)).collect())
 }
 
 fn waiting(

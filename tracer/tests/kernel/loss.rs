@@ -31,7 +31,12 @@ pub static TESTS: &[&[Test]] = &[&[
 const EXIT_BYTES: u32 = 128;
 
 fn attach(ring_kib: u32) -> Kernel {
-    let wishes = Wishes { probes: vec![&plan::EXIT], ring_bytes: ring_kib << 10, all_exits: true, signal_scope: 0 };
+    let wishes = Wishes {
+        probes: vec![&plan::EXIT],
+        ring_bytes: ring_kib << 10,
+        wants: vec![("WANT_ALL_EXITS", 1)],
+        maps: Vec::new(),
+    };
     let kernel = Kernel::attach(&wishes).expect("the exit probe");
     assert!(kernel.attached(&plan::EXIT), "{:?}", kernel.taken);
     kernel
