@@ -14,7 +14,7 @@ pub struct Args {
 }
 
 pub fn command(args: &Args) -> Result<ExitCode> {
-    let binary = ctrace(args.release, Output::Cargos)?;
+    let binary = ctrace(if args.release { "release" } else { "dev" }, Output::Cargos)?;
     eprintln!("{}", binary.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -27,15 +27,12 @@ pub enum Output {
     Little,
 }
 
-/// Builds ctrace and says where it is.
-pub fn ctrace(release: bool, output: Output) -> Result<PathBuf> {
+/// Builds ctrace by a profile of Cargo.toml (the directory below target/ is called like it) and says where it is.
+pub fn ctrace(profile: &str, output: Output) -> Result<PathBuf> {
     setup::ensure()?;
-    let binary = cargo::target_dir()?.join(if release { "release" } else { "debug" }).join("ctrace");
+    let binary = cargo::target_dir()?.join(if profile == "dev" { "debug" } else { profile }).join("ctrace");
     let mut build = cargo::cargo();
-    build.args(["build", "--package", "tracer", "--bin", "ctrace"]);
-    if release {
-        build.arg("--release");
-    }
+    build.args(["build", "--profile", profile, "--package", "tracer", "--bin", "ctrace"]);
     if output == Output::Little {
         build.arg("--quiet");
         if !binary.exists() {

@@ -25,6 +25,9 @@ pub const TARGET: &str = "kernel";
 const DISK_SIZE: u64 = 256 << 20;
 const DISK_OPTIONS: &str = "throttling.bps-total=4194304";
 
+/// Without link-time optimisation: built again after each change.
+const PROFILE: &str = "tests";
+
 /// The test program and the ctrace that it tests.
 pub struct Program {
     tests: PathBuf,
@@ -33,11 +36,12 @@ pub struct Program {
 
 impl Program {
     pub fn build(log: &mut Log) -> Result<Self> {
-        let ctrace = build::ctrace(true, build::Output::Little)?;
+        let ctrace = build::ctrace(PROFILE, build::Output::Little)?;
         let mut build = cargo();
         build.args([
             "test",
-            "--release",
+            "--profile",
+            PROFILE,
             "--quiet",
             "-p",
             "tracer",
