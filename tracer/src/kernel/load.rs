@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -16,7 +17,7 @@ use aya::{
 use bytes::Bytes;
 use tracer_common::{
     ABSENT, Kind,
-    loss::{Cause, LossKey},
+    loss::{Cause, LossKey, Reader},
 };
 
 use super::{
@@ -42,8 +43,10 @@ pub struct Kernel {
     /// Holds the links: dropped, they are detached.
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
-    epoch: Array<MapData, u64>,
+    reader: Array<MapData, Shared<Reader>>,
     drains: u64,
+    /// Times in a row that the ring was found empty.
+    quiet: u32,
     lost: PerCpuHashMap<MapData, Shared<LossKey>, u64>,
     lost_elsewhere: PerCpuArray<MapData, u64>,
     counted: BTreeMap<(u32, u64, u32), u64>,
@@ -67,6 +70,9 @@ pub struct Loss {
 struct Shared<T>(T);
 // SAFETY: plain bytes without padding, which is what `bytemuck::Pod` promises.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Shared<T> {}
+
+/// While records come, the ring is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Parsed once, and only where a function is hooked through it: that takes some 20 ms and 25 MB.
 type KernelBtf = LazyCell<Result<Btf>>;
@@ -103,10 +109,11 @@ impl Kernel {
         let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("the kernel side has no map {name}"));
         let kernel = Self {
             ring: RingBuf::try_from(map("EVENTS")?)?,
-            epoch: Array::try_from(map("EPOCH")?)?,
+            reader: Array::try_from(map("READER")?)?,
             lost: PerCpuHashMap::try_from(map("LOST")?)?,
             lost_elsewhere: PerCpuArray::try_from(map("LOST_ELSEWHERE")?)?,
             drains: 0,
+            quiet: 0,
             counted: BTreeMap::new(),
             taken,
             ebpf,
@@ -122,16 +129,25 @@ impl Kernel {
 
     /// Takes up to `most` records out of the ring. True: the ring was emptied.
     pub fn drain(&mut self, most: usize, mut take: impl FnMut(Bytes)) -> bool {
-        for _ in 0..most {
+        for taken in 0..most {
             let Some(record) = self.ring.next() else {
                 self.drains += 1;
-                // Where the privilege for it is gone, budgets are not renewed: they only matter in a flood.
-                let _ = self.epoch.set(0, self.drains, 0);
+                self.quiet = if taken == 0 { self.quiet.saturating_add(1) } else { 0 };
+                let asleep = u64::from(self.quiet > 0);
+                // Where the privilege for it is gone, budgets are not renewed, which only matters in a flood, and
+                // records wait for the next look.
+                let _ = self.reader.set(0, Shared(Reader { epoch: self.drains, pressed: 0, asleep }), 0);
                 return true;
             };
             take(Bytes::copy_from_slice(&record));
         }
         false
+    }
+
+    /// When to drain again though the ring's descriptor says nothing: the kernel side wakes nobody who looks anyway.
+    /// `None` once it has been told to wake, and had the time to see that.
+    pub fn look_again(&self) -> Option<Duration> {
+        (self.quiet < 2).then_some(LOOK_EVERY)
     }
 
     /// What was lost since this was last asked.

@@ -124,6 +124,7 @@ pub async fn run(options: Options) -> Result<()> {
         .context("watching the ring")?;
     let mut lost_so_far = 0;
     let mut tick = Instant::now() + TICK;
+    let mut look = Some(Instant::now());
     loop {
         answer(&mut pipeline, &mut host, &kernel, &mut out)?;
         found(&mut filter, &pipeline, &mut out)?;
@@ -140,19 +141,22 @@ pub async fn run(options: Options) -> Result<()> {
         }
         let now_ns = machine::boottime_ns();
         let due = pipeline.next_ns().map(|due| now + Duration::from_nanos(due.saturating_sub(now_ns)));
-        let wake = [due, end].into_iter().flatten().fold(tick, Instant::min);
+        let wake = [due, end, look].into_iter().flatten().fold(tick, Instant::min);
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             quit = view.input() => if quit? { return view.close() },
             ready = ring.readable() => {
-                let mut ready = ready.context("watching the ring")?;
-                if kernel.drain(BATCH, |bytes| pipeline.record(Record::Kernel(bytes), 0, &mut out)) {
-                    ready.clear_ready();
-                }
+                ready.context("watching the ring")?.clear_ready();
+                look = Some(now);
             }
             () = sleep_until(wake) => {}
+        }
+        if look.is_some_and(|look| Instant::now() >= look) || Instant::now() >= tick {
+            let emptied = kernel.drain(BATCH, |bytes| pipeline.record(Record::Kernel(bytes), 0, &mut out));
+            let pause = if emptied { kernel.look_again() } else { Some(Duration::ZERO) };
+            look = pause.map(|pause| Instant::now() + pause);
         }
         let now_ns = machine::boottime_ns();
         pipeline.tick(now_ns, &mut out);
