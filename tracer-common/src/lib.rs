@@ -54,6 +54,21 @@ impl Kind {
     pub fn from_u32(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)
     }
+
+    /// As losses and recordings show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OomDecision => "oom_decision",
+            Self::OomVictim => "oom_victim",
+            Self::OomSharer => "oom_sharer",
+            Self::OomDone => "oom_done",
+            Self::Exit => "exit",
+            Self::CgroupMkdir => "cgroup_mkdir",
+            Self::CgroupRmdir => "cgroup_rmdir",
+            Self::Signal => "signal",
+            Self::ForkRefused => "fork_refused",
+        }
+    }
 }
 
 /// The start of every record.

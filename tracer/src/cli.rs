@@ -110,9 +110,9 @@ pub struct Live {
     /// No colour (as NO_COLOR in the environment does).
     #[arg(long)]
     pub no_color: bool,
-    /// Size of the kernel's event ring in KiB, a power of two.
-    #[arg(long, value_name = "KIB", default_value = "1024", value_parser = ring_kib)]
-    pub ring_kib: u32,
+    /// Size of the kernel's event ring in KiB, a power of two; by itself 512 or 1024.
+    #[arg(long, value_name = "KIB", value_parser = ring_kib)]
+    pub ring_kib: Option<u32>,
     /// More about ctrace itself: accepted, and says nothing yet.
     #[arg(short, long, hide = true, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -58,7 +58,7 @@ fn run(lens: &'static Registered, options: Live, rows: Rows) -> Result<ExitCode>
         pid: options.pid,
         rows,
         duration: options.duration,
-        ring_bytes: options.ring_kib * 1024,
+        ring_bytes: options.ring_kib.unwrap_or(lens.ring_kib) * 1024,
         show,
         verbose: options.verbose,
     };

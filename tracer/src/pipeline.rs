@@ -8,13 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tracer_common::{Kind, signal::FoldKey};
+use tracer_common::signal::FoldKey;
 
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
     events::{self, Event, known64, text},
     findings::{HostFacts, World, oom::HungReading, pids},
-    kernel::load::Loss,
+    kernel::load::{Loss, LossCause},
     lenses::Lens,
     model::{Container, Finding, Owner, Process, Timestamp, Unknown},
 };
@@ -270,26 +270,15 @@ impl Pipeline {
     fn loss(&self, loss: &Loss, now_ns: u64) -> LossNote {
         LossNote {
             time: self.world(now_ns).at(now_ns),
-            event: loss.kind.map_or("unknown", event_name),
+            event: loss.event,
             container: loss.cgroup.and_then(|cgroup| self.containers.owner(cgroup)),
             cgroup: loss.cgroup.and_then(|cgroup| self.containers.path(cgroup).map(ToString::to_string)),
             count: loss.count,
-            cause: if loss.budget { "the cgroup's share of the ring was used up" } else { "the ring was full" },
+            cause: match loss.cause {
+                LossCause::Full => "the ring was full",
+                LossCause::Budget => "the cgroup's share of the ring was used up",
+                LossCause::Skipped => "the kernel skipped the program, which was at work on that CPU already",
+            },
         }
-    }
-}
-
-/// An event's name, as losses and recordings show it.
-pub fn event_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::OomDecision => "oom_decision",
-        Kind::OomVictim => "oom_victim",
-        Kind::OomSharer => "oom_sharer",
-        Kind::OomDone => "oom_done",
-        Kind::Exit => "exit",
-        Kind::CgroupMkdir => "cgroup_mkdir",
-        Kind::CgroupRmdir => "cgroup_rmdir",
-        Kind::Signal => "signal",
-        Kind::ForkRefused => "fork_refused",
     }
 }

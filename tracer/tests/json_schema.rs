@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tracer::{
     containers::{Known, Seen, Table},
     findings::{HostFacts, pids},
-    kernel::load::Loss,
+    kernel::load::{Loss, LossCause},
     lenses,
     pipeline::{Answer, Pipeline, Record},
     views,
@@ -92,7 +92,7 @@ fn lines() -> Vec<Value> {
         for reading in pids_readings() {
             pipeline.record(Record::Answer(Answer::Pids(Box::new(reading))), 5 * SECOND, &mut out);
         }
-        let loss = Loss { kind: Some(Kind::Exit), cgroup: Some(CGROUP), budget: true, count: 3 };
+        let loss = Loss { event: "exit", cgroup: Some(CGROUP), cause: LossCause::Budget, count: 3 };
         pipeline.record(Record::Loss(loss), SECOND, &mut out);
         pipeline.tick(10 * SECOND, &mut out);
     }

@@ -3,7 +3,11 @@
 use std::{
     cell::LazyCell,
     collections::BTreeMap,
-    os::fd::{AsFd, OwnedFd},
+    fs::File,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     thread,
     time::Duration,
 };
@@ -50,18 +54,31 @@ pub struct Kernel {
     lost: PerCpuHashMap<MapData, Shared<LossKey>, u64>,
     lost_elsewhere: PerCpuArray<MapData, u64>,
     counted: BTreeMap<(u32, u64, u32), u64>,
+    skipped: BTreeMap<&'static str, u64>,
+    /// What the kernel says of each program that is attached, by the probe's name.
+    skips: Vec<(&'static str, File)>,
     pub taken: Vec<Taken>,
 }
 
 /// Records that did not reach user space, since the last time that was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
-    pub kind: Option<Kind>,
-    /// `None`: of cgroups beyond those that can be counted one by one.
+    /// The record's kind by its name, or the probe whose program did not run.
+    pub event: &'static str,
+    /// `None`: not known, or of cgroups beyond those that can be counted one by one.
     pub cgroup: Option<u64>,
-    /// It was the cgroup's own share of the ring that was used up, not the ring.
-    pub budget: bool,
+    pub cause: LossCause,
     pub count: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossCause {
+    /// The ring was full.
+    Full,
+    /// The cgroup's own share of the ring was used up.
+    Budget,
+    /// The kernel skipped the program: it was at work on that CPU already. That is counted by program alone.
+    Skipped,
 }
 
 /// A type that both sides share, in aya's terms.
@@ -70,6 +87,9 @@ pub struct Loss {
 struct Shared<T>(T);
 // SAFETY: plain bytes without padding, which is what `bytemuck::Pod` promises.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Shared<T> {}
+
+/// In /proc/PID/fdinfo of a program (kernel/bpf/syscall.c, bpf_prog_show_fdinfo).
+const RECURSION_MISSES: &str = "recursion_misses:";
 
 /// While records come, the ring is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -115,6 +135,8 @@ impl Kernel {
             drains: 0,
             quiet: 0,
             counted: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            skips: taken.iter().filter_map(|taken| Some((taken.probe.name, program_file(&ebpf, taken)?))).collect(),
             taken,
             ebpf,
         };
@@ -159,9 +181,9 @@ impl Kernel {
             let seen = self.counted.entry((key.kind, key.cgroup, key.cause)).or_default();
             if total > *seen {
                 found.push(Loss {
-                    kind: Kind::from_u32(key.kind),
+                    event: Kind::from_u32(key.kind).map_or("unknown", Kind::name),
                     cgroup: Some(key.cgroup),
-                    budget: key.cause == Cause::Budget as u32,
+                    cause: if key.cause == Cause::Budget as u32 { LossCause::Budget } else { LossCause::Full },
                     count: total - *seen,
                 });
                 *seen = total;
@@ -172,7 +194,15 @@ impl Kernel {
             let total: u64 = counts.iter().sum();
             let seen = self.counted.entry((kind as u32, u64::MAX, 0)).or_default();
             if total > *seen {
-                found.push(Loss { kind: Some(kind), cgroup: None, budget: false, count: total - *seen });
+                found.push(Loss { event: kind.name(), cgroup: None, cause: LossCause::Full, count: total - *seen });
+                *seen = total;
+            }
+        }
+        for (event, file) in &self.skips {
+            let total = recursion_misses(file);
+            let seen = self.skipped.entry(event).or_default();
+            if total > *seen {
+                found.push(Loss { event, cgroup: None, cause: LossCause::Skipped, count: total - *seen });
                 *seen = total;
             }
         }
@@ -230,6 +260,27 @@ impl Kernel {
     pub fn attached(&self, probe: &Probe) -> bool {
         self.taken.iter().any(|taken| taken.probe.name == probe.name && taken.attached())
     }
+}
+
+/// What the kernel says of a program: held open, since /proc may be out of reach once privileges are dropped. `None`
+/// where it does not count what it skips (before 5.12).
+fn program_file(ebpf: &Ebpf, taken: &Taken) -> Option<File> {
+    let fd = ebpf.program(taken.branch?.program)?.fd().ok()?.as_fd().as_raw_fd();
+    let file = File::open(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    read_at_start(&file).contains(RECURSION_MISSES).then_some(file)
+}
+
+/// How often the kernel did not run a program because it was at work on that CPU already.
+fn recursion_misses(file: &File) -> u64 {
+    let text = read_at_start(file);
+    let line = text.lines().find_map(|line| line.strip_prefix(RECURSION_MISSES));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+fn read_at_start(file: &File) -> String {
+    let mut bytes = [0; 1024];
+    let read = file.read_at(&mut bytes, 0).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..read]).into_owned()
 }
 
 /// What can be said before anything is tried, in the order in which a person can mend it.

@@ -35,6 +35,8 @@ pub struct Registered {
     pub wants: &'static [(&'static str, u32)],
     /// How many entries each map of this lens gets, where it runs; 1 where it does not.
     pub maps: &'static [(&'static str, u32)],
+    /// Size of the ring, where the command line says none: it counts as resident memory. A power of two.
+    pub ring_kib: u32,
     pub make: fn() -> Box<dyn Lens>,
 }
 

@@ -16,6 +16,7 @@ pub static LENS: Registered = Registered {
     probes: &[&plan::SIGNAL],
     wants: &[("WANT_SIGNALS", SCOPE_ALL)],
     maps: &[],
+    ring_kib: 1024,
     make: || Box::new(Signals::default()),
 };
 
