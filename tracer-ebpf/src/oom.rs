@@ -14,6 +14,7 @@ use tracer_common::{
 
 use crate::kernel::{
     cgroup,
+    diagnose::diagnose,
     emit::{emit, now},
     layout,
     read::{NOWHERE, Ptr, follow, i64_at, place, u8_at, u32_at, u64_at},
@@ -102,6 +103,7 @@ pub fn oom_victim(ctx: RawTracePointContext) -> i32 {
     let cgroup = cgroup::of(victim);
     let _ = TRIGGERS.insert(current, at, 0);
     let _ = HIT.insert(cgroup, at, 0);
+    diagnose!(ctx, "victim {} in cgroup {}", task::tgid(victim), cgroup);
     emit::<Victim>(cgroup, |record| mark(record, victim, current));
     0
 }

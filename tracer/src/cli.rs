@@ -113,8 +113,8 @@ pub struct Live {
     /// Size of the kernel's event ring in KiB, a power of two; by itself 512 or 1024.
     #[arg(long, value_name = "KIB", value_parser = ring_kib)]
     pub ring_kib: Option<u32>,
-    /// More about ctrace itself: accepted, and says nothing yet.
-    #[arg(short, long, hide = true, action = clap::ArgAction::Count)]
+    /// -vv: what the kernel side says about itself, in a debug build.
+    #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 

@@ -17,7 +17,7 @@ use tracer_common::{
     loss::{Cause, LOSS_KEYS, LossKey, Reader, Spent},
 };
 
-use super::layout;
+use super::{diagnose::diagnose, layout};
 
 /// The size is this run's; the default stands here.
 #[map]
@@ -108,6 +108,7 @@ fn within_budget(cgroup: u64, size: u64) -> bool {
 
 #[inline(never)]
 fn lost_of(cgroup: u64, kind: u32, cause: u32) {
+    diagnose!((), "lost a record of kind {} of cgroup {}: cause {}", kind, cgroup, cause);
     let key = LossKey { cgroup, kind, cause };
     if let Some(count) = LOST.get_ptr_mut(key) {
         // SAFETY: this CPU's own slot, and a BPF program is not preempted by another use of it.

@@ -25,6 +25,7 @@ use tracer_common::{
 };
 
 use super::{
+    diagnostics::{self, Diagnostics},
     host::{self, Hierarchy},
     layout::{FACTS, Layout},
     plan::{Branch, Hook, Probe, Taken},
@@ -40,6 +41,8 @@ pub struct Wishes {
     pub wants: Vec<(&'static str, u32)>,
     /// Entries of the maps that are wanted at more than their least size.
     pub maps: Vec<(&'static str, u32)>,
+    /// The kernel side's own diagnostics; a release build has none.
+    pub diagnostics: bool,
 }
 
 /// The kernel side, attached. Dropping it detaches everything.
@@ -55,6 +58,7 @@ pub struct Kernel {
     lost_elsewhere: PerCpuArray<MapData, u64>,
     counted: BTreeMap<(u32, u64, u32), u64>,
     skipped: BTreeMap<&'static str, u64>,
+    diagnostics: Option<Diagnostics>,
     /// What the kernel says of each program that is attached, by the probe's name.
     skips: Vec<(&'static str, File)>,
     pub taken: Vec<Taken>,
@@ -115,6 +119,9 @@ impl Kernel {
         for (name, value) in &globals {
             loader.override_global(name, value, false);
         }
+        let asked = wishes.diagnostics && diagnostics::BUILT_IN;
+        let level = if asked { diagnostics::ALL } else { diagnostics::SILENT };
+        loader.override_global(diagnostics::LEVEL, &level, false);
         for (map, entries) in &wishes.maps {
             loader.map_max_entries(map, *entries);
         }
@@ -123,6 +130,7 @@ impl Kernel {
             .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ctrace-ebpf")))
             .map_err(|error| refused(&error.into()))?;
         drop(loader);
+        let diagnostics = asked.then(|| Diagnostics::of(&mut ebpf)).transpose()?;
         let btf = KernelBtf::new(|| Btf::from_sys_fs().context("reading the kernel's BTF"));
         let taken: Vec<Taken> = wishes.probes.iter().map(|probe| take(&mut ebpf, probe, &layout, &btf)).collect();
         drop(btf);
@@ -136,6 +144,7 @@ impl Kernel {
             quiet: 0,
             counted: BTreeMap::new(),
             skipped: BTreeMap::new(),
+            diagnostics,
             skips: taken.iter().filter_map(|taken| Some((taken.probe.name, program_file(&ebpf, taken)?))).collect(),
             taken,
             ebpf,
@@ -170,6 +179,11 @@ impl Kernel {
     /// `None` once it has been told to wake, and had the time to see that.
     pub fn look_again(&self) -> Option<Duration> {
         (self.quiet < 2).then_some(LOOK_EVERY)
+    }
+
+    /// What the kernel side said about itself since this was last asked.
+    pub fn diagnostics(&mut self) -> Vec<String> {
+        self.diagnostics.as_mut().map(Diagnostics::take).unwrap_or_default()
     }
 
     /// What was lost since this was last asked.

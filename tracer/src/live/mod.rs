@@ -31,7 +31,7 @@ use crate::{
     containers::Table,
     findings::HostFacts,
     kernel::{
-        host as machine,
+        diagnostics, host as machine,
         load::{Kernel, Wishes},
         plan::{self, Probe, Taken},
     },
@@ -48,6 +48,9 @@ const BATCH: usize = 2048;
 const TICK: Duration = Duration::from_secs(1);
 /// The wall clock was set if it moved against the boot clock by more than this.
 const CLOCK_STEP_NS: i64 = 1_000_000;
+
+/// `-vv` shows what the kernel side says about itself.
+const DIAGNOSTICS: u8 = 2;
 
 /// What to show, of whom, for how long.
 pub struct Options {
@@ -114,6 +117,10 @@ pub async fn run(options: Options) -> Result<()> {
             pipeline.record(Record::Before(Box::new(finding)), machine::boottime_ns(), &mut out);
         }
     }
+    if options.verbose >= DIAGNOSTICS && !diagnostics::BUILT_IN {
+        let text = "-vv: a release build has no diagnostics in its kernel side; build with `cargo xtask build`";
+        out.push(Output::Note(note("doubt", text.to_owned())));
+    }
     for text in host.doubts.drain(..).chain(log.into_iter().flat_map(|log| log.doubts)) {
         out.push(Output::Note(note("doubt", text)));
     }
@@ -157,6 +164,7 @@ pub async fn run(options: Options) -> Result<()> {
             let emptied = kernel.drain(BATCH, |bytes| pipeline.record(Record::Kernel(bytes), 0, &mut out));
             let pause = if emptied { kernel.look_again() } else { Some(Duration::ZERO) };
             look = pause.map(|pause| Instant::now() + pause);
+            out.extend(kernel.diagnostics().into_iter().map(|text| Output::Note(note("kernel", text))));
         }
         let now_ns = machine::boottime_ns();
         pipeline.tick(now_ns, &mut out);
@@ -171,6 +179,7 @@ pub async fn run(options: Options) -> Result<()> {
             view.status(&pipeline, lost_so_far, TICK);
         }
     }
+    out.extend(kernel.diagnostics().into_iter().map(|text| Output::Note(note("kernel", text))));
     // What is in the ring, or not ripe yet, happened in time, and is said.
     kernel.drain(usize::MAX, |bytes| pipeline.record(Record::Kernel(bytes), 0, &mut out));
     let now_ns = machine::boottime_ns();
@@ -193,6 +202,7 @@ fn attach(options: &Options) -> Result<Kernel> {
         ring_bytes: options.ring_bytes,
         wants: options.lens.wants.to_vec(),
         maps: options.lens.maps.to_vec(),
+        diagnostics: options.verbose >= DIAGNOSTICS,
     })?;
     if let Some(taken) = kernel.taken.iter().find(|taken| !taken.attached() && taken.probe.without.is_none()) {
         let reasons: Vec<String> = taken.refused.iter().map(|(way, why)| format!("{way}: {why}")).collect();

@@ -35,7 +35,7 @@ fn attach(ring_kib: u32) -> Kernel {
         probes: vec![&plan::EXIT],
         ring_bytes: ring_kib << 10,
         wants: vec![("WANT_ALL_EXITS", 1)],
-        maps: Vec::new(),
+        ..Wishes::default()
     };
     let kernel = Kernel::attach(&wishes).expect("the exit probe");
     assert!(kernel.attached(&plan::EXIT), "{:?}", kernel.taken);
