@@ -7,17 +7,13 @@ use tracer::model::{Runtime, signal_names, signal_number};
 
 /// Which container, what happened, why, and what to do.
 #[derive(Debug, Parser)]
-#[command(
-    name = "ctrace",
-    version,
-    about,
-    max_term_width = 100,
-    subcommand_required = true,
-    arg_required_else_help = true
-)]
+#[command(name = "ctrace", version, about, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub struct Cli {
+    /// Without one: all that is found, the worst container first.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub live: Live,
 }
 
 #[derive(Debug, Subcommand)]

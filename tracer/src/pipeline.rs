@@ -139,6 +139,18 @@ pub struct LossNote {
     pub cause: &'static str,
 }
 
+/// Lenses that stand on the same rule come to the same finding, of the same record: it is told once.
+fn told_once(out: &mut Vec<Output>, from: usize) {
+    let mut at = from;
+    while at < out.len() {
+        if matches!(out[at], Output::Finding(_)) && out[from..at].contains(&out[at]) {
+            out.remove(at);
+        } else {
+            at += 1;
+        }
+    }
+}
+
 /// Containers, lenses and the clock.
 pub struct Pipeline {
     pub containers: Table,
@@ -213,9 +225,11 @@ impl Pipeline {
         self.containers.expire(now_ns);
         let world =
             World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns, now_ns };
+        let from = out.len();
         for lens in &mut self.lenses {
             lens.tick(now_ns, &world, out);
         }
+        told_once(out, from);
     }
 
     /// When the next thing is due, by the records' clock.
@@ -262,9 +276,11 @@ impl Pipeline {
         }
         let world =
             World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns, now_ns };
+        let from = out.len();
         for lens in &mut self.lenses {
             lens.event(&event, &world, out);
         }
+        told_once(out, from);
     }
 
     fn loss(&self, loss: &Loss, now_ns: u64) -> LossNote {

@@ -20,6 +20,7 @@ pub static LENS: Registered = Registered {
     wants: &[("WANT_ALL_EXITS", 1), ("WANT_SIGNALS", SCOPE_FATAL)],
     maps: &[],
     ring_kib: 1024,
+    in_overview: true,
     make: || Box::new(Exits::default()),
 };
 

@@ -37,6 +37,8 @@ pub struct Registered {
     pub maps: &'static [(&'static str, u32)],
     /// Size of the ring, where the command line says none: it counts as resident memory. A power of two.
     pub ring_kib: u32,
+    /// Cheap enough to be always on, and of use without being asked about one container.
+    pub in_overview: bool,
     pub make: fn() -> Box<dyn Lens>,
 }
 
@@ -44,6 +46,11 @@ pub struct Registered {
 pub static ATTRIBUTION: &[&Probe] = &[&plan::CGROUP_MKDIR, &plan::CGROUP_RMDIR];
 
 pub static REGISTERED: &[&Registered] = &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS];
+
+/// What `ctrace` alone shows.
+pub fn overview() -> Vec<&'static Registered> {
+    REGISTERED.iter().copied().filter(|lens| lens.in_overview).collect()
+}
 
 pub fn by_name(name: &str) -> Option<&'static Registered> {
     REGISTERED.iter().copied().find(|lens| lens.name == name)

@@ -18,6 +18,7 @@ pub static LENS: Registered = Registered {
     wants: &[],
     maps: &[],
     ring_kib: 512,
+    in_overview: true,
     make: || Box::new(Oom::default()),
 };
 

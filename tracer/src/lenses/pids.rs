@@ -16,6 +16,7 @@ pub static LENS: Registered = Registered {
     wants: &[("WANT_UNREAPED", 1)],
     maps: &[("UNREAPED", UNREAPED)],
     ring_kib: 512,
+    in_overview: true,
     make: || Box::new(Pids::default()),
 };
 

@@ -17,6 +17,7 @@ pub static LENS: Registered = Registered {
     wants: &[("WANT_SIGNALS", SCOPE_ALL)],
     maps: &[],
     ring_kib: 1024,
+    in_overview: true,
     make: || Box::new(Signals::default()),
 };
 

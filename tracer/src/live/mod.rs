@@ -10,7 +10,7 @@ mod namespace;
 mod pids;
 mod view;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -54,7 +54,8 @@ const DIAGNOSTICS: u8 = 2;
 
 /// What to show, of whom, for how long.
 pub struct Options {
-    pub lens: &'static Registered,
+    /// One, or all those that the overview is made of.
+    pub lenses: Vec<&'static Registered>,
     pub container: Option<String>,
     /// For a container that is not here yet.
     pub wait: bool,
@@ -81,11 +82,11 @@ pub async fn run(options: Options) -> Result<()> {
     let mut kernel = attach(&options)?;
     let ground = Ground::find()?;
     let end = options.duration.map(|duration| Instant::now() + duration);
-    let is_oom = options.lens.name == "oom";
+    let is_oom = options.lenses.iter().any(|lens| lens.name == "oom");
     let mut log = is_oom.then(Log::read);
-    let mut view = View::open(&options.show, options.lens)?;
+    let mut view = View::open(&options.show, &options.lenses)?;
     // A wrong name ends the run before it says that it is ready.
-    let waits = |probe: &Probe| options.lens.probes.iter().any(|own| own.name == probe.name) && !kernel.attached(probe);
+    let waits = |probe: &Probe| probes(&options.lenses).any(|own| own.name == probe.name) && !kernel.attached(probe);
     // What is read from files instead counts from a first reading on: without that nothing is attached.
     let polls = waits(&plan::FORK_REFUSED);
     let eager = options.container.is_some() || polls;
@@ -95,7 +96,8 @@ pub async fn run(options: Options) -> Result<()> {
     }
     let (mut host, known) = Host::survey(ground);
     let mut clock = machine::boot_to_wall_ns();
-    let mut pipeline = Pipeline::new(Table::new(known), host_facts(&kernel, &host), clock, vec![(options.lens.make)()]);
+    let lenses = options.lenses.iter().map(|lens| (lens.make)()).collect();
+    let mut pipeline = Pipeline::new(Table::new(known), host_facts(&kernel, &host), clock, lenses);
     let mut out = Vec::new();
     pipeline.record(Record::Cgroups(host.cgroups()), machine::boottime_ns(), &mut out);
     answer(&mut pipeline, &mut host, &kernel, &mut out)?;
@@ -195,20 +197,31 @@ pub async fn run(options: Options) -> Result<()> {
     view.close()
 }
 
+fn probes(lenses: &[&'static Registered]) -> impl Iterator<Item = &'static Probe> {
+    lenses.iter().flat_map(|lens| lens.probes).copied()
+}
+
 fn attach(options: &Options) -> Result<Kernel> {
-    let probes: Vec<&'static Probe> = options.lens.probes.iter().chain(ATTRIBUTION).copied().collect();
+    let mut wanted: Vec<&'static Probe> = probes(&options.lenses).chain(ATTRIBUTION.iter().copied()).collect();
+    // Of a probe that lenses share the last place counts: what must be attached before it is.
+    let mut seen = BTreeSet::new();
+    wanted.reverse();
+    wanted.retain(|probe| seen.insert(probe.name));
+    wanted.reverse();
     let kernel = Kernel::attach(&Wishes {
-        probes,
+        probes: wanted,
         ring_bytes: options.ring_bytes,
-        wants: options.lens.wants.to_vec(),
-        maps: options.lens.maps.to_vec(),
+        wants: options.lenses.iter().flat_map(|lens| lens.wants).copied().collect(),
+        maps: options.lenses.iter().flat_map(|lens| lens.maps).copied().collect(),
         diagnostics: options.verbose >= DIAGNOSTICS,
     })?;
-    if let Some(taken) = kernel.taken.iter().find(|taken| !taken.attached() && taken.probe.without.is_none()) {
+    let is_lost = |taken: &&Taken| !taken.attached() && taken.probe.without.is_none();
+    // The overview does without what is missing, and says so where it is ready.
+    if let ([lens], Some(taken)) = (options.lenses.as_slice(), kernel.taken.iter().find(is_lost)) {
         let reasons: Vec<String> = taken.refused.iter().map(|(way, why)| format!("{way}: {why}")).collect();
         anyhow::bail!(
             "ctrace {} cannot work on this kernel: {} ({}). `ctrace doctor` tells more",
-            options.lens.name,
+            lens.name,
             taken.probe.name,
             reasons.join("; ")
         );

@@ -17,6 +17,7 @@ mod exits;
 mod harness;
 mod loss;
 mod oom;
+mod overview;
 mod pids;
 mod robust;
 mod signals;
@@ -28,7 +29,7 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    let processes = [exits::TESTS, signals::TESTS];
+    let processes = [exits::TESTS, signals::TESTS, overview::TESTS];
     let lenses = [oom::TESTS, pids::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().copied();
     lenses.chain(processes).flat_map(|tests| tests.iter())
 }

@@ -14,7 +14,7 @@ use crate::{
     model::{Code, Severity},
     tui::{
         keys::{Action, BINDINGS, Binding},
-        panel::{Depth, Doc, Item, Look, whom},
+        panel::{Depth, Doc, Item, Look, Of, whom},
         state::{App, Kind, Measured, Popup, Row},
         text::{fit, wrap},
         theme::Theme,
@@ -53,10 +53,13 @@ pub(super) fn over(app: &App, popup: &Popup, look: &Look, theme: Theme, area: Re
 }
 
 fn page_doc(app: &App, row: &Row, look: &Look) -> Doc {
-    let panel = app.tabs.iter().map(|tab| tab.panel).find(|panel| panel.lens == row.lens());
+    let here = app.current().map(|tab| tab.panel).filter(|panel| panel.of == Of::Containers);
+    let panel = here.or_else(|| app.tabs.iter().map(|tab| tab.panel).find(|panel| panel.lens == row.lens()));
     let mut doc = panel.map(|panel| (panel.detail)(row, look, Depth::Full)).unwrap_or_default();
-    doc.heading(&format!("about {}", row.finding.code.0));
-    doc.items.extend(explained(row.finding.code).items);
+    if !row.finding.id.is_empty() {
+        doc.heading(&format!("about {}", row.finding.code.0));
+        doc.items.extend(explained(row.finding.code).items);
+    }
     doc
 }
 
