@@ -51,7 +51,7 @@ fn exit_code(result: Result<ExitCode>) -> ExitCode {
 /// Every lens at once: what was found, and not each event.
 fn overview(options: Live) -> Result<ExitCode> {
     let none = options.json || options.lines || !std::io::stdout().is_terminal();
-    watch(lenses::overview(), options, Rows { none, failed: true, ..Rows::default() })
+    watch(lenses::overview(), options, Rows { none, ..Rows::default() })
 }
 
 fn run(lens: &'static Registered, options: Live, rows: Rows) -> Result<ExitCode> {

@@ -206,3 +206,20 @@ fn frozen_the_overview_stands_still() {
     press(&mut shell, KeyCode::Char(' '));
     assert_eq!(names(&mut shell)[0], "web");
 }
+
+#[test]
+fn a_containers_page_has_its_last_hundred_ends() {
+    let mut shell = shell(100, 140);
+    for pid in 0..150 {
+        tell(&mut shell, &exit(pid, u64::from(pid % 2)));
+    }
+    shell.containers(vec![here("web", 1), here("db", 2)], Instant::now());
+    let ends = |shell: &Shell<TestBackend>, of| shell.app.overview.ends(&Some(of)).count();
+    assert_eq!((ends(&shell, here("web", 1)), ends(&shell, here("db", 2))), (100, 0));
+    screen(&mut shell);
+    press(&mut shell, KeyCode::Enter);
+    let page = screen(&mut shell);
+    // Those that failed as well: their findings are no row in the list of ends.
+    assert!(page.contains("worker 149: exit 1 after 1.5s") && page.contains("worker 50: exit 0"), "{page}");
+    assert!(!page.contains("worker 49:"), "{page}");
+}

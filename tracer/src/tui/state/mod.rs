@@ -153,6 +153,9 @@ impl App {
     }
 
     fn event(&mut self, event: &EventRow) -> bool {
+        if event.event == "exit" {
+            self.overview.ended(event);
+        }
         // Of a process that failed its finding tells.
         let failed = |key: &str| event.fields.get(key).is_some_and(|value| !value.is_null() && value != &json!(0));
         if event.event == "exit" && (failed("exit_code") || failed("signal")) {

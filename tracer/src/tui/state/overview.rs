@@ -1,20 +1,34 @@
 //! Every container in a row, the worst first: what was found in it, and the newest numbers of each lens.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
 use super::{History, Row, history::Standing};
 use crate::{
     model::{Code, Container, Evidence, Finding, Owner, Runtime, Severity, State, Timestamp, Unknown},
-    pipeline::SampleRow,
+    pipeline::{EventRow, SampleRow},
+    views::rows,
 };
 
 /// A point in time stays the worst of its container this long; a state as long as it is open.
 const FRESH_NS: i64 = 15 * 60 * 1_000_000_000;
 /// The code of a row in which nothing was found.
 pub const QUIET: Code = Code("");
+
+/// Of how many containers ends are kept at once; those that are gone make room.
+const KEPT: usize = 512;
+/// Ends that are kept of each container.
+const ENDS: usize = 100;
+
+/// How a process of a container ended.
+#[derive(Clone, Debug)]
+pub struct End {
+    pub time: Timestamp,
+    /// `java 4711: SIGKILL after 3m02s`; not escaped.
+    pub text: String,
+}
 
 /// The newest numbers of one container, by lens.
 pub type Samples = BTreeMap<&'static str, Arc<SampleRow>>;
@@ -24,6 +38,8 @@ pub struct Overview {
     rows: Vec<Row>,
     /// By cgroup; the host's by "".
     samples: HashMap<String, Samples>,
+    /// By cgroup; the newest first.
+    ends: HashMap<String, VecDeque<End>>,
     /// A row's number, for as long as the run lasts: what is chosen stays chosen.
     numbers: HashMap<String, u64>,
     containers: Vec<Arc<Container>>,
@@ -42,6 +58,27 @@ impl Overview {
         let of = self.samples.entry(key.to_owned()).or_default();
         of.insert(sample.sample, Arc::new(sample.clone()));
         self.is_stale = true;
+    }
+
+    /// Keeps how a process of a container ended.
+    pub fn ended(&mut self, event: &EventRow) {
+        let Some(container) = &event.container else { return };
+        if self.ends.len() >= KEPT && !self.ends.contains_key(&container.cgroup) {
+            let here: BTreeSet<&str> = self.containers.iter().map(|own| own.cgroup.as_str()).collect();
+            self.ends.retain(|cgroup, _| here.contains(cgroup.as_str()));
+            if self.ends.len() >= KEPT {
+                return;
+            }
+        }
+        let who = event.process.as_ref().map_or_else(String::new, |own| format!("{} {}: ", own.comm, own.pid));
+        let ends = self.ends.entry(container.cgroup.clone()).or_default();
+        ends.push_front(End { time: event.time, text: who + &rows::summary(event) });
+        ends.truncate(ENDS);
+    }
+
+    /// The last ends in a container, the newest first.
+    pub fn ends(&self, container: &Owner) -> impl Iterator<Item = &End> {
+        self.ends.get(key(container)).into_iter().flatten()
     }
 
     pub fn stale(&mut self) {
