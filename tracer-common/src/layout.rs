@@ -24,6 +24,7 @@ macro_rules! kernel_fields {
             TASK_MM = "task_struct.mm";
             TASK_CGROUPS = "task_struct.cgroups";
             TASK_THREAD_PID = "task_struct.thread_pid";
+            TASK_OVER_HIGH = "task_struct.memcg_nr_pages_over_high";
             TASK_START_BOOTTIME = "task_struct.start_boottime|task_struct.real_start_time";
             TASK_EXIT_CODE = "task_struct.exit_code";
             TASK_UTIME = "task_struct.utime";
@@ -72,6 +73,15 @@ macro_rules! kernel_fields {
             OOM_CONSTRAINT = "oom_control.constraint";
             OOM_ORDER = "oom_control.order";
             OOM_TOTALPAGES = "oom_control.totalpages";
+            DTC_GDTC = "dirty_throttle_control.gdtc";
+            DTC_DIRTY = "dirty_throttle_control.dirty";
+            DTC_THRESH = "dirty_throttle_control.thresh";
+            DTC_BG_THRESH = "dirty_throttle_control.bg_thresh";
+            DTC_WB_DIRTY = "dirty_throttle_control.wb_dirty";
+            DTC_WB_THRESH = "dirty_throttle_control.wb_thresh";
+            WB_BDI = "bdi_writeback.bdi";
+            WB_BANDWIDTH = "bdi_writeback.avg_write_bandwidth";
+            BDI_DEV_NAME = "backing_dev_info.dev_name";
             PIDS_CSS = "pids_cgroup.css";
             PIDS_CURRENT = "pids_cgroup.counter";
             PIDS_LIMIT = "pids_cgroup.limit";
@@ -104,6 +114,10 @@ macro_rules! kernel_facts {
             MARK_VICTIM_HAS_TASK;
             /// 1: `sched_process_exit` has the argument `group_dead`.
             EXIT_HAS_GROUP_DEAD;
+            /// 1: `balance_dirty_pages` passes its `dirty_throttle_control`; 0: the numbers in it.
+            PAUSE_HAS_CONTROL;
+            /// Nanoseconds of a jiffy.
+            TICK_NS;
             /// `sizeof(struct k_sigaction)`.
             KSIGACTION_SIZE;
             /// Indices into the memcg's statistics.

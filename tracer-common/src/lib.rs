@@ -6,11 +6,13 @@
 #![no_std]
 
 pub mod cgroup;
+pub mod dirty;
 pub mod layout;
 pub mod loss;
 pub mod oom;
 pub mod pids;
 pub mod signal;
+pub mod stall;
 pub mod task;
 
 use bytemuck::{Pod, Zeroable};

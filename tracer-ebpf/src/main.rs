@@ -8,11 +8,13 @@
 )]
 
 mod cgroup_life;
+mod dirty;
 mod kernel;
 mod oom;
 mod pids;
 mod process_life;
 mod signal;
+mod stall;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -48,6 +48,8 @@ pub enum Command {
     },
     /// Why it can't fork: refused forks, zombies, processes against every limit.
     Pids(Live),
+    /// Is memory full of cache, or running out: use against every limit, reclaim, swap, stalls.
+    Mem(Live),
     /// Every container here: runtime, name, pod, limits, user, capabilities, network.
     Containers(Containers),
     /// The long text behind a finding, like `rustc --explain`.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tracer::{
     containers::{Known, Seen, Table},
-    findings::{HostFacts, pids},
+    findings::{HostFacts, mem, pids},
     kernel::load::Loss,
     lenses,
     pipeline::{Answer, Pipeline, Record},
@@ -92,6 +92,7 @@ fn lines() -> Vec<Value> {
         for reading in pids_readings() {
             pipeline.record(Record::Answer(Answer::Pids(Box::new(reading))), 5 * SECOND, &mut out);
         }
+        pipeline.record(Record::Answer(Answer::Mem(Box::new(mem_reading()))), 5 * SECOND, &mut out);
         let loss = Loss { kind: Some(Kind::Exit), cgroup: Some(CGROUP), budget: true, count: 3 };
         pipeline.record(Record::Loss(loss), SECOND, &mut out);
         pipeline.tick(10 * SECOND, &mut out);
@@ -116,6 +117,19 @@ fn pids_readings() -> [pids::Reading; 2] {
     [pids::Reading::Unreaped(pids::Waiting { dead, ..pids::Waiting::default() }), pids::Reading::Counts(counts)]
 }
 
+/// A container full of cache, whose tasks stall.
+fn mem_reading() -> mem::Reading {
+    let path: std::sync::Arc<str> = format!("/docker/{}", "ab".repeat(32)).into();
+    let (active_file, inactive_file) = (Some(10), Some(80));
+    let stat = mem::Stat { active_file, inactive_file, file: Some(90), anon: Some(5), ..mem::Stat::default() };
+    let level = mem::Level { usage: Some(99), limit: Some(100), stat, ..mem::Level::default() };
+    let who = tracer::events::process(&task(101, 2));
+    let total = mem::StallTotal { who: Some(who), count: 7, total_ns: SECOND, worst_ns: 9 };
+    let key = tracer_common::stall::StallKey { cgroup: CGROUP, tgid: 101, kind: tracer_common::stall::LIMIT };
+    let levels = [(path, level)].into();
+    mem::Reading { at_ns: 5 * SECOND, levels, stalls: vec![(key, total)], ..mem::Reading::default() }
+}
+
 #[test]
 fn every_line_is_as_documented() {
     let schema = schema();
@@ -133,7 +147,10 @@ fn every_line_is_as_documented() {
         ("code", "signal.init-ignored"),
         ("code", "pids.limit"),
         ("code", "pids.zombies"),
+        ("code", "mem.page-cache"),
+        ("code", "mem.reclaim-stall"),
         ("sample", "pids"),
+        ("sample", "mem"),
         ("event", "exit"),
         ("event", "signal"),
         ("type", "loss"),

@@ -5,9 +5,13 @@ pub mod containers;
 pub mod exits;
 #[cfg(test)]
 mod fixture;
+pub mod mem;
+mod numbers;
 pub mod oom;
 pub mod pids;
 pub mod signals;
+mod state;
+mod window;
 
 use crate::{
     containers::Table,
@@ -33,6 +37,7 @@ pub fn all() -> impl Iterator<Item = &'static Explained> {
         .chain(exits::EXPLAINED)
         .chain(signals::EXPLAINED)
         .chain(pids::EXPLAINED)
+        .chain(mem::EXPLAINED)
         .chain(containers::EXPLAINED)
 }
 

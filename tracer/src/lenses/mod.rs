@@ -2,6 +2,7 @@
 //! in [`REGISTERED`].
 
 pub mod exits;
+pub mod mem;
 pub mod oom;
 pub mod pids;
 pub mod signals;
@@ -41,7 +42,7 @@ pub struct Registered {
 /// What every lens stands on: which cgroup is which container.
 pub static ATTRIBUTION: &[&Probe] = &[&plan::CGROUP_MKDIR, &plan::CGROUP_RMDIR];
 
-pub static REGISTERED: &[&Registered] = &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS];
+pub static REGISTERED: &[&Registered] = &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS, &mem::LENS];
 
 pub fn by_name(name: &str) -> Option<&'static Registered> {
     REGISTERED.iter().copied().find(|lens| lens.name == name)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tracer_common::signal::{Fold, FoldKey};
 
-use super::{ancestry, namespace, pids};
+use super::{ancestry, mem, namespace, pids};
 use crate::{
     containers::{self, Engines, Facts, Files, Hierarchy, HostFiles, Known, Seen},
     findings::oom::HungReading,
@@ -76,6 +76,7 @@ impl Host {
             Question::Pids(ask) => {
                 Answer::Pids(Box::new(self.pids.answer(ask, &self.files, &self.hierarchy, kernel)?))
             }
+            Question::Mem(ask) => Answer::Mem(Box::new(mem::read(ask, &self.files, &self.hierarchy, kernel)?)),
             Question::OomControl(cgroups) => {
                 Answer::OomControl(cgroups.iter().map(|cgroup| self.oom_control(cgroup)).collect())
             }

@@ -5,5 +5,7 @@ pub mod containers;
 pub mod escape;
 pub mod json;
 pub mod lines;
+pub mod mem;
 pub mod pids;
 pub mod rows;
+pub mod table;

@@ -35,6 +35,7 @@ use std::{
     ptr::null_mut,
 };
 
+use super::disk;
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -158,6 +159,15 @@ fn go_on(steps: &[OsString]) {
                     std::process::exit(NEVER_KILLED);
                 }
             }
+            "drip" => {
+                for _ in 0..number() {
+                    touch(libc::MAP_PRIVATE);
+                    std::thread::sleep(std::time::Duration::from_millis(200));
+                }
+            }
+            // The file of so many MiB is read over and over.
+            "churn" => disk::churn(&text),
+            "file" => disk::write_file(&text),
             "forks" => {
                 for _ in 0..number() {
                     let child = forked(|| {});
