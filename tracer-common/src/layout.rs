@@ -82,6 +82,37 @@ macro_rules! kernel_fields {
             WB_BDI = "bdi_writeback.bdi";
             WB_BANDWIDTH = "bdi_writeback.avg_write_bandwidth";
             BDI_DEV_NAME = "backing_dev_info.dev_name";
+            RQ_QUEUE = "request.q";
+            RQ_FLAGS = "request.cmd_flags";
+            RQ_DATA_LEN = "request.__data_len";
+            RQ_BIO = "request.bio";
+            RQ_DISK = "request.rq_disk";
+            RQ_START = "request.start_time_ns";
+            QUEUE_DISK = "request_queue.disk";
+            DISK_MAJOR = "gendisk.major";
+            DISK_MINOR = "gendisk.first_minor";
+            BIO_BLKG = "bio.bi_blkg";
+            BLKG_BLKCG = "blkcg_gq.blkcg";
+            BLKCG_CSS = "blkcg.css";
+            REGS_SYSCALL = "pt_regs.orig_ax|pt_regs.syscallno";
+            REGS_ARG0 = "pt_regs.di|pt_regs.orig_x0";
+            REGS_ARG1 = "pt_regs.si";
+            REGS_ARG2 = "pt_regs.dx";
+            REGS_ARG3 = "pt_regs.r10";
+            REGS_CS = "pt_regs.cs";
+            TASK_FILES = "task_struct.files";
+            FILES_FDT = "files_struct.fdt";
+            FDT_MAX = "fdtable.max_fds";
+            FDT_FD = "fdtable.fd";
+            FILE_DENTRY = "file.f_path.dentry";
+            DENTRY_SB = "dentry.d_sb";
+            DENTRY_INODE = "dentry.d_inode";
+            DENTRY_PARENT = "dentry.d_parent";
+            DENTRY_NAME = "dentry.d_name.name";
+            SB_DEV = "super_block.s_dev";
+            SB_MAGIC = "super_block.s_magic";
+            INODE_INO = "inode.i_ino";
+            INODE_MODE = "inode.i_mode";
             PIDS_CSS = "pids_cgroup.css";
             PIDS_CURRENT = "pids_cgroup.counter";
             PIDS_LIMIT = "pids_cgroup.limit";
@@ -116,6 +147,8 @@ macro_rules! kernel_facts {
             EXIT_HAS_GROUP_DEAD;
             /// 1: `balance_dirty_pages` passes its `dirty_throttle_control`; 0: the numbers in it.
             PAUSE_HAS_CONTROL;
+            /// Which argument of `block_rq_issue` is the request.
+            RQ_ISSUE_ARGUMENT;
             /// Nanoseconds of a jiffy.
             TICK_NS;
             /// `sizeof(struct k_sigaction)`.

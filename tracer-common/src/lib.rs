@@ -5,6 +5,7 @@
 //! compile time), so that both sides agree and the verifier never sees an uninitialised byte.
 #![no_std]
 
+pub mod block;
 pub mod cgroup;
 pub mod dirty;
 pub mod layout;
@@ -12,6 +13,7 @@ pub mod loss;
 pub mod oom;
 pub mod pids;
 pub mod signal;
+pub mod space;
 pub mod stall;
 pub mod task;
 
@@ -38,10 +40,11 @@ pub enum Kind {
     CgroupRmdir = 7,
     Signal = 9,
     ForkRefused = 10,
+    FileRefused = 24,
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OomDecision,
         Self::OomVictim,
         Self::OomSharer,
@@ -51,6 +54,7 @@ impl Kind {
         Self::CgroupRmdir,
         Self::Signal,
         Self::ForkRefused,
+        Self::FileRefused,
     ];
 
     pub fn from_u32(number: u32) -> Option<Self> {

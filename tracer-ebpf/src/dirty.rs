@@ -32,13 +32,13 @@ static PAUSES: LruPerCpuHashMap<PauseKey, Pauses> = LruPerCpuHashMap::with_max_e
 #[raw_tracepoint(tracepoint = "balance_dirty_pages")]
 pub fn dirty_pause(ctx: RawTracePointContext) -> i32 {
     let control = layout::PAUSE_HAS_CONTROL.load() == 1;
-    let (pause, start) =
-        if control { (ctx.arg::<i64>(6), ctx.arg::<u64>(7)) } else { (ctx.arg::<i64>(10), ctx.arg::<u64>(11)) };
+    let pause = task::argument_at(&ctx, if control { 6 } else { 10 }) as i64;
     if pause <= 0 {
         return 0;
     }
     let tick = u64::from(layout::TICK_NS.load());
     let took = pause as u64 * tick;
+    let start = task::argument_at(&ctx, if control { 7 } else { 11 });
     // SAFETY: takes no argument and cannot fail.
     let before = unsafe { bpf_jiffies64() }.wrapping_sub(start) * tick;
     let current = task::current();
@@ -76,23 +76,23 @@ unsafe fn add(pauses: *mut Pauses, took: u64, before: u64, ctx: &RawTracePointCo
     }
     pauses.last_ns = now();
     if layout::PAUSE_HAS_CONTROL.load() == 1 {
-        let control: Ptr = ctx.arg::<u64>(1);
+        let control: Ptr = task::argument_at(ctx, 1);
         pauses.threshold = u64_at(place(control, &layout::DTC_THRESH));
         pauses.background = u64_at(place(control, &layout::DTC_BG_THRESH));
         pauses.dirty = u64_at(place(control, &layout::DTC_DIRTY));
         pauses.device_threshold = u64_at(place(control, &layout::DTC_WB_THRESH));
         pauses.device_dirty = u64_at(place(control, &layout::DTC_WB_DIRTY));
-        pauses.task_rate = ctx.arg::<u64>(3);
+        pauses.task_rate = task::argument_at(ctx, 3);
         // A memory cgroup's limits point to the host's; those point nowhere.
         let host = follow(control, &layout::DTC_GDTC);
         pauses.in_memcg = if layout::DTC_GDTC.load() == ABSENT { UNKNOWN_U32 } else { u32::from(host != 0) };
     } else {
-        pauses.threshold = ctx.arg::<u64>(1);
-        pauses.background = ctx.arg::<u64>(2);
-        pauses.dirty = ctx.arg::<u64>(3);
-        pauses.device_threshold = ctx.arg::<u64>(4);
-        pauses.device_dirty = ctx.arg::<u64>(5);
-        pauses.task_rate = ctx.arg::<u64>(7);
+        pauses.threshold = task::argument_at(ctx, 1);
+        pauses.background = task::argument_at(ctx, 2);
+        pauses.dirty = task::argument_at(ctx, 3);
+        pauses.device_threshold = task::argument_at(ctx, 4);
+        pauses.device_dirty = task::argument_at(ctx, 5);
+        pauses.task_rate = task::argument_at(ctx, 7);
         pauses.in_memcg = UNKNOWN_U32;
     }
     pauses.bandwidth = u64_at(place(wb, &layout::WB_BANDWIDTH));

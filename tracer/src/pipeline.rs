@@ -13,7 +13,7 @@ use tracer_common::{Kind, signal::FoldKey};
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
     events::{self, Event, known64, text},
-    findings::{HostFacts, World, mem, oom::HungReading, pids},
+    findings::{HostFacts, World, io, mem, oom::HungReading, pids},
     kernel::load::Loss,
     lenses::Lens,
     model::{Container, Finding, Owner, Process, Timestamp, Unknown},
@@ -48,6 +48,8 @@ pub enum Answer {
     Pids(Box<pids::Reading>),
     /// The memory cgroups, and stalls in the kernel.
     Mem(Box<mem::Reading>),
+    /// Pauses, requests, limits; where a file is.
+    Io(Box<io::Reading>),
     OomControl(Vec<HungReading>),
 }
 
@@ -70,6 +72,7 @@ pub enum Question {
     SignalTotals(Vec<FoldKey>),
     Pids(pids::Ask),
     Mem(mem::Ask),
+    Io(io::Ask),
     /// Of these v1 cgroups.
     OomControl(Vec<Arc<str>>),
 }
@@ -294,5 +297,6 @@ pub fn event_name(kind: Kind) -> &'static str {
         Kind::CgroupRmdir => "cgroup_rmdir",
         Kind::Signal => "signal",
         Kind::ForkRefused => "fork_refused",
+        Kind::FileRefused => "file_refused",
     }
 }

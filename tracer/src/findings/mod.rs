@@ -5,6 +5,7 @@ pub mod containers;
 pub mod exits;
 #[cfg(test)]
 mod fixture;
+pub mod io;
 pub mod mem;
 mod numbers;
 pub mod oom;
@@ -38,6 +39,7 @@ pub fn all() -> impl Iterator<Item = &'static Explained> {
         .chain(signals::EXPLAINED)
         .chain(pids::EXPLAINED)
         .chain(mem::EXPLAINED)
+        .chain(io::EXPLAINED)
         .chain(containers::EXPLAINED)
 }
 

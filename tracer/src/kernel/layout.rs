@@ -31,6 +31,7 @@ const FURTHER: &[&str] = &[
     "btf_trace_mark_victim",
     "btf_trace_sched_process_exit",
     "btf_trace_balance_dirty_pages",
+    "btf_trace_block_rq_issue",
 ];
 
 /// Values for the kernel side's globals; a global that is missing here stays `ABSENT`.
@@ -141,6 +142,11 @@ impl Layout {
         }
         let group_dead = btf.tracepoint_arguments("sched_process_exit").is_some_and(|arguments| arguments.len() >= 2);
         self.set("EXIT_HAS_GROUP_DEAD", u32::from(group_dead));
+        if let Some(arguments) = btf.tracepoint_arguments("block_rq_issue")
+            && let Some(at) = arguments.iter().position(|pointee| *pointee == Some("request"))
+        {
+            self.set("RQ_ISSUE_ARGUMENT", at as u32);
+        }
         // A prototype that ctrace has not met is told by its length: 12 numbers, or 8 arguments with the control.
         if let Some(arguments) = btf.tracepoint_arguments("balance_dirty_pages") {
             match (arguments.len(), arguments.get(1).copied().flatten()) {

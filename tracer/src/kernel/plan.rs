@@ -195,3 +195,24 @@ pub static DIRTY_PAUSE: Probe = Probe {
     needs: &["PAUSE_HAS_CONTROL", "TICK_NS"],
     without: Some("pauses of buffered writers are not seen"),
 };
+pub static BLOCK_ISSUE: Probe = Probe {
+    name: "block_issue",
+    question: "when requests go to their device",
+    branches: &[branch(Hook::RawTracepoint("block_rq_issue"), "block_issue")],
+    needs: &["RQ_ISSUE_ARGUMENT", "RQ_BIO"],
+    without: Some("requests to block devices are not seen"),
+};
+pub static BLOCK_COMPLETE: Probe = Probe {
+    name: "block_complete",
+    question: "whose requests complete, how large, and how fast",
+    branches: &[branch(Hook::RawTracepoint("block_rq_complete"), "block_complete")],
+    needs: &["RQ_DATA_LEN", "DISK_MAJOR"],
+    without: Some("requests to block devices are not seen"),
+};
+pub static FILE_REFUSED: Probe = Probe {
+    name: "file_refused",
+    question: "which calls a file system refuses: no space, no quota, /proc/sys read-only",
+    branches: &[branch(Hook::RawTracepoint("sys_exit"), "file_refused")],
+    needs: &["REGS_SYSCALL", "REGS_ARG0"],
+    without: Some("full disks and quotas are not seen"),
+};

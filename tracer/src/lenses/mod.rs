@@ -2,6 +2,7 @@
 //! in [`REGISTERED`].
 
 pub mod exits;
+pub mod io;
 pub mod mem;
 pub mod oom;
 pub mod pids;
@@ -42,7 +43,7 @@ pub struct Registered {
 /// What every lens stands on: which cgroup is which container.
 pub static ATTRIBUTION: &[&Probe] = &[&plan::CGROUP_MKDIR, &plan::CGROUP_RMDIR];
 
-pub static REGISTERED: &[&Registered] = &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS, &mem::LENS];
+pub static REGISTERED: &[&Registered] = &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS, &mem::LENS, &io::LENS];
 
 pub fn by_name(name: &str) -> Option<&'static Registered> {
     REGISTERED.iter().copied().find(|lens| lens.name == name)

@@ -6,9 +6,11 @@ mod ancestry;
 mod before;
 mod filter;
 pub mod host;
+mod io;
 mod mem;
 mod namespace;
 mod pids;
+mod place;
 mod view;
 
 use std::time::Duration;

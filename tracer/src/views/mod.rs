@@ -3,6 +3,7 @@
 
 pub mod containers;
 pub mod escape;
+pub mod io;
 pub mod json;
 pub mod lines;
 pub mod mem;

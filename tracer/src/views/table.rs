@@ -4,7 +4,7 @@ use std::{cmp::Reverse, fmt::Write};
 
 use unicode_width::UnicodeWidthStr;
 
-use super::{escape::escape, lines::Style, mem, pids};
+use super::{escape::escape, io, lines::Style, mem, pids};
 use crate::{
     model::{State, Timestamp},
     pipeline::{Output, SampleRow},
@@ -23,7 +23,7 @@ pub struct Shape {
     pub rank: fn(&SampleRow) -> u64,
 }
 
-static SHAPES: &[&Shape] = &[&pids::TABLE, &mem::TABLE];
+static SHAPES: &[&Shape] = &[&pids::TABLE, &mem::TABLE, &io::TABLE];
 
 /// One row.
 #[derive(Default)]

@@ -15,6 +15,7 @@
 
 mod exits;
 mod harness;
+mod io;
 mod loss;
 mod mem;
 mod oom;
@@ -30,7 +31,8 @@ use harness::{List, Test};
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
     let processes = [exits::TESTS, signals::TESTS];
-    let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().copied();
+    let lenses =
+        [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().copied();
     lenses.chain(processes).flat_map(|tests| tests.iter())
 }
 

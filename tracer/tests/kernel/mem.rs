@@ -1,6 +1,6 @@
 //! `ctrace mem`: cache that is no leak, memory that runs out, stalls and swap, and what must be none of it.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::{
     support::{
         cgroups::{Group, Tree, is_v1},
         ctrace::{Ctrace, Line, command},
-        disk::Scratch,
+        disk::{Scratch, run},
         player::Player,
     },
 };
@@ -195,11 +195,6 @@ impl Drop for Swap {
     fn drop(&mut self) {
         run("swapoff", &[&self.0.path().to_string_lossy()]);
     }
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn swapping() {

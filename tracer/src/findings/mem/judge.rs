@@ -19,7 +19,7 @@ use crate::{
         numbers::Numbers,
         state::{Conditions, News},
     },
-    model::{Code, Finding, Owner, Process, Severity, State, size},
+    model::{Code, Finding, Owner, Process, Severity, State, size, span},
 };
 
 pub const PAGE_CACHE: Code = Code("mem.page-cache");
@@ -135,7 +135,8 @@ impl Seen<'_> {
             ));
         }
         let growth = self.past.get(path).and_then(Past::anon_growth);
-        let to_limit = growth.filter(|growth| *growth >= 1.0).map(|growth| limit.saturating_sub(held) as f64 / growth);
+        let to_limit = growth.filter(|growth| *growth >= 1.0);
+        let to_limit = to_limit.map(|growth| (limit.saturating_sub(held) as f64 / growth * 1e9) as u64);
         facts.numbers.put(
             "anon_growth_bytes_per_s",
             growth.map(|growth| growth.round() as i64),
@@ -143,11 +144,10 @@ impl Seen<'_> {
         );
         facts.numbers.put(
             "time_to_limit_ns",
-            to_limit.map(|seconds| (seconds * 1e9) as u64),
+            to_limit,
             "anonymous memory does not grow, or was not watched for long enough",
         );
-        let soon =
-            to_limit.map_or_else(String::new, |seconds| format!("; at the rate of now full in {}", span(seconds)));
+        let soon = to_limit.map_or_else(String::new, |left| format!("; at the rate of now full in {}", span(left)));
         Some(facts.finding(
             news,
             (code, Severity::Warning),
@@ -208,7 +208,7 @@ impl Seen<'_> {
         Some(facts.finding(
             news,
             (RECLAIM_STALL, Severity::Warning),
-            format!("its tasks spent {} of {} in reclaim, {where_}; the longest {}", span_ns(all), span_ns(window), span_ns(own.worst_ns.max(host.worst_ns))),
+            format!("its tasks spent {} of {} in reclaim, {where_}; the longest {}", span(all), span(window), span(own.worst_ns.max(host.worst_ns))),
             "a task that needs a page and finds the limit reached must free pages itself before it goes on: the time is missing in whatever it was doing".to_owned(),
             fix,
         ))
@@ -242,7 +242,7 @@ impl Seen<'_> {
         }
         facts.rates();
         let time = if hooked {
-            format!("its tasks were held for {} of {}", span_ns(sum.total_ns), span_ns(self.stalls.length_ns()))
+            format!("its tasks were held for {} of {}", span(sum.total_ns), span(self.stalls.length_ns()))
         } else {
             "its tasks are held".to_owned()
         };
@@ -454,22 +454,4 @@ fn shown(bytes: Option<u64>) -> String {
 
 fn number(value: Option<u64>) -> String {
     value.map_or_else(|| "unknown".to_owned(), |value| value.to_string())
-}
-
-/// `28 s`, `4 min`, `3 h`.
-fn span(seconds: f64) -> String {
-    match seconds {
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.0} h", s / 3600.0),
-    }
-}
-
-/// `412 ms`, `1.8 s`.
-pub fn span_ns(ns: u64) -> String {
-    match ns {
-        ns if ns < 1_000_000 => format!("{} µs", ns / 1000),
-        ns if ns < 1_000_000_000 => format!("{} ms", ns / 1_000_000),
-        ns => format!("{:.1} s", ns as f64 / 1e9),
-    }
 }
