@@ -108,7 +108,7 @@ fn lines() -> Vec<Value> {
                     out.push(output);
                     continue;
                 };
-                let place = io::Reading::Place(wanted, Box::new(io::Place::default()));
+                let place = io::Reading::Place(wanted, Box::default());
                 pipeline.record(Record::Answer(Answer::Io(Box::new(place))), 5 * SECOND, &mut out);
             }
         }
