@@ -5,12 +5,16 @@
 //! compile time), so that both sides agree and the verifier never sees an uninitialised byte.
 #![no_std]
 
+pub mod block;
 pub mod cgroup;
+pub mod dirty;
 pub mod layout;
 pub mod loss;
 pub mod oom;
 pub mod pids;
 pub mod signal;
+pub mod space;
+pub mod stall;
 pub mod task;
 
 use bytemuck::{Pod, Zeroable};
@@ -36,10 +40,11 @@ pub enum Kind {
     CgroupRmdir = 7,
     Signal = 9,
     ForkRefused = 10,
+    FileRefused = 24,
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OomDecision,
         Self::OomVictim,
         Self::OomSharer,
@@ -49,6 +54,7 @@ impl Kind {
         Self::CgroupRmdir,
         Self::Signal,
         Self::ForkRefused,
+        Self::FileRefused,
     ];
 
     pub fn from_u32(number: u32) -> Option<Self> {
@@ -67,6 +73,7 @@ impl Kind {
             Self::CgroupRmdir => "cgroup_rmdir",
             Self::Signal => "signal",
             Self::ForkRefused => "fork_refused",
+            Self::FileRefused => "file_refused",
         }
     }
 }

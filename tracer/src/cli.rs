@@ -44,6 +44,10 @@ pub enum Command {
     },
     /// Why it can't fork: refused forks, zombies, processes against every limit.
     Pids(Live),
+    /// Is memory full of cache, or running out: use against every limit, reclaim, swap, stalls.
+    Mem(Live),
+    /// Who waits in write(), what devices and their limits do, which file system is full.
+    Io(Live),
     /// Every container here: runtime, name, pod, limits, user, capabilities, network.
     Containers(Containers),
     /// The long text behind a finding, like `rustc --explain`.

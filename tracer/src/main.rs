@@ -34,6 +34,8 @@ fn main() -> ExitCode {
             run(&lenses::signals::LENS, live, Rows { signals, to_init, ignored, ..Rows::default() })
         }
         Command::Pids(options) => run(&lenses::pids::LENS, options, Rows::default()),
+        Command::Mem(options) => run(&lenses::mem::LENS, options, Rows::default()),
+        Command::Io(options) => run(&lenses::io::LENS, options, Rows::default()),
         Command::Containers(options) => containers(options).map(|()| ExitCode::SUCCESS),
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(json),

@@ -13,7 +13,7 @@ use tracer_common::signal::FoldKey;
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
     events::{self, Event, known64, text},
-    findings::{HostFacts, World, oom::HungReading, pids},
+    findings::{HostFacts, World, io, mem, oom::HungReading, pids},
     kernel::load::{Loss, LossCause},
     lenses::Lens,
     model::{Container, Finding, Owner, Process, Timestamp, Unknown},
@@ -46,6 +46,10 @@ pub enum Answer {
     SignalTotals(Vec<(FoldKey, u64)>),
     /// Counts, limits and who is dead.
     Pids(Box<pids::Reading>),
+    /// The memory cgroups, and stalls in the kernel.
+    Mem(Box<mem::Reading>),
+    /// Pauses, requests, limits; where a file is.
+    Io(Box<io::Reading>),
     OomControl(Vec<HungReading>),
 }
 
@@ -67,6 +71,8 @@ pub enum Question {
     /// How many there were by now.
     SignalTotals(Vec<FoldKey>),
     Pids(pids::Ask),
+    Mem(mem::Ask),
+    Io(io::Ask),
     /// Of these v1 cgroups.
     OomControl(Vec<Arc<str>>),
 }

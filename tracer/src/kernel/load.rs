@@ -330,6 +330,7 @@ fn configure(layout: &mut Layout, hierarchy: &Hierarchy, wishes: &Wishes) {
         let wanted = wishes.wants.iter().filter(|(wanted, _)| wanted == global).fold(0, |all, (_, value)| all | value);
         layout.set(global, wanted);
     }
+    layout.set("TICK_NS", host::tick_ns());
     layout.set("RING_BYTES", wishes.ring_bytes);
     layout.set("SELF_TGID", std::process::id());
 }
@@ -392,7 +393,11 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, btf: &KernelBtf) -> Result<()> {
                 bail!("this kernel was built without kprobes (CONFIG_KPROBE_EVENTS)");
             }
             let program: &mut KProbe = program.try_into()?;
-            program.load().map_err(verifier)?;
+            // Another branch may have loaded it and found no function of its name.
+            match program.load() {
+                Err(ProgramError::AlreadyLoaded) => {}
+                loaded => loaded.map_err(verifier)?,
+            }
             program.attach(function, 0)?;
         }
         Hook::Fentry(function) => {

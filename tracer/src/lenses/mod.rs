@@ -2,6 +2,8 @@
 //! in [`REGISTERED`].
 
 pub mod exits;
+pub mod io;
+pub mod mem;
 pub mod oom;
 pub mod pids;
 pub mod signals;
@@ -45,7 +47,7 @@ pub struct Registered {
 /// What every lens stands on: which cgroup is which container.
 pub static ATTRIBUTION: &[&Probe] = &[&plan::CGROUP_MKDIR, &plan::CGROUP_RMDIR];
 
-pub static REGISTERED: &[&Registered] = &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS];
+pub static REGISTERED: &[&Registered] = &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS, &mem::LENS, &io::LENS];
 
 /// What `ctrace` alone shows.
 pub fn overview() -> Vec<&'static Registered> {

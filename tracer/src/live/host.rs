@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tracer_common::signal::{Fold, FoldKey};
 
-use super::{ancestry, namespace, pids};
+use super::{ancestry, io, mem, namespace, pids};
 use crate::{
     containers::{self, Engines, Facts, Files, Hierarchy, HostFiles, Known, Seen},
     findings::oom::HungReading,
@@ -20,6 +20,7 @@ pub struct Host {
     pub hierarchy: Hierarchy,
     engines: Engines,
     pids: pids::Reader,
+    io: io::Reader,
     /// Sentences for a person about what could not be read.
     pub doubts: Vec<String>,
 }
@@ -50,8 +51,8 @@ impl Host {
     pub fn survey(ground: Ground) -> (Self, Known) {
         let Ground { files, hierarchy, mountinfo, doubts } = ground;
         let (engines, known) = containers::survey(&files, &hierarchy);
-        let pids = pids::Reader::new(&mountinfo);
-        (Self { files, hierarchy, engines, pids, doubts }, known)
+        let (pids, io) = (pids::Reader::new(&mountinfo), io::Reader::new(&mountinfo));
+        (Self { files, hierarchy, engines, pids, io, doubts }, known)
     }
 
     /// Every cgroup that exists.
@@ -76,6 +77,8 @@ impl Host {
             Question::Pids(ask) => {
                 Answer::Pids(Box::new(self.pids.answer(ask, &self.files, &self.hierarchy, kernel)?))
             }
+            Question::Mem(ask) => Answer::Mem(Box::new(mem::read(ask, &self.files, &self.hierarchy, kernel)?)),
+            Question::Io(ask) => Answer::Io(Box::new(self.io.answer(ask, &self.files, &self.hierarchy, kernel)?)),
             Question::OomControl(cgroups) => {
                 Answer::OomControl(cgroups.iter().map(|cgroup| self.oom_control(cgroup)).collect())
             }

@@ -6,8 +6,11 @@ mod ancestry;
 mod before;
 mod filter;
 pub mod host;
+mod io;
+mod mem;
 mod namespace;
 mod pids;
+mod place;
 mod view;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -103,10 +106,9 @@ pub async fn run(options: Options) -> Result<()> {
     answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     out.clear(); // names found at the start are no news
     let mut filter = Filter::new(&options, &pipeline.containers)?;
-    if polls {
-        pipeline.tick(machine::boottime_ns(), &mut out);
-        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
-    }
+    // What grows counts from a first reading on.
+    pipeline.tick(machine::boottime_ns(), &mut out);
+    answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     if eager {
         view.show(&Output::Note(ready(&kernel.taken)))?;
         view.flush()?;

@@ -15,7 +15,9 @@
 
 mod exits;
 mod harness;
+mod io;
 mod loss;
+mod mem;
 mod oom;
 mod overview;
 mod pids;
@@ -30,7 +32,8 @@ use harness::{List, Test};
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
     let processes = [exits::TESTS, signals::TESTS, overview::TESTS];
-    let lenses = [oom::TESTS, pids::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().copied();
+    let lenses =
+        [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().copied();
     lenses.chain(processes).flat_map(|tests| tests.iter())
 }
 

@@ -22,9 +22,14 @@ pub static SIGNALS: Panel = Panel {
 };
 pub static PIDS: Panel =
     Panel { empty: "No fork was refused, and nobody leaves zombies behind, so far.", ..of("pids") };
+pub static MEM: Panel = Panel { empty: "No container is near its limit, stalls or swaps, so far.", ..of("mem") };
+pub static IO: Panel = Panel {
+    empty: "No writer was paused, no device's limit held anybody, and no file system was full, so far.",
+    ..of("io")
+};
 
 /// What most lenses' panels are like.
-pub(super) const fn of(lens: &'static str) -> Panel {
+const fn of(lens: &'static str) -> Panel {
     Panel {
         lens,
         of: Of::Lens,

@@ -2,7 +2,9 @@
 
 pub mod cgroups;
 pub mod ctrace;
+pub mod disk;
 pub mod evidence;
+pub mod io;
 pub mod kernel_log;
 pub mod pids;
 pub mod play;
