@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Column, Depth, Doc, Grows, Item, Key, Look, Of, Panel, Tone, amount, evidence, findings, whom};
+use super::{Column, Depth, Doc, Grows, Item, Key, Look, Of, Panel, Tone, evidence, findings, whom};
 use crate::tui::state::{QUIET, Row, Standing, urgency};
 
 pub static PANEL: Panel = Panel {
@@ -60,11 +60,11 @@ static COLUMNS: &[Column] = &[
     },
     Column {
         title: "MEMORY",
-        width: 14,
+        width: 11,
         grows: Grows::No,
         right: true,
         rank: 3,
-        cell: |row, _| (of_limit(row, "mem", "usage_bytes", "limit_bytes", |bytes| amount(bytes as u64)), Tone::Plain),
+        cell: |row, _| (of_limit(row, "mem", "usage_bytes", "limit_bytes", short), Tone::Plain),
         key: |row| Key::Number(number(row, "mem", "usage_bytes").unwrap_or(0.0) as u64),
     },
     Column {
@@ -106,6 +106,16 @@ fn of_limit(row: &Row, lens: &str, key: &str, limit: &str, form: impl Fn(f64) ->
     form(value) + &limit
 }
 
+/// `308K`, `1.5G`.
+fn short(bytes: f64) -> String {
+    let (unit, value) = [('T', 40), ('G', 30), ('M', 20), ('K', 10)]
+        .into_iter()
+        .map(|(unit, shift)| (unit, bytes / 2_f64.powi(shift)))
+        .find(|(_, value)| *value >= 1.0)
+        .unwrap_or(('B', bytes));
+    if value < 10.0 && unit != 'B' { format!("{value:.1}{unit}") } else { format!("{value:.0}{unit}") }
+}
+
 fn detail(row: &Row, look: &Look, depth: Depth) -> Doc {
     let mut doc = Doc::default();
     if row.finding.code == QUIET {
@@ -136,4 +146,15 @@ fn detail(row: &Row, look: &Look, depth: Depth) -> Doc {
         evidence::identity(&mut doc, &row.finding, look);
     }
     doc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn sizes_take_five_columns_at_most() {
+        let said = [0.0, 1023.0, 1024.0, 315_392.0, 67_108_864.0, 1.5 * 1_073_741_824.0, 2e13].map(short);
+        assert_eq!(said, ["0B", "1023B", "1.0K", "308K", "64M", "1.5G", "18T"]);
+    }
 }
