@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod cgroup;
+pub mod cpu;
 pub mod layout;
 pub mod loss;
 pub mod oom;

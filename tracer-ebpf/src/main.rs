@@ -8,6 +8,7 @@
 )]
 
 mod cgroup_life;
+mod cpu;
 mod kernel;
 mod oom;
 mod pids;

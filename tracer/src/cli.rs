@@ -48,6 +48,8 @@ pub enum Command {
     },
     /// Why it can't fork: refused forks, zombies, processes against every limit.
     Pids(Live),
+    /// CPU that is throttled, contended, or not the problem: use, quotas, waits, and what the load is made of.
+    Cpu(Live),
     /// Every container here: runtime, name, pod, limits, user, capabilities, network.
     Containers(Containers),
     /// The long text behind a finding, like `rustc --explain`.

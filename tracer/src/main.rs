@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             run(&lenses::signals::LENS, live, Rows { signals, to_init, ignored, ..Rows::default() })
         }
         Command::Pids(options) => run(&lenses::pids::LENS, options, Rows::default()),
+        Command::Cpu(options) => run(&lenses::cpu::LENS, options, Rows::default()),
         Command::Containers(options) => containers(options).map(|()| ExitCode::SUCCESS),
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(json),

@@ -13,7 +13,7 @@ use tracer_common::{Kind, signal::FoldKey};
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
     events::{self, Event, known64, text},
-    findings::{HostFacts, World, oom::HungReading, pids},
+    findings::{HostFacts, World, cpu, oom::HungReading, pids},
     kernel::load::Loss,
     lenses::Lens,
     model::{Container, Finding, Owner, Process, Timestamp, Unknown},
@@ -46,6 +46,8 @@ pub enum Answer {
     SignalTotals(Vec<(FoldKey, u64)>),
     /// Counts, limits and who is dead.
     Pids(Box<pids::Reading>),
+    /// Use of the CPUs, and who is blocked.
+    Cpu(Box<cpu::Reading>),
     OomControl(Vec<HungReading>),
 }
 
@@ -67,6 +69,7 @@ pub enum Question {
     /// How many there were by now.
     SignalTotals(Vec<FoldKey>),
     Pids(pids::Ask),
+    Cpu(cpu::Ask),
     /// Of these v1 cgroups.
     OomControl(Vec<Arc<str>>),
 }

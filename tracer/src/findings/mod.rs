@@ -2,6 +2,7 @@
 //! `ctrace explain` stands beside each rule.
 
 pub mod containers;
+pub mod cpu;
 pub mod exits;
 #[cfg(test)]
 mod fixture;
@@ -33,6 +34,7 @@ pub fn all() -> impl Iterator<Item = &'static Explained> {
         .chain(exits::EXPLAINED)
         .chain(signals::EXPLAINED)
         .chain(pids::EXPLAINED)
+        .chain(cpu::EXPLAINED)
         .chain(containers::EXPLAINED)
 }
 

@@ -30,6 +30,7 @@ const FURTHER: &[&str] = &[
     "k_sigaction",
     "btf_trace_mark_victim",
     "btf_trace_sched_process_exit",
+    "btf_trace_sched_switch",
 ];
 
 /// Values for the kernel side's globals; a global that is missing here stays `ABSENT`.
@@ -140,6 +141,14 @@ impl Layout {
         }
         let group_dead = btf.tracepoint_arguments("sched_process_exit").is_some_and(|arguments| arguments.len() >= 2);
         self.set("EXIT_HAS_GROUP_DEAD", u32::from(group_dead));
+        let switch = btf.tracepoint_arguments("sched_switch").unwrap_or_default();
+        match switch[..] {
+            [_, Some("task_struct"), Some("task_struct"), ref more @ ..] => {
+                self.set("SWITCH_HAS_STATE", u32::from(!more.is_empty()));
+            }
+            _ => self
+                .lack("SWITCH_HAS_STATE", "sched:sched_switch has arguments here that ctrace has not met".to_owned()),
+        }
     }
 
     /// Where a memcg's statistics stand in its array. Since 6.10 or so the array holds only the items that memcgs use, in

@@ -1,6 +1,7 @@
 //! The lenses: what each asks of the kernel, and what it makes of the answers. A new lens is one file here and its row
 //! in [`REGISTERED`].
 
+pub mod cpu;
 pub mod exits;
 pub mod oom;
 pub mod pids;
@@ -41,7 +42,7 @@ pub struct Registered {
 /// What every lens stands on: which cgroup is which container.
 pub static ATTRIBUTION: &[&Probe] = &[&plan::CGROUP_MKDIR, &plan::CGROUP_RMDIR];
 
-pub static REGISTERED: &[&Registered] = &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS];
+pub static REGISTERED: &[&Registered] = &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS, &cpu::LENS];
 
 pub fn by_name(name: &str) -> Option<&'static Registered> {
     REGISTERED.iter().copied().find(|lens| lens.name == name)

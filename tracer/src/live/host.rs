@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tracer_common::signal::{Fold, FoldKey};
 
-use super::{ancestry, namespace, pids};
+use super::{ancestry, cpu, namespace, pids};
 use crate::{
     containers::{self, Engines, Facts, Files, Hierarchy, HostFiles, Known, Seen},
     findings::oom::HungReading,
@@ -20,6 +20,7 @@ pub struct Host {
     pub hierarchy: Hierarchy,
     engines: Engines,
     pids: pids::Reader,
+    cpu: cpu::Reader,
     /// Sentences for a person about what could not be read.
     pub doubts: Vec<String>,
 }
@@ -51,7 +52,8 @@ impl Host {
         let Ground { files, hierarchy, mountinfo, doubts } = ground;
         let (engines, known) = containers::survey(&files, &hierarchy);
         let pids = pids::Reader::new(&mountinfo);
-        (Self { files, hierarchy, engines, pids, doubts }, known)
+        let cpu = cpu::Reader::new(&mountinfo);
+        (Self { files, hierarchy, engines, pids, cpu, doubts }, known)
     }
 
     /// Every cgroup that exists.
@@ -76,6 +78,7 @@ impl Host {
             Question::Pids(ask) => {
                 Answer::Pids(Box::new(self.pids.answer(ask, &self.files, &self.hierarchy, kernel)?))
             }
+            Question::Cpu(ask) => Answer::Cpu(Box::new(self.cpu.answer(ask, &self.files, &self.hierarchy, kernel)?)),
             Question::OomControl(cgroups) => {
                 Answer::OomControl(cgroups.iter().map(|cgroup| self.oom_control(cgroup)).collect())
             }

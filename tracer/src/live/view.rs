@@ -13,11 +13,11 @@ use crate::{
     kernel::host,
     lenses::Registered,
     pipeline::{Output, Pipeline},
-    views::{json, lines, pids, rows},
+    views::{json, lines, rows, table::Table},
 };
 
 pub enum View {
-    Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool, table: pids::Table },
+    Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool, table: Table },
     Tui { tui: Box<crate::tui::Tui>, before: Usage },
 }
 
@@ -33,14 +33,14 @@ impl View {
         let out = || io::BufWriter::new(io::stdout());
         Ok(match show {
             Show::Lines(style) => {
-                let table = pids::Table::default();
+                let table = Table::default();
                 let mut view = Self::Text { style: Some(style.clone()), out: out(), over: false, table };
                 if let (Self::Text { out, over, .. }, Some(header)) = (&mut view, rows::header(lens.name)) {
                     written(out.write_all(header.as_bytes()), over)?;
                 }
                 view
             }
-            Show::Json => Self::Text { style: None, out: out(), over: false, table: pids::Table::default() },
+            Show::Json => Self::Text { style: None, out: out(), over: false, table: Table::default() },
             Show::Tui { color } => {
                 let settings =
                     crate::tui::Settings { color: *color, title: title(lens), zone: jiff::tz::TimeZone::system() };

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::{escape::escape, pids, rows};
+use super::{cpu, escape::escape, pids, rows};
 use crate::{
     model::{Finding, Owner, Severity, State, size},
     pipeline::{LossNote, Note, Output},
@@ -49,6 +49,7 @@ fn block(finding: &Finding, style: &Style) -> String {
     if finding.code.0.starts_with("pids.") {
         pids::body(finding, &mut out);
     }
+    cpu::body(finding, &mut out);
     row(&mut out, "why", &escape(&finding.why));
     for fix in &finding.fix {
         row(&mut out, "fix", &escape(fix));

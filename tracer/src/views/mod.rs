@@ -2,8 +2,10 @@
 //! make text.
 
 pub mod containers;
+pub mod cpu;
 pub mod escape;
 pub mod json;
 pub mod lines;
 pub mod pids;
 pub mod rows;
+pub mod table;

@@ -1,0 +1,237 @@
+//! Who waits for a CPU, who runs instead, and who sleeps in a way that counts as load? (kernel/sched/core.c)
+//!
+//! `sched_switch` is the hottest hook there is. A task's state is in an array that is indexed by its thread id, and its
+//! cgroup is looked up again only when its `css_set` is another one than last time.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
+    macros::{map, raw_tracepoint},
+    maps::{Array, LruHashMap, LruPerCpuHashMap},
+    programs::RawTracePointContext,
+};
+use tracer_common::{
+    UNKNOWN_U64,
+    cpu::{BLOCKED, BUCKETS, Blocked, Instead, LONG_WAIT_NS, RUNNING, SLOTS, Slot, WAITING, WINDOW_SHIFT, Waits},
+};
+
+use crate::kernel::{
+    cgroup,
+    emit::now,
+    layout,
+    read::{Ptr, follow, place, u32_at},
+    task,
+};
+
+/// Made at their sizes only where they are wanted.
+#[map]
+static TASKS: Array<Slot> = Array::with_max_entries(1, 0);
+#[map]
+static WAITS: LruPerCpuHashMap<u64, Waits> = LruPerCpuHashMap::with_max_entries(1, 0);
+#[map(name = "INSTEAD")]
+static RAN_INSTEAD: LruPerCpuHashMap<Instead, u64> = LruPerCpuHashMap::with_max_entries(1, 0);
+#[map(name = "BLOCKED")]
+static IN_D: LruHashMap<u32, Blocked> = LruHashMap::with_max_entries(1, 0);
+
+const TASK_UNINTERRUPTIBLE: u32 = 0x2;
+const TASK_NOLOAD: u32 = 0x400;
+/// Since 6.1; before, the task's flag.
+const TASK_FROZEN: u32 = 0x8000;
+const PF_FROZEN: u32 = 0x1_0000;
+
+/// `sched:sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next)`, since 5.18 with `unsigned int
+/// prev_state` behind. current is prev.
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn switch(ctx: RawTracePointContext) -> i32 {
+    let at = now();
+    let slice = leave(&ctx, at);
+    enter(task::argument(&ctx, 2), &slice, at);
+    0
+}
+
+/// Who ran until now, for how long, and for whom.
+struct Slice {
+    tid: u32,
+    ran_ns: u64,
+    cgroup: u64,
+}
+
+#[inline(always)]
+fn leave(ctx: &RawTracePointContext, at: u64) -> Slice {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    let mut slice = Slice { tid, ran_ns: u64::MAX, cgroup: UNKNOWN_U64 };
+    if tid == 0 {
+        return slice;
+    }
+    let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) else { return slice };
+    // SAFETY: the map's value; nobody else writes to the slot of a task while it is scheduled, but one that shares it.
+    let slot = unsafe { &mut *slot };
+    let prev = task::argument(ctx, 1);
+    if slot.tid != tid {
+        *slot = Slot { tid, state: 0, since_ns: at, set: 0, cgroup: UNKNOWN_U64 };
+    } else if slot.state == RUNNING {
+        slice.ran_ns = at.wrapping_sub(slot.since_ns);
+        slice.cgroup = slot.cgroup;
+    }
+    let state =
+        if layout::SWITCH_HAS_STATE.load() == 1 { ctx.arg::<u32>(3) } else { u32_at(place(prev, &layout::TASK_STATE)) };
+    let preempted = ctx.arg::<u64>(0) & 0xff != 0;
+    slot.since_ns = at;
+    if preempted || state == 0 {
+        slot.state = WAITING;
+    } else if state & (TASK_UNINTERRUPTIBLE | TASK_NOLOAD | TASK_FROZEN) == TASK_UNINTERRUPTIBLE {
+        slot.state = block(prev, slot, at);
+    } else {
+        slot.state = 0;
+    }
+    slice
+}
+
+/// Off to an uninterruptible sleep: the state that it is in.
+#[inline(always)]
+fn block(task: Ptr, slot: &mut Slot, at: u64) -> u32 {
+    if u32_at(place(task, &layout::TASK_FLAGS)) & PF_FROZEN != 0 {
+        return 0;
+    }
+    let _ = IN_D.insert(slot.tid, Blocked { since_ns: at, cgroup: cgroup_of(task, slot) }, 0);
+    BLOCKED
+}
+
+#[inline(always)]
+fn enter(next: Ptr, before: &Slice, at: u64) {
+    let tid = task::tid(next);
+    if tid == 0 {
+        return;
+    }
+    let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) else { return };
+    // SAFETY: as in `leave`.
+    let slot = unsafe { &mut *slot };
+    if slot.tid == tid && slot.state == WAITING {
+        let wait = at.wrapping_sub(slot.since_ns);
+        let cgroup = cgroup_of(next, slot);
+        if let Some(waits) = waits_of(cgroup) {
+            // SAFETY: this CPU's own value, and nothing else uses it before this program ends.
+            waited(unsafe { &mut *waits }, tid, wait, before, at);
+        }
+        if wait >= LONG_WAIT_NS && before.tid != 0 && before.cgroup != UNKNOWN_U64 {
+            ran_instead(cgroup, before.cgroup, wait.min(before.ran_ns));
+        }
+    } else if slot.tid != tid {
+        slot.tid = tid;
+        slot.set = 0;
+    }
+    slot.state = RUNNING;
+    slot.since_ns = at;
+}
+
+/// The key of a task's cgroup, as it was the last time if that still holds.
+#[inline(always)]
+fn cgroup_of(task: Ptr, slot: &mut Slot) -> u64 {
+    let set = follow(task, &layout::TASK_CGROUPS);
+    if slot.set != set {
+        slot.cgroup = cgroup::of(task);
+        slot.set = set;
+    }
+    slot.cgroup
+}
+
+#[inline(always)]
+fn waits_of(cgroup: u64) -> Option<*mut Waits> {
+    if cgroup == UNKNOWN_U64 {
+        return None;
+    }
+    WAITS.get_ptr_mut(cgroup).or_else(|| {
+        begin(cgroup);
+        WAITS.get_ptr_mut(cgroup)
+    })
+}
+
+/// Rare, and large on the stack.
+#[inline(never)]
+fn begin(cgroup: u64) -> i32 {
+    let empty = Waits {
+        count: 0,
+        total_ns: 0,
+        blocked: 0,
+        blocked_ns: 0,
+        worst_ns: 0,
+        worst_window: 0,
+        worst_tid: 0,
+        instead_tid: 0,
+        instead_comm: [0; 16],
+        histogram: [0; BUCKETS],
+    };
+    i32::from(WAITS.insert(cgroup, empty, 0).is_ok())
+}
+
+#[inline(always)]
+fn waited(waits: &mut Waits, tid: u32, wait: u64, before: &Slice, at: u64) {
+    waits.count += 1;
+    waits.total_ns += wait;
+    let micros = wait >> 10;
+    let bucket = (micros | 1).ilog2() as usize;
+    waits.histogram[if bucket < BUCKETS { bucket } else { BUCKETS - 1 }] += 1;
+    let window = at >> WINDOW_SHIFT;
+    if window != waits.worst_window || wait > waits.worst_ns {
+        waits.worst_window = window;
+        waits.worst_ns = wait;
+        waits.worst_tid = tid;
+        waits.instead_tid = before.tid;
+        waits.instead_comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    }
+}
+
+#[inline(never)]
+fn ran_instead(waiter: u64, runner: u64, ns: u64) -> i32 {
+    let key = Instead { waiter, runner };
+    if let Some(total) = RAN_INSTEAD.get_ptr_mut(key) {
+        // SAFETY: this CPU's own value.
+        unsafe { *total += ns };
+        return 0;
+    }
+    i32::from(RAN_INSTEAD.insert(key, ns, 0).is_ok())
+}
+
+/// `sched:sched_wakeup(struct task_struct *p)`: from now on it waits for a CPU.
+#[raw_tracepoint(tracepoint = "sched_wakeup")]
+pub fn wakeup(ctx: RawTracePointContext) -> i32 {
+    let at = now();
+    let woken = task::argument(&ctx, 0);
+    let tid = task::tid(woken);
+    let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) else { return 0 };
+    // SAFETY: as in `leave`.
+    let slot = unsafe { &mut *slot };
+    if slot.tid != tid {
+        *slot = Slot { tid, state: WAITING, since_ns: at, set: 0, cgroup: UNKNOWN_U64 };
+        // Another task had its slot meanwhile: how long it slept is not known any more.
+        let _ = IN_D.remove(tid);
+        return 0;
+    }
+    match slot.state {
+        // Woken on its way to sleep, or twice.
+        WAITING | RUNNING => return 0,
+        BLOCKED => {
+            let _ = IN_D.remove(tid);
+            if let Some(waits) = waits_of(cgroup_of(woken, slot)) {
+                // SAFETY: this CPU's own value.
+                let waits = unsafe { &mut *waits };
+                waits.blocked += 1;
+                waits.blocked_ns += at.wrapping_sub(slot.since_ns);
+            }
+        }
+        _ => {}
+    }
+    slot.state = WAITING;
+    slot.since_ns = at;
+    0
+}
+
+/// `sched:sched_wakeup_new(struct task_struct *p)`: a new task. Whoever had its id before was in a cgroup of its own.
+#[raw_tracepoint(tracepoint = "sched_wakeup_new")]
+pub fn wakeup_new(ctx: RawTracePointContext) -> i32 {
+    let tid = task::tid(task::argument(&ctx, 0));
+    if let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) {
+        // SAFETY: as in `leave`.
+        unsafe { *slot = Slot { tid, state: WAITING, since_ns: now(), set: 0, cgroup: UNKNOWN_U64 } };
+    }
+    0
+}
