@@ -1,4 +1,4 @@
-//! Who waits for a CPU, who runs instead, and who sleeps in a way that counts as load.
+//! Who waits for a CPU, and who sleeps in a way that counts as load.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -53,17 +53,6 @@ const _: () = assert!(size_of::<Waits>() == 176);
 
 /// Windows of some 2 s.
 pub const WINDOW_SHIFT: u32 = 31;
-
-/// Shorter waits are not put down to anybody.
-pub const LONG_WAIT_NS: u64 = 1_000_000;
-
-/// Key of the map `INSTEAD`: whose tasks waited at least [`LONG_WAIT_NS`], and whose ran in the end of that time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
-#[repr(C)]
-pub struct Instead {
-    pub waiter: u64,
-    pub runner: u64,
-}
 
 /// A task in uninterruptible sleep: value of the map `BLOCKED`, by thread id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

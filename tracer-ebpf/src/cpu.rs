@@ -1,4 +1,4 @@
-//! Who waits for a CPU, who runs instead, and who sleeps in a way that counts as load? (kernel/sched/core.c)
+//! Who waits for a CPU, and who sleeps in a way that counts as load? (kernel/sched/core.c)
 //!
 //! `sched_switch` is the hottest hook there is. A task's state is in an array that is indexed by its thread id, and its
 //! cgroup is looked up again only when its `css_set` is another one than last time.
@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     UNKNOWN_U64,
-    cpu::{BLOCKED, BUCKETS, Blocked, Instead, LONG_WAIT_NS, RUNNING, SLOTS, Slot, WAITING, WINDOW_SHIFT, Waits},
+    cpu::{BLOCKED, BUCKETS, Blocked, RUNNING, SLOTS, Slot, WAITING, WINDOW_SHIFT, Waits},
 };
 
 use crate::kernel::{
@@ -27,8 +27,6 @@ use crate::kernel::{
 static TASKS: Array<Slot> = Array::with_max_entries(1, 0);
 #[map]
 static WAITS: LruPerCpuHashMap<u64, Waits> = LruPerCpuHashMap::with_max_entries(1, 0);
-#[map(name = "INSTEAD")]
-static RAN_INSTEAD: LruPerCpuHashMap<Instead, u64> = LruPerCpuHashMap::with_max_entries(1, 0);
 #[map(name = "BLOCKED")]
 static IN_D: LruHashMap<u32, Blocked> = LruHashMap::with_max_entries(1, 0);
 
@@ -43,34 +41,23 @@ const PF_FROZEN: u32 = 0x1_0000;
 #[raw_tracepoint(tracepoint = "sched_switch")]
 pub fn switch(ctx: RawTracePointContext) -> i32 {
     let at = now();
-    let slice = leave(&ctx, at);
-    enter(task::argument(&ctx, 2), &slice, at);
+    let prev_tid = bpf_get_current_pid_tgid() as u32;
+    leave(&ctx, prev_tid, at);
+    enter(task::argument(&ctx, 2), prev_tid, at);
     0
 }
 
-/// Who ran until now, for how long, and for whom.
-struct Slice {
-    tid: u32,
-    ran_ns: u64,
-    cgroup: u64,
-}
-
 #[inline(always)]
-fn leave(ctx: &RawTracePointContext, at: u64) -> Slice {
-    let tid = bpf_get_current_pid_tgid() as u32;
-    let mut slice = Slice { tid, ran_ns: u64::MAX, cgroup: UNKNOWN_U64 };
+fn leave(ctx: &RawTracePointContext, tid: u32, at: u64) {
     if tid == 0 {
-        return slice;
+        return;
     }
-    let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) else { return slice };
+    let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) else { return };
     // SAFETY: the map's value; nobody else writes to the slot of a task while it is scheduled, but one that shares it.
     let slot = unsafe { &mut *slot };
     let prev = task::argument(ctx, 1);
     if slot.tid != tid {
         *slot = Slot { tid, state: 0, since_ns: at, set: 0, cgroup: UNKNOWN_U64 };
-    } else if slot.state == RUNNING {
-        slice.ran_ns = at.wrapping_sub(slot.since_ns);
-        slice.cgroup = slot.cgroup;
     }
     let state =
         if layout::SWITCH_HAS_STATE.load() == 1 { ctx.arg::<u32>(3) } else { u32_at(place(prev, &layout::TASK_STATE)) };
@@ -83,7 +70,6 @@ fn leave(ctx: &RawTracePointContext, at: u64) -> Slice {
     } else {
         slot.state = 0;
     }
-    slice
 }
 
 /// Off to an uninterruptible sleep: the state that it is in.
@@ -97,7 +83,7 @@ fn block(task: Ptr, slot: &mut Slot, at: u64) -> u32 {
 }
 
 #[inline(always)]
-fn enter(next: Ptr, before: &Slice, at: u64) {
+fn enter(next: Ptr, prev_tid: u32, at: u64) {
     let tid = task::tid(next);
     if tid == 0 {
         return;
@@ -110,10 +96,7 @@ fn enter(next: Ptr, before: &Slice, at: u64) {
         let cgroup = cgroup_of(next, slot);
         if let Some(waits) = waits_of(cgroup) {
             // SAFETY: this CPU's own value, and nothing else uses it before this program ends.
-            waited(unsafe { &mut *waits }, tid, wait, before, at);
-        }
-        if wait >= LONG_WAIT_NS && before.tid != 0 && before.cgroup != UNKNOWN_U64 {
-            ran_instead(cgroup, before.cgroup, wait.min(before.ran_ns));
+            waited(unsafe { &mut *waits }, tid, wait, prev_tid, at);
         }
     } else if slot.tid != tid {
         slot.tid = tid;
@@ -164,7 +147,7 @@ fn begin(cgroup: u64) -> i32 {
 }
 
 #[inline(always)]
-fn waited(waits: &mut Waits, tid: u32, wait: u64, before: &Slice, at: u64) {
+fn waited(waits: &mut Waits, tid: u32, wait: u64, prev_tid: u32, at: u64) {
     waits.count += 1;
     waits.total_ns += wait;
     let micros = wait >> 10;
@@ -175,20 +158,9 @@ fn waited(waits: &mut Waits, tid: u32, wait: u64, before: &Slice, at: u64) {
         waits.worst_window = window;
         waits.worst_ns = wait;
         waits.worst_tid = tid;
-        waits.instead_tid = before.tid;
+        waits.instead_tid = prev_tid;
         waits.instead_comm = bpf_get_current_comm().unwrap_or([0; 16]);
     }
-}
-
-#[inline(never)]
-fn ran_instead(waiter: u64, runner: u64, ns: u64) -> i32 {
-    let key = Instead { waiter, runner };
-    if let Some(total) = RAN_INSTEAD.get_ptr_mut(key) {
-        // SAFETY: this CPU's own value.
-        unsafe { *total += ns };
-        return 0;
-    }
-    i32::from(RAN_INSTEAD.insert(key, ns, 0).is_ok())
 }
 
 /// `sched:sched_wakeup(struct task_struct *p)`: from now on it waits for a CPU.

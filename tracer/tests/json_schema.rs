@@ -156,7 +156,6 @@ fn cpu_usage(second: u64) -> cpu::Usage {
         groups: paths.iter().map(group).collect(),
         levels: vec![level(&paths[0], second * 10, Some(quota)), level(&paths[1], 0, None)],
         waits: Some([(CGROUP, waited()), (CGROUP + 1, waited())].into()),
-        instead: [((CGROUP + 1, CGROUP), second * SECOND)].into(),
         ..cpu::Usage::default()
     }
 }

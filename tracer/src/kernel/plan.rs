@@ -156,7 +156,7 @@ pub static SCHED_WAKEUP_NEW: Probe = Probe {
 };
 pub static SCHED_SWITCH: Probe = Probe {
     name: "sched_switch",
-    question: "who waits for a CPU and how long, who runs instead, who sleeps uninterruptibly",
+    question: "who waits for a CPU and how long, and who sleeps uninterruptibly",
     branches: &[branch(Hook::RawTracepoint("sched_switch"), "switch")],
     needs: &["TASK_PID", "TASK_CGROUPS", "TASK_STATE", "SWITCH_HAS_STATE"],
     without: Some("no waits for a CPU: contention is not seen; blocked tasks come from sweeps of /proc"),

@@ -15,14 +15,12 @@ pub static LENS: Registered = Registered {
     about: "CPU throttled by a quota or contended by others, and what the load average is made of",
     probes: &[&plan::SCHED_WAKEUP, &plan::SCHED_WAKEUP_NEW, &plan::SCHED_SWITCH],
     wants: &[],
-    maps: &[("TASKS", SLOTS), ("WAITS", WAITS), ("INSTEAD", INSTEAD), ("BLOCKED", BLOCKED)],
+    maps: &[("TASKS", SLOTS), ("WAITS", WAITS), ("BLOCKED", BLOCKED)],
     make: || Box::new(Cpu::default()),
 };
 
 /// Cgroups whose waits are kept; beyond, those that waited last.
 pub const WAITS: u32 = 1024;
-/// Pairs of cgroups, likewise.
-pub const INSTEAD: u32 = 2048;
 /// Tasks in uninterruptible sleep, likewise.
 pub const BLOCKED: u32 = 4096;
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use tracer_common::cpu::{BUCKETS, Blocked, Instead, WINDOW_SHIFT, Waits};
+use tracer_common::cpu::{BUCKETS, Blocked, WINDOW_SHIFT, Waits};
 
 use super::ancestry;
 use crate::{
@@ -68,7 +68,6 @@ impl Reader {
                 let mut usage = self.usage(of, within, files, key);
                 if kernel.attached(&plan::SCHED_SWITCH) {
                     usage.waits = Some(waits(kernel, usage.at_ns)?);
-                    usage.instead = instead(kernel)?;
                 }
                 Reading::Usage(Usage { took_ns: took(), ..usage })
             }
@@ -309,11 +308,6 @@ fn waits(kernel: &Kernel, now_ns: u64) -> Result<BTreeMap<u64, Waited>> {
         found.insert(cgroup, sum);
     }
     Ok(found)
-}
-
-fn instead(kernel: &Kernel) -> Result<BTreeMap<(u64, u64), u64>> {
-    let pairs = kernel.entries_per_cpu::<Instead, u64>("INSTEAD", sizes::INSTEAD as usize)?;
-    Ok(pairs.into_iter().map(|(pair, each)| ((pair.waiter, pair.runner), each.iter().sum())).collect())
 }
 
 fn every_sleeper(files: &HostFiles) -> Vec<u32> {

@@ -104,7 +104,7 @@ pub fn body(finding: &Finding, out: &mut String) {
         let whose = &other["container"];
         let name = whose["name"].as_str().or_else(|| whose["id"].as_str()).map_or("the host", |name| name);
         let share = other["share_pct"].as_f64().unwrap_or(0.0);
-        row(out, "instead", &format!("{} ran {share:.0} % of the long waits", escape(name)));
+        row(out, "instead", &format!("{} had {share:.0} % of what ran", escape(name)));
     }
     for (field, reason) in &finding.unknown {
         row(out, "unknown", &format!("{field}: {}", escape(reason)));

@@ -13,6 +13,7 @@
     reason = "a call that never returns ends its arm, and the compiler still wants the empty match"
 )]
 
+mod cpu;
 mod exits;
 mod harness;
 mod loss;
@@ -29,7 +30,7 @@ use harness::{List, Test};
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
     let processes = [exits::TESTS, signals::TESTS];
-    let lenses = [oom::TESTS, pids::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().copied();
+    let lenses = [oom::TESTS, pids::TESTS, cpu::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().copied();
     lenses.chain(processes).flat_map(|tests| tests.iter())
 }
 

@@ -11,6 +11,7 @@ use super::{
     window::{Cpus, Window},
 };
 use crate::{
+    containers::is_within,
     findings::World,
     model::{Code, Finding, Severity, State},
 };
@@ -21,6 +22,9 @@ const WAITED_PCT: f64 = 20.0;
 const IDLE_PCT: f64 = 10.0;
 /// Others that are named.
 const OTHERS: usize = 3;
+/// … from this share on.
+const RAN_PCT: f64 = 1.0;
+const OWN: &str = "its own threads";
 
 #[derive(Debug, Default)]
 pub struct Contended {
@@ -133,24 +137,19 @@ impl Facts<'_> {
         Some(Weight { own, all })
     }
 
+    /// Who ran, and how much of all that did: name, JSON, share.
     fn others(&self) -> Vec<(String, Value, f64)> {
-        let containers = self.world.containers;
-        let mut by: BTreeMap<String, (Value, f64)> = BTreeMap::new();
-        for (key, pct) in self.window.ran_instead(&self.group.cgroup, self.world) {
-            let owner = containers.owner(key);
-            let (name, value) = match owner {
-                Some(owner) if owner.cgroup == *self.group.cgroup => {
-                    ("its own threads".to_owned(), json!({"container": owner}))
-                }
-                Some(owner) => (owner.label(), json!({"container": owner})),
-                None => ("the host".to_owned(), json!({"container": null})),
+        let ran = self.window.ran().into_iter().filter(|(_, pct)| *pct >= RAN_PCT).map(|(group, pct)| {
+            let owner = group.and_then(|group| self.world.containers.owner_of_path(&group.cgroup));
+            let own = group.is_some_and(|group| is_within(&self.group.cgroup, &group.cgroup));
+            let name = if own {
+                OWN.to_owned()
+            } else {
+                owner.as_ref().map_or_else(|| "the host".to_owned(), |owner| owner.label())
             };
-            by.entry(name).or_insert((value, 0.0)).1 += pct;
-        }
-        let mut others: Vec<_> = by.into_iter().map(|(name, (value, pct))| (name, value, pct)).collect();
-        others.sort_by(|a, b| b.2.total_cmp(&a.2));
-        others.truncate(OTHERS);
-        others
+            (name, json!({"container": owner}), pct)
+        });
+        ran.take(OTHERS).collect()
     }
 
     fn finding(&self, state: State, id: &str) -> Finding {
@@ -206,7 +205,7 @@ impl Facts<'_> {
             return "does not wait for a CPU any more".to_owned();
         };
         let instead =
-            others.first().map_or_else(String::new, |(name, _, pct)| format!("; {name} ran {pct:.0} % of it"));
+            others.first().map_or_else(String::new, |(name, _, pct)| format!("; {name} had {pct:.0} % of what ran"));
         format!(
             "waited {:.0} % of its runnable time for a CPU: got {:.2} of the {:.1} CPUs it asks for{instead}",
             wait.pct,
@@ -247,7 +246,7 @@ fn fix(state: State, others: &[(String, Value, f64)]) -> Vec<String> {
     if state == State::Closed {
         return vec!["nothing now".to_owned()];
     }
-    if others.first().is_some_and(|(name, ..)| name == "its own threads") {
+    if others.first().is_some_and(|(name, ..)| name == OWN) {
         return vec![
             "let it run fewer threads at once: they mostly wait for each other (GOMAXPROCS, worker processes)"
                 .to_owned(),

@@ -39,9 +39,9 @@ idle CPU it means nothing. From inside it looks like throttling, and the cure is
 `wait_pct` is the share of its runnable time that it waited, from sched_wakeup, sched_wakeup_new and sched_switch, summed in
 the kernel; said from 20 % of that and of the clock on, when the CPUs that it may use are less than 10 % idle (waits
 on idle CPUs are wake-ups, or threads bound to one CPU), and when no level throttles it. `weight_pct` is its part of the
-weights of the containers that run beside it. `ran_instead` says whose tasks ran at the end of waits of 1 ms and more.
+weights of the containers that run beside it. `ran_instead` says who had the CPUs meanwhile, `worst` who ran before the end of the longest wait.
 
-What to do: give it more weight, or the others a quota or another host. If `ran_instead` names mostly its own threads, it
+What to do: give it more weight, or the others a quota or another host. If `ran_instead` names mostly itself, it
 has more of them than there are CPUs: fewer would do the same work. If the host shows steal, the CPUs are the hypervisor's.",
     },
     Explained {

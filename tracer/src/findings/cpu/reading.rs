@@ -43,8 +43,6 @@ pub struct Usage {
     pub processes: Vec<ProcessTime>,
     /// By the key of the cgroup; `None`: nothing is hooked.
     pub waits: Option<BTreeMap<u64, Waited>>,
-    /// Who ran while others waited long: (waiter, runner) to ns.
-    pub instead: BTreeMap<(u64, u64), u64>,
 }
 
 /// /proc/stat and /proc/loadavg.

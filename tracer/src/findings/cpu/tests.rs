@@ -237,24 +237,23 @@ fn contended_is_who_waits_on_full_cpus() {
     bench.usage.levels[1].quota = None;
     bench.usage.levels[1].path = "/docker/x".to_owned();
     bench.usage.groups[0].cpu_path = Some("/docker/x".to_owned());
-    bench.usage.instead.insert((WEB_CGROUP, OTHER_CGROUP), 0);
     bench.rule.readings.clear();
     bench.read();
     assert!(bench.second(CONTENDED).is_empty());
-    bench.usage.instead.insert((WEB_CGROUP, OTHER_CGROUP), 900 * MS);
-    bench.usage.instead.insert((WEB_CGROUP, WEB_CGROUP), 100 * MS);
     let open = bench.second(CONTENDED);
     assert_eq!(states(&open), [("cpu-contended-1", State::Open)], "the other waits for 11 % only");
     let finding = &open[0];
     assert_eq!(
         finding.summary,
-        "waited 80 % of its runnable time for a CPU: got 0.40 of the 2.0 CPUs it asks for; b2b2b2b2b2b2 ran 90 % of it"
+        "waited 80 % of its runnable time for a CPU: got 0.40 of the 2.0 CPUs it asks for; b2b2b2b2b2b2 had 80 % of what ran"
     );
     assert_eq!(finding.evidence["wait_pct"], 80.0);
     assert_eq!(finding.evidence["weight"], 256);
     assert_eq!(finding.evidence["weight_pct"], 20.0);
     assert_eq!(finding.evidence["idle_pct"], 0.0);
-    assert_eq!(finding.evidence["ran_instead"][0]["container"]["cgroup"], OTHER);
+    let ran = &finding.evidence["ran_instead"];
+    assert_eq!(ran[0]["container"]["cgroup"], OTHER);
+    assert_eq!((&ran[1]["container"]["cgroup"], &ran[1]["share_pct"]), (&json!(WEB), &json!(20.0)));
     assert_eq!(finding.evidence["wait_p99_ns"], 2048 << 3);
     let closed = bench.seconds(4, Second { web_waits: 0, ..CONTENDED });
     assert_eq!(states(&closed), [("cpu-contended-1", State::Closed)]);

@@ -1,7 +1,5 @@
 //! What happened between two readings.
 
-use std::collections::BTreeMap;
-
 use super::reading::{Bandwidth, Group, Level, Quota, Times, Usage, Used, Waited};
 use crate::{containers::is_within, findings::World};
 
@@ -126,17 +124,23 @@ impl<'a> Window<'a> {
         used + self.per_ns(waited.total_ns)
     }
 
-    /// Who ran while it waited long, largest first: (key of the cgroup, share of all such time).
-    pub fn ran_instead(&self, cgroup: &str, world: &World) -> Vec<(u64, f64)> {
-        let mut by: BTreeMap<u64, u64> = BTreeMap::new();
-        for (pair, now) in self.new.instead.iter().filter(|((waiter, _), _)| belongs(*waiter, Some(cgroup), world)) {
-            *by.entry(pair.1).or_default() += grown(*now, self.old.instead.get(pair).copied());
-        }
-        let all: u64 = by.values().sum();
-        let mut by: Vec<(u64, f64)> =
-            by.into_iter().filter(|(_, ns)| *ns > 0).map(|(key, ns)| (key, ns as f64 * 100.0 / all as f64)).collect();
-        by.sort_by(|a, b| b.1.total_cmp(&a.1));
-        by
+    /// Who ran, largest first: (container, share of all that ran). Of those one in another only the outer ones; the rest
+    /// is the host's own (`None`).
+    pub fn ran(&self) -> Vec<(Option<&'a Group>, f64)> {
+        let times = self.host();
+        let all = times.sum().saturating_sub(times.idle + times.iowait + times.steal);
+        let groups = &self.new.groups;
+        let outer = |group: &&Group| {
+            !groups.iter().any(|other| other.cgroup != group.cgroup && is_within(&group.cgroup, &other.cgroup))
+        };
+        let used = |group: &Group| self.used_ns(group).map_or(0, |used| used.total_ns);
+        let mut ran: Vec<(Option<&Group>, u64)> =
+            groups.iter().filter(outer).map(|group| (Some(group), used(group))).collect();
+        ran.push((None, all.saturating_sub(ran.iter().map(|(_, ns)| ns).sum())));
+        // /proc/stat is made of ticks: it may tell less than all that ran.
+        let all = ran.iter().map(|(_, ns)| ns).sum::<u64>().max(1);
+        ran.sort_by_key(|(_, ns)| std::cmp::Reverse(*ns));
+        ran.into_iter().map(|(group, ns)| (group, ns as f64 * 100.0 / all as f64)).collect()
     }
 
     /// Idle share of the CPUs that it may use. Waiting for a disk is idle as well: another could run.
