@@ -67,7 +67,7 @@ impl Reader {
             Ask::Usage { of, within } => {
                 let mut usage = self.usage(of, within, files, key);
                 if kernel.attached(&plan::SCHED_SWITCH) {
-                    usage.waits = Some(waits(kernel, usage.at_ns)?);
+                    usage.waits = Some(waits(kernel)?);
                 }
                 Reading::Usage(Usage { took_ns: took(), ..usage })
             }
@@ -282,11 +282,15 @@ fn level(path: &str, cpu: &Hierarchy, files: &HostFiles) -> Level {
     }
 }
 
-fn waits(kernel: &Kernel, now_ns: u64) -> Result<BTreeMap<u64, Waited>> {
+fn waits(kernel: &Kernel) -> Result<BTreeMap<u64, Waited>> {
     let mut found = BTreeMap::new();
+    let now_ns = machine::boottime_ns();
     for (cgroup, each) in kernel.entries_per_cpu::<u64, Waits>("WAITS", sizes::WAITS as usize)? {
         let mut sum = Waited::default();
+        let (mut open, mut open_since) = (0_u64, 0_u64);
         for waits in &each {
+            open = open.wrapping_add(waits.open);
+            open_since = open_since.wrapping_add(waits.open_since_ns);
             sum.count += waits.count;
             sum.total_ns += waits.total_ns;
             sum.blocked += waits.blocked;
@@ -304,6 +308,11 @@ fn waits(kernel: &Kernel, now_ns: u64) -> Result<BTreeMap<u64, Waited>> {
                     instead_comm: events::text(&waits.instead_comm),
                 });
             }
+        }
+        // Below zero: the kernel side had to forget the cgroup while tasks of it waited.
+        if open.cast_signed() > 0 {
+            let lasts = now_ns.wrapping_mul(open).wrapping_sub(open_since).cast_signed();
+            sum.total_ns += lasts.max(0).cast_unsigned();
         }
         found.insert(cgroup, sum);
     }

@@ -126,9 +126,6 @@ fn throttled_by_its_parent() {
 fn contended() {
     let tree = CpuTree::new();
     let (small, large) = (tree.container_below("slice"), tree.container_below("slice"));
-    let parent = tree.parent("slice");
-    // Whatever else runs here counts little.
-    shares(&parent, 200_000);
     shares(&small, 256);
     shares(&large, 200_000);
     let ctrace = ctrace();
