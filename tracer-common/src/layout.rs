@@ -29,6 +29,7 @@ macro_rules! kernel_fields {
             TASK_EXIT_CODE = "task_struct.exit_code";
             TASK_UTIME = "task_struct.utime";
             TASK_STIME = "task_struct.stime";
+            TASK_STATE = "task_struct.__state|task_struct.state";
             CRED_UID = "cred.uid";
             SIGNAL_LIVE = "signal_struct.live";
             SIGNAL_FLAGS = "signal_struct.flags";
@@ -151,6 +152,8 @@ macro_rules! kernel_facts {
             RQ_ISSUE_ARGUMENT;
             /// Nanoseconds of a jiffy.
             TICK_NS;
+            /// 1: `sched_switch` has the argument `prev_state` behind the others; 0: it ends with `next`.
+            SWITCH_HAS_STATE;
             /// `sizeof(struct k_sigaction)`.
             KSIGACTION_SIZE;
             /// Indices into the memcg's statistics.

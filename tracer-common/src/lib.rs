@@ -7,6 +7,7 @@
 
 pub mod block;
 pub mod cgroup;
+pub mod cpu;
 pub mod dirty;
 pub mod layout;
 pub mod loss;

@@ -9,6 +9,7 @@
 
 mod block;
 mod cgroup_life;
+mod cpu;
 mod dirty;
 mod kernel;
 mod oom;

@@ -48,6 +48,8 @@ pub enum Command {
     Mem(Live),
     /// Who waits in write(), what devices and their limits do, which file system is full.
     Io(Live),
+    /// CPU that is throttled, contended, or not the problem: use, quotas, waits, and what the load is made of.
+    Cpu(Live),
     /// Every container here: runtime, name, pod, limits, user, capabilities, network.
     Containers(Containers),
     /// The long text behind a finding, like `rustc --explain`.

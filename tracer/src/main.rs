@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Pids(options) => run(&lenses::pids::LENS, options, Rows::default()),
         Command::Mem(options) => run(&lenses::mem::LENS, options, Rows::default()),
         Command::Io(options) => run(&lenses::io::LENS, options, Rows::default()),
+        Command::Cpu(options) => run(&lenses::cpu::LENS, options, Rows::default()),
         Command::Containers(options) => containers(options).map(|()| ExitCode::SUCCESS),
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(json),

@@ -13,7 +13,7 @@ use tracer_common::signal::FoldKey;
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
     events::{self, Event, known64, text},
-    findings::{HostFacts, World, io, mem, oom::HungReading, pids},
+    findings::{HostFacts, World, cpu, io, mem, oom::HungReading, pids},
     kernel::load::{Loss, LossCause},
     lenses::Lens,
     model::{Container, Finding, Owner, Process, Timestamp, Unknown},
@@ -50,6 +50,8 @@ pub enum Answer {
     Mem(Box<mem::Reading>),
     /// Pauses, requests, limits; where a file is.
     Io(Box<io::Reading>),
+    /// Use of the CPUs, and who is blocked.
+    Cpu(Box<cpu::Reading>),
     OomControl(Vec<HungReading>),
 }
 
@@ -73,6 +75,7 @@ pub enum Question {
     Pids(pids::Ask),
     Mem(mem::Ask),
     Io(io::Ask),
+    Cpu(cpu::Ask),
     /// Of these v1 cgroups.
     OomControl(Vec<Arc<str>>),
 }

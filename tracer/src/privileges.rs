@@ -5,7 +5,8 @@ use caps::{CapSet, Capability, CapsHashSet};
 
 /// Keeps CAP_DAC_READ_SEARCH (files of containers) and CAP_SYS_PTRACE (/proc of containers), and never gains anything
 /// again. `needs_bpf`: maps cannot be read without the privilege for it (kernels before 5.19), or more will be attached.
-pub fn drop_to(needs_bpf: bool) -> Result<()> {
+/// `needs_stacks`: CAP_SYS_ADMIN stays permitted, not effective, see [`with_sys_admin`].
+pub fn drop_to(needs_bpf: bool, needs_stacks: bool) -> Result<()> {
     let mut keep: CapsHashSet = [Capability::CAP_DAC_READ_SEARCH, Capability::CAP_SYS_PTRACE].into_iter().collect();
     if needs_bpf {
         keep.insert(Capability::CAP_BPF);
@@ -17,6 +18,10 @@ pub fn drop_to(needs_bpf: bool) -> Result<()> {
     nix::sys::prctl::set_no_new_privs().context("setting no_new_privs")?;
     caps::clear(None, CapSet::Ambient).context("dropping ambient capabilities")?;
     caps::set(None, CapSet::Effective, &keep).context("dropping capabilities")?;
+    let mut keep = keep;
+    if needs_stacks && permitted.contains(&Capability::CAP_SYS_ADMIN) {
+        keep.insert(Capability::CAP_SYS_ADMIN);
+    }
     caps::set(None, CapSet::Permitted, &keep).context("dropping capabilities")?;
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).context("dropping capabilities")?;
     Ok(())
@@ -33,4 +38,15 @@ pub fn lower_bpf() -> Result<()> {
 pub fn raise() -> Result<()> {
     let permitted = caps::read(None, CapSet::Permitted).context("reading the own capabilities")?;
     caps::set(None, CapSet::Effective, &permitted).context("raising capabilities")
+}
+
+/// The kernel shows another task's stack to CAP_SYS_ADMIN alone: effective while `work` is done, where it was kept.
+pub fn with_sys_admin<T>(work: impl FnOnce() -> T) -> T {
+    let before = caps::read(None, CapSet::Effective);
+    let raised = caps::raise(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).is_ok();
+    let done = work();
+    if let (true, Ok(before)) = (raised, before) {
+        let _ = caps::set(None, CapSet::Effective, &before);
+    }
+    done
 }

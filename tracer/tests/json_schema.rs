@@ -5,9 +5,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tracer::{
     containers::{Known, Seen, Table},
-    findings::{HostFacts, io, mem, pids},
+    findings::{HostFacts, cpu, io, mem, pids},
     kernel::load::{Loss, LossCause},
     lenses,
+    model::Process,
     pipeline::{Answer, Output, Pipeline, Question, Record},
     views,
 };
@@ -58,7 +59,8 @@ fn lines() -> Vec<Value> {
         };
         let mut pipeline = Pipeline::new(Table::new(Known::default()), host, 0, vec![(lens.make)()]);
         let path = format!("/docker/{}", "ab".repeat(32));
-        pipeline.record(Record::Cgroups(vec![Seen { id: CGROUP, path }]), 0, &mut out);
+        let beside = Seen { id: CGROUP + 1, path: format!("/docker/{}", "cd".repeat(32)) };
+        pipeline.record(Record::Cgroups(vec![Seen { id: CGROUP, path }, beside]), 0, &mut out);
         let mut victim = Victim::zeroed();
         victim.header = header(Kind::OomVictim, size_of::<Victim>(), SECOND);
         (victim.victim, victim.trigger, victim.flags, victim.depth) = (task(101, 2), task(101, 2), VICTIM_KILLED, 1);
@@ -115,6 +117,12 @@ fn lines() -> Vec<Value> {
         for second in 5..8 {
             pipeline.record(Record::Answer(Answer::Io(Box::new(io_reading(second)))), second * SECOND, &mut out);
         }
+        for second in 0..4 {
+            let reading = cpu::Reading::Usage(cpu_usage(second));
+            pipeline.record(Record::Answer(Answer::Cpu(Box::new(reading))), second * SECOND, &mut out);
+        }
+        let reading = cpu::Reading::Blocked(blocked());
+        pipeline.record(Record::Answer(Answer::Cpu(Box::new(reading))), 4 * SECOND, &mut out);
         let loss = Loss { event: "exit", cgroup: Some(CGROUP), cause: LossCause::Budget, count: 3 };
         pipeline.record(Record::Loss(loss), SECOND, &mut out);
         pipeline.tick(10 * SECOND, &mut out);
@@ -171,6 +179,56 @@ fn mem_reading() -> mem::Reading {
     mem::Reading { at_ns: 5 * SECOND, levels, stalls: vec![(key, total)], ..mem::Reading::default() }
 }
 
+/// A container that is throttled, and whose neighbour waits.
+fn cpu_usage(second: u64) -> cpu::Usage {
+    let paths = ["ab", "cd"].map(|half| format!("/docker/{}", half.repeat(32)));
+    let group = |path: &String| cpu::Group {
+        cgroup: path.as_str().into(),
+        cpu_path: Some(path.clone()),
+        used: Some(cpu::Used { total_ns: second * SECOND / 2, ..cpu::Used::default() }),
+        cpus: None,
+    };
+    let level = |path: &String, throttled, quota| cpu::Level {
+        path: path.clone(),
+        quota,
+        weight: Some(100),
+        bandwidth: Some(cpu::Bandwidth { periods: second * 10, throttled, throttled_ns: throttled }),
+    };
+    let quota = cpu::Quota { quota_ns: 50_000_000, period_ns: 100_000_000, burst_ns: 0 };
+    let waited = || cpu::Waited {
+        count: second * 100,
+        total_ns: second * SECOND,
+        worst: Some(cpu::Worst { wait_ns: 7, tid: 5, instead_tid: 6, instead_comm: "java".to_owned() }),
+        ..cpu::Waited::default()
+    };
+    cpu::Usage {
+        at_ns: second * SECOND,
+        host: cpu::HostCpu {
+            all: cpu::Times { user: second * SECOND, ..cpu::Times::default() },
+            each: vec![cpu::Times { user: second * SECOND, ..cpu::Times::default() }; 2],
+            load: Some([1.0, 2.0, 3.0]),
+        },
+        groups: paths.iter().map(group).collect(),
+        levels: vec![level(&paths[0], second * 10, Some(quota)), level(&paths[1], 0, None)],
+        waits: Some([(CGROUP, waited()), (CGROUP + 1, waited())].into()),
+        ..cpu::Usage::default()
+    }
+}
+
+fn blocked() -> cpu::Sleepers {
+    let process = Process { pid: 7, tid: 8, ns_pid: Some(1), ppid: Some(1), comm: "dd".to_owned(), uid: Some(0) };
+    let task = cpu::Sleeper {
+        process,
+        cgroup: Some(format!("/docker/{}", "ab".repeat(32))),
+        since_ns: Some(SECOND),
+        switches: Some(1),
+        frozen: false,
+        wchan: None,
+        stack: Err("not permitted".to_owned()),
+    };
+    cpu::Sleepers { tasks: vec![task], ..cpu::Sleepers::default() }
+}
+
 #[test]
 fn every_line_is_as_documented() {
     let schema = schema();
@@ -197,6 +255,11 @@ fn every_line_is_as_documented() {
         ("code", "fs.no-space"),
         ("code", "net.sysctl-readonly"),
         ("sample", "io"),
+        ("code", "cpu.throttled"),
+        ("code", "cpu.contended"),
+        ("code", "load.blocked"),
+        ("sample", "pids"),
+        ("sample", "cpu"),
         ("event", "exit"),
         ("event", "signal"),
         ("type", "loss"),

@@ -2,6 +2,7 @@
 //! `ctrace explain` stands beside each rule.
 
 pub mod containers;
+pub mod cpu;
 pub mod exits;
 #[cfg(test)]
 mod fixture;
@@ -40,6 +41,7 @@ pub fn all() -> impl Iterator<Item = &'static Explained> {
         .chain(pids::EXPLAINED)
         .chain(mem::EXPLAINED)
         .chain(io::EXPLAINED)
+        .chain(cpu::EXPLAINED)
         .chain(containers::EXPLAINED)
 }
 

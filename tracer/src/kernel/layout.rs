@@ -32,6 +32,7 @@ const FURTHER: &[&str] = &[
     "btf_trace_sched_process_exit",
     "btf_trace_balance_dirty_pages",
     "btf_trace_block_rq_issue",
+    "btf_trace_sched_switch",
 ];
 
 /// Values for the kernel side's globals; a global that is missing here stays `ABSENT`.
@@ -157,6 +158,14 @@ impl Layout {
                     "writeback:balance_dirty_pages has arguments that ctrace has not met".to_owned(),
                 ),
             }
+        }
+        let switch = btf.tracepoint_arguments("sched_switch").unwrap_or_default();
+        match switch[..] {
+            [_, Some("task_struct"), Some("task_struct"), ref more @ ..] => {
+                self.set("SWITCH_HAS_STATE", u32::from(!more.is_empty()));
+            }
+            _ => self
+                .lack("SWITCH_HAS_STATE", "sched:sched_switch has arguments here that ctrace has not met".to_owned()),
         }
     }
 

@@ -216,3 +216,24 @@ pub static FILE_REFUSED: Probe = Probe {
     needs: &["REGS_SYSCALL", "REGS_ARG0"],
     without: Some("full disks and quotas are not seen"),
 };
+pub static SCHED_WAKEUP: Probe = Probe {
+    name: "sched_wakeup",
+    question: "since when does a task wait for a CPU",
+    branches: &[branch(Hook::RawTracepoint("sched_wakeup"), "wakeup")],
+    needs: &["TASK_PID", "TASK_CGROUPS"],
+    without: Some("only waits of tasks that were preempted are seen, and no end of an uninterruptible sleep"),
+};
+pub static SCHED_WAKEUP_NEW: Probe = Probe {
+    name: "sched_wakeup_new",
+    question: "which tasks are new",
+    branches: &[branch(Hook::RawTracepoint("sched_wakeup_new"), "wakeup_new")],
+    needs: &["TASK_PID"],
+    without: Some("a new task's first wait is not seen"),
+};
+pub static SCHED_SWITCH: Probe = Probe {
+    name: "sched_switch",
+    question: "who waits for a CPU and how long, and who sleeps uninterruptibly",
+    branches: &[branch(Hook::RawTracepoint("sched_switch"), "switch")],
+    needs: &["TASK_PID", "TASK_CGROUPS", "TASK_STATE", "SWITCH_HAS_STATE"],
+    without: Some("no waits for a CPU: contention is not seen; blocked tasks come from sweeps of /proc"),
+};

@@ -1,6 +1,7 @@
 //! The lenses: what each asks of the kernel, and what it makes of the answers. A new lens is one file here and its row
 //! in [`REGISTERED`].
 
+pub mod cpu;
 pub mod exits;
 pub mod io;
 pub mod mem;
@@ -47,7 +48,8 @@ pub struct Registered {
 /// What every lens stands on: which cgroup is which container.
 pub static ATTRIBUTION: &[&Probe] = &[&plan::CGROUP_MKDIR, &plan::CGROUP_RMDIR];
 
-pub static REGISTERED: &[&Registered] = &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS, &mem::LENS, &io::LENS];
+pub static REGISTERED: &[&Registered] =
+    &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS, &mem::LENS, &io::LENS, &cpu::LENS];
 
 /// What `ctrace` alone shows.
 pub fn overview() -> Vec<&'static Registered> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tracer_common::signal::{Fold, FoldKey};
 
-use super::{ancestry, io, mem, namespace, pids};
+use super::{ancestry, cpu, io, mem, namespace, pids};
 use crate::{
     containers::{self, Engines, Facts, Files, Hierarchy, HostFiles, Known, Seen},
     findings::oom::HungReading,
@@ -21,6 +21,7 @@ pub struct Host {
     engines: Engines,
     pids: pids::Reader,
     io: io::Reader,
+    cpu: cpu::Reader,
     /// Sentences for a person about what could not be read.
     pub doubts: Vec<String>,
 }
@@ -51,8 +52,9 @@ impl Host {
     pub fn survey(ground: Ground) -> (Self, Known) {
         let Ground { files, hierarchy, mountinfo, doubts } = ground;
         let (engines, known) = containers::survey(&files, &hierarchy);
-        let (pids, io) = (pids::Reader::new(&mountinfo), io::Reader::new(&mountinfo));
-        (Self { files, hierarchy, engines, pids, io, doubts }, known)
+        let (pids, io, cpu) =
+            (pids::Reader::new(&mountinfo), io::Reader::new(&mountinfo), cpu::Reader::new(&mountinfo));
+        (Self { files, hierarchy, engines, pids, io, cpu, doubts }, known)
     }
 
     /// Every cgroup that exists.
@@ -79,6 +81,7 @@ impl Host {
             }
             Question::Mem(ask) => Answer::Mem(Box::new(mem::read(ask, &self.files, &self.hierarchy, kernel)?)),
             Question::Io(ask) => Answer::Io(Box::new(self.io.answer(ask, &self.files, &self.hierarchy, kernel)?)),
+            Question::Cpu(ask) => Answer::Cpu(Box::new(self.cpu.answer(ask, &self.files, &self.hierarchy, kernel)?)),
             Question::OomControl(cgroups) => {
                 Answer::OomControl(cgroups.iter().map(|cgroup| self.oom_control(cgroup)).collect())
             }

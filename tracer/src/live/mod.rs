@@ -4,6 +4,7 @@
 
 mod ancestry;
 mod before;
+mod cpu;
 mod filter;
 pub mod host;
 mod io;
@@ -128,7 +129,7 @@ pub async fn run(options: Options) -> Result<()> {
     for text in host.doubts.drain(..).chain(log.into_iter().flat_map(|log| log.doubts)) {
         out.push(Output::Note(note("doubt", text)));
     }
-    drop_privileges(&mut kernel)?;
+    drop_privileges(&mut kernel, &options.lenses)?;
 
     // SAFETY: the descriptor is owned by the AsyncFd from here on, and nobody else closes or replaces it.
     let ring = unsafe { AsyncFd::register_with_interest(kernel.ring_fd()?, Interest::READABLE) }
@@ -282,11 +283,11 @@ fn host_facts(kernel: &Kernel, host: &Host) -> HostFacts {
 }
 
 /// Kernels before 5.19 let nobody read a map without the privilege to load programs.
-fn drop_privileges(kernel: &mut Kernel) -> Result<()> {
+fn drop_privileges(kernel: &mut Kernel, lenses: &[&Registered]) -> Result<()> {
     privileges::lower_bpf()?;
     let needs_bpf = kernel.can_read_maps().is_err();
     privileges::raise()?;
-    privileges::drop_to(needs_bpf)
+    privileges::drop_to(needs_bpf, lenses.iter().any(|lens| lens.name == "cpu"))
 }
 
 /// The first line of a live command: all is attached, and how.

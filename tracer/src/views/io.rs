@@ -13,7 +13,7 @@ use crate::{
     pipeline::SampleRow,
 };
 
-pub static TABLE: Shape = Shape { sample: "io", codes: &["io.", "fs."], head, line, rank };
+pub static TABLE: Shape = Shape { sample: "io", codes: &["io.", "fs."], head, line, rank, below: |_| None };
 
 fn number(sample: &SampleRow, key: &str) -> u64 {
     sample.fields.get(key).and_then(Value::as_u64).unwrap_or(0)

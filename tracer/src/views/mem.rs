@@ -12,7 +12,7 @@ use crate::{
     pipeline::SampleRow,
 };
 
-pub static TABLE: Shape = Shape { sample: "mem", codes: &["mem."], head, line, rank };
+pub static TABLE: Shape = Shape { sample: "mem", codes: &["mem."], head, line, rank, below: |_| None };
 
 /// Column and field, in bytes.
 const BYTES: [(&str, &str); 8] = [

@@ -2,6 +2,7 @@
 //! make text.
 
 pub mod containers;
+pub mod cpu;
 pub mod escape;
 pub mod io;
 pub mod json;

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{model::Finding, pipeline::SampleRow};
 
-pub static TABLE: Shape = Shape { sample: "pids", codes: &["pids."], head: table_head, line: table_line, rank: share };
+pub static TABLE: Shape =
+    Shape { sample: "pids", codes: &["pids."], head: table_head, line: table_line, rank: share, below: |_| None };
 const STATES: [&str; 6] = ["R", "S", "D", "T", "Z", "I"];
 
 /// Used of the nearest limit, in ten-thousandths.

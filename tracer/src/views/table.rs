@@ -4,7 +4,7 @@ use std::{cmp::Reverse, fmt::Write};
 
 use unicode_width::UnicodeWidthStr;
 
-use super::{escape::escape, io, lines::Style, mem, pids};
+use super::{cpu, escape::escape, io, lines::Style, mem, pids};
 use crate::{
     model::{State, Timestamp},
     pipeline::{Output, SampleRow},
@@ -21,9 +21,11 @@ pub struct Shape {
     pub head: fn() -> Line,
     pub line: fn(&SampleRow) -> Line,
     pub rank: fn(&SampleRow) -> u64,
+    /// A sentence below the host's row.
+    pub below: fn(&SampleRow) -> Option<String>,
 }
 
-static SHAPES: &[&Shape] = &[&pids::TABLE, &mem::TABLE, &io::TABLE];
+static SHAPES: &[&Shape] = &[&pids::TABLE, &mem::TABLE, &io::TABLE, &cpu::TABLE];
 
 /// One row.
 #[derive(Default)]
@@ -85,10 +87,13 @@ impl Table {
         self.rows.sort_by_key(|sample| (sample.container.is_none(), Reverse((shape.rank)(sample))));
         let (containers, host): (Vec<_>, Vec<_>) = self.rows.iter().partition(|sample| sample.container.is_some());
         let mut lines = vec![(shape.head)()];
-        lines.extend(containers.iter().take(ROWS).chain(&host).map(|sample| (shape.line)(sample)));
+        lines.extend(containers.iter().take(ROWS).map(|sample| (shape.line)(sample)));
         let more = containers.len().saturating_sub(ROWS);
-        if more > 0 {
-            lines.push(Line { name: format!("and {more} more"), ..Line::default() });
+        let sentence = |name: String| Line { name, ..Line::default() };
+        lines.extend((more > 0).then(|| sentence(format!("and {more} more"))));
+        for sample in host {
+            lines.push((shape.line)(sample));
+            lines.extend((shape.below)(sample).map(sentence));
         }
         Some(aligned(&lines, &format!("{}  ", time.clock(&style.zone))))
     }
@@ -101,14 +106,16 @@ pub fn name(sample: &SampleRow) -> String {
 
 fn aligned(lines: &[Line], first: &str) -> String {
     let names: Vec<_> = lines.iter().map(|line| escape(&line.name)).collect();
-    let name_width = names.iter().map(|name| name.width()).max().unwrap_or(0);
+    // A line without numbers is a sentence.
+    let rows = lines.iter().zip(&names).filter(|(line, _)| !line.numbers.is_empty());
+    let name_width = rows.map(|(_, name)| name.width()).max().unwrap_or(0);
     let columns = lines.iter().map(|line| line.numbers.len()).max().unwrap_or(0);
     let width = |column: usize| lines.iter().filter_map(|line| line.numbers.get(column)).map(|text| text.width()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for (number, (line, name)) in lines.iter().zip(&names).enumerate() {
         let mut out = if number == 0 { first.to_owned() } else { " ".repeat(first.len()) };
-        let _ = write!(out, "{name}{}", " ".repeat(name_width - name.width()));
+        let _ = write!(out, "{name}{}", " ".repeat(name_width.saturating_sub(name.width())));
         for (number, width) in line.numbers.iter().zip(&widths) {
             let _ = write!(out, "  {}{number}", " ".repeat(width.saturating_sub(number.width())));
         }

@@ -13,6 +13,7 @@
     reason = "a call that never returns ends its arm, and the compiler still wants the empty match"
 )]
 
+mod cpu;
 mod exits;
 mod harness;
 mod io;
@@ -32,8 +33,10 @@ use harness::{List, Test};
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
     let processes = [exits::TESTS, signals::TESTS, overview::TESTS];
-    let lenses =
-        [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().copied();
+    let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, cpu::TESTS, robust::TESTS, loss::TESTS]
+        .into_iter()
+        .flatten()
+        .copied();
     lenses.chain(processes).flat_map(|tests| tests.iter())
 }
 

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use super::{
     load::{self, Kind},
     procfs, stats,
-    subjects::{self, Group, Subject},
+    subjects::{self, Group, Maker, Subject},
     tool::{self, Tool},
 };
 use crate::process;
@@ -40,6 +40,7 @@ fn amount(kind: Kind, in_guest: bool) -> (u32, u32) {
         (Kind::Exits | Kind::Signals, true) => (500, 0),
         (Kind::Kills, false) => (20, 20),
         (Kind::Kills, true) => (10, 0),
+        (Kind::Wakeups, _) => (400_000, 0),
     }
 }
 
@@ -71,6 +72,10 @@ fn measure(group: &Group, args: &Args, output: &Path) -> Result<Samples> {
     for subject in group.subjects {
         if let Some(lens) = subjects::missing_lens(subject, &help) {
             eprintln!("{}: left out, ctrace has no {lens} yet", subject.name);
+            continue;
+        }
+        if subject.maker == Maker::Nobody {
+            runs.push((subject, 0));
             continue;
         }
         // A run that isn't counted: files get cached, and it shows what being attached looks like.
@@ -110,6 +115,13 @@ fn round(
     let mut found = Vec::new();
     let mut note = |metric: String, value: f64| found.push((metric, value));
     let mut tool = Tool::start(subject, ctrace, output)?;
+    if subject.maker == Maker::Nobody {
+        for kind in group.loads {
+            let (count, rate) = amount(*kind, group.in_guest);
+            note(format!("{}s/s", kind.event()), f64::from(count) / load::run(*kind, count, rate)?);
+        }
+        return Ok(found);
+    }
     note("attached ms".to_owned(), tool.attached(attachments)?.as_secs_f64() * 1e3);
     thread::sleep(Duration::from_secs(2));
     let (steady, peak) = procfs::memory(tool.pid())?;

@@ -3,6 +3,7 @@
 use std::{
     ffi::c_void,
     fs,
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     ptr, thread,
@@ -23,6 +24,7 @@ pub enum Kind {
     Exits,
     Signals,
     Kills,
+    Wakeups,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
             Self::Exits => "exit",
             Self::Signals => "signal",
             Self::Kills => "kill",
+            Self::Wakeups => "wakeup",
         }
     }
 }
@@ -56,6 +59,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         Kind::Exits => exits(args.count, &pace)?,
         Kind::Signals => signals(args.count, &pace)?,
         Kind::Kills => kills(args.count, &pace)?,
+        Kind::Wakeups => wakeups(args.count)?,
     }
     println!("{}", start.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
@@ -155,6 +159,25 @@ fn kills(count: u32, pace: &Pace) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Two processes that wake each other through pipes, as `perf bench sched pipe` does.
+fn wakeups(count: u32) -> Result<()> {
+    let (mut here, mut there) = (io::pipe()?, io::pipe()?);
+    let mut byte = [0];
+    let child = fork(|| {
+        let mut byte = [0];
+        for _ in 0..count / 2 {
+            if here.0.read_exact(&mut byte).and_then(|()| there.1.write_all(&byte)).is_err() {
+                break;
+            }
+        }
+    })?;
+    for _ in 0..count / 2 {
+        here.1.write_all(&byte)?;
+        there.0.read_exact(&mut byte)?;
+    }
+    reap(child)
 }
 
 fn fill_memory(bytes: usize) {

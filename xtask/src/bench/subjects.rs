@@ -9,6 +9,8 @@ pub enum Maker {
     Ctrace,
     Libbpf,
     Bpftrace,
+    /// No tool at all: what the load does when nobody looks.
+    Nobody,
 }
 
 pub struct Subject {
@@ -149,6 +151,36 @@ pub static GROUPS: &[Group] = &[
                 watches: &[Kind::Signals],
                 line_each: true,
             },
+        ],
+    },
+    Group {
+        name: "cpu",
+        title: "Wake-ups and switches between tasks",
+        in_guest: false,
+        loads: &[Kind::Wakeups],
+        subjects: &[
+            Subject {
+                name: "ctrace cpu",
+                maker: Maker::Ctrace,
+                command: &["ctrace", "cpu", "--json"],
+                watches: &[Kind::Wakeups],
+                line_each: false,
+            },
+            Subject {
+                name: "runqlat",
+                maker: Maker::Libbpf,
+                command: &["runqlat", "1"],
+                watches: &[Kind::Wakeups],
+                line_each: false,
+            },
+            Subject {
+                name: "cpudist",
+                maker: Maker::Libbpf,
+                command: &["cpudist", "1"],
+                watches: &[Kind::Wakeups],
+                line_each: false,
+            },
+            Subject { name: "nobody", maker: Maker::Nobody, command: &["sleep", "1d"], watches: &[], line_each: false },
         ],
     },
 ];

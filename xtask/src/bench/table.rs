@@ -78,6 +78,8 @@ pub fn table(group: &Group, samples: &Samples) -> String {
         if metric != "missing" && subjects.iter().all(|subject| values(subject).iter().all(|value| *value == 0.0)) {
             continue;
         }
+        let nobodys = subjects.iter().find(|subject| subject.maker == Maker::Nobody);
+        let alone = nobodys.and_then(|subject| median(values(subject)));
         let compared = !["missing", "said lost"].contains(&metric.as_str()) && !metric.ends_with("s/s");
         let mut row = vec![heading];
         for subject in &subjects {
@@ -88,6 +90,12 @@ pub fn table(group: &Group, samples: &Samples) -> String {
                 && theirs > 0.0
             {
                 text += &format!(" → ×{}", number(ours / theirs));
+            }
+            if let (Some(alone), Some(own)) = (alone, median(values(subject)))
+                && subject.maker != Maker::Nobody
+                && metric.ends_with("s/s")
+            {
+                text += &format!(", ×{} of nobody's", number(own / alone));
             }
             row.push(text);
         }

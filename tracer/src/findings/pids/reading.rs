@@ -129,6 +129,9 @@ pub struct Stat {
     pub state: char,
     pub ppid: u32,
     pub threads: u64,
+    /// Time on a CPU of all its threads, in clock ticks.
+    pub user_ticks: u64,
+    pub system_ticks: u64,
     /// Clock ticks since boot: with the pid it names one process for ever.
     pub start_ticks: u64,
 }
@@ -144,6 +147,8 @@ impl Stat {
             comm: comm.to_owned(),
             state: fields.first()?.chars().next()?,
             ppid: fields.get(1)?.parse().ok()?,
+            user_ticks: fields.get(11)?.parse().ok()?,
+            system_ticks: fields.get(12)?.parse().ok()?,
             threads: fields.get(17)?.parse().ok()?,
             start_ticks: fields.get(19)?.parse().ok()?,
         })

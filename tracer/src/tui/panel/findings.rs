@@ -27,6 +27,8 @@ pub static IO: Panel = Panel {
     empty: "No writer was paused, no device's limit held anybody, and no file system was full, so far.",
     ..of("io")
 };
+pub static CPU: Panel =
+    Panel { empty: "No container is throttled, waits for a CPU or is blocked, so far.", ..of("cpu") };
 
 /// What most lenses' panels are like.
 const fn of(lens: &'static str) -> Panel {

@@ -16,8 +16,15 @@ use super::state::Row;
 use crate::model::{Finding, Timestamp, size};
 
 /// The lenses' tabs, in their order.
-pub static REGISTERED: &[&Panel] =
-    &[&oom::PANEL, &findings::EXITS, &findings::SIGNALS, &findings::PIDS, &findings::MEM, &findings::IO];
+pub static REGISTERED: &[&Panel] = &[
+    &oom::PANEL,
+    &findings::EXITS,
+    &findings::SIGNALS,
+    &findings::PIDS,
+    &findings::MEM,
+    &findings::IO,
+    &findings::CPU,
+];
 
 /// The tabs for these lenses. Several have an overview before them, and all that was found.
 pub fn tabs(lenses: &[&str]) -> Vec<&'static Panel> {

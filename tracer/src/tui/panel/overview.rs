@@ -53,10 +53,8 @@ static COLUMNS: &[Column] = &[
         grows: Grows::No,
         right: true,
         rank: 3,
-        cell: |row, _| {
-            (number(row, "cpu", "usage_cpus").map_or_else(unknown, |cpus| format!("{cpus:.2}")), Tone::Plain)
-        },
-        key: |row| Key::Number((number(row, "cpu", "usage_cpus").unwrap_or(0.0) * 1000.0) as u64),
+        cell: |row, _| (number(row, "cpu", "used_cpus").map_or_else(unknown, |cpus| format!("{cpus:.2}")), Tone::Plain),
+        key: |row| Key::Number((number(row, "cpu", "used_cpus").unwrap_or(0.0) * 1000.0) as u64),
     },
     Column {
         title: "MEMORY",

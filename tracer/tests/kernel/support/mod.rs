@@ -1,6 +1,7 @@
 //! What the tests share: cgroups, the workload, the `ctrace` under test, and the kernel's own word.
 
 pub mod cgroups;
+pub mod cpu;
 pub mod ctrace;
 pub mod disk;
 pub mod evidence;

@@ -7,6 +7,8 @@
 //! | `pidns` | goes on as PID 1 of a new pid namespace; the old process waits and ends as it does |
 //! | `child`, `fragile-child` | goes on in a child; the parent outlives it, or ends with it |
 //! | `herd=N` | N children that only wait |
+//! | `busy=N` | N children that do nothing but use a CPU |
+//! | `vfork` | waits for a child of vfork that neither execs nor ends: uninterruptible |
 //! | `sharer` | another process in the same memory (`CLONE_VM` without `CLONE_THREAD`) that only waits |
 //! | `thread`, `leaderless` | goes on in a thread that is not the leader, who waits, or is gone |
 //! | `last-thread` | goes on in another thread, after the leader has ended |
@@ -90,6 +92,16 @@ fn go_on(steps: &[OsString]) {
                     forked(|| for_ever());
                 }
             }
+            "busy" => {
+                for _ in 0..number() {
+                    forked(|| {
+                        loop {
+                            std::hint::spin_loop();
+                        }
+                    });
+                }
+            }
+            "vfork" => vfork(),
             "sharer" => sharer(),
             "thread" => {
                 let rest = rest.to_vec();
@@ -333,6 +345,20 @@ fn touch(kind: i32) {
             at.cast::<u8>().add(page).write_volatile(1);
         }
     }
+}
+
+/// Sleeps in the kernel until its child execs or ends, which it does not.
+fn vfork() {
+    extern "C" fn wait(_: *mut libc::c_void) -> libc::c_int {
+        loop {
+            // SAFETY: a plain system call; it touches nothing but errno.
+            unsafe { libc::pause() };
+        }
+    }
+    let stack = Box::leak(vec![0_u8; 64 * 1024].into_boxed_slice());
+    let top = stack.as_mut_ptr_range().end;
+    // SAFETY: a stack of its own, 16-byte aligned as a large allocation's end is; `wait` never returns.
+    unsafe { libc::clone(wait, top.cast(), libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, null_mut()) };
 }
 
 /// A process of its own in this very memory.

@@ -1,0 +1,66 @@
+//! Who waits for a CPU, and who sleeps in a way that counts as load.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Entries of the map `TASKS`. A task's slot is its thread id modulo this: no lookup, no allocation in the hottest hook
+/// there is. Two tasks that share a slot at the same time cost one of them a measurement, never a wrong one.
+pub const SLOTS: u32 = 1 << 16;
+
+/// The slot of a task: what it does, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Slot {
+    pub tid: u32,
+    /// One of the constants below; 0: asleep, or never seen.
+    pub state: u32,
+    pub since_ns: u64,
+    /// Address of its `css_set` when `cgroup` was read; 0: it was not.
+    pub set: u64,
+    /// The key of its cgroup.
+    pub cgroup: u64,
+}
+const _: () = assert!(size_of::<Slot>() == 32);
+
+/// Runnable, and not running.
+pub const WAITING: u32 = 1;
+pub const RUNNING: u32 = 2;
+/// In uninterruptible sleep that counts as load.
+pub const BLOCKED: u32 = 3;
+
+/// Bucket `n` holds waits of 2^n to 2^(n+1) times 1024 ns, the first those below as well, the last those above.
+pub const BUCKETS: usize = 26;
+
+/// What the tasks of one cgroup waited: value of the map `WAITS`, per CPU, by the cgroup's key. All but the worst only
+/// grow, until the kernel side has to forget the cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Waits {
+    pub count: u64,
+    pub total_ns: u64,
+    /// Waits that began less those that ended, and the sum of when they began: over all CPUs, what still lasts. Both wrap.
+    pub open: u64,
+    pub open_since_ns: u64,
+    /// Uninterruptible sleeps that ended.
+    pub blocked: u64,
+    pub blocked_ns: u64,
+    /// The longest wait of the window, and which window that is (`time >> WINDOW_SHIFT`).
+    pub worst_ns: u64,
+    pub worst_window: u64,
+    /// Whose it was, and the task that had run until then.
+    pub worst_tid: u32,
+    pub instead_tid: u32,
+    pub instead_comm: [u8; 16],
+    pub histogram: [u32; BUCKETS],
+}
+const _: () = assert!(size_of::<Waits>() == 192);
+
+/// Windows of some 2 s.
+pub const WINDOW_SHIFT: u32 = 31;
+
+/// A task in uninterruptible sleep: value of the map `BLOCKED`, by thread id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Blocked {
+    pub since_ns: u64,
+    pub cgroup: u64,
+}

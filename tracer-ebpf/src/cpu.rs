@@ -1,0 +1,251 @@
+//! Who waits for a CPU, and who sleeps in a way that counts as load? (kernel/sched/core.c)
+//!
+//! `sched_switch` is the hottest hook there is. A task's state is in an array that is indexed by its thread id, and its
+//! cgroup is looked up again only when its `css_set` is another one than last time.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
+    macros::{map, raw_tracepoint},
+    maps::{Array, LruHashMap, LruPerCpuHashMap},
+    programs::RawTracePointContext,
+};
+use tracer_common::{
+    UNKNOWN_U64,
+    cpu::{BLOCKED, BUCKETS, Blocked, RUNNING, SLOTS, Slot, WAITING, WINDOW_SHIFT, Waits},
+};
+
+use crate::kernel::{
+    cgroup,
+    emit::now,
+    layout,
+    read::{Ptr, follow, place, u32_at},
+    task,
+};
+
+/// Made at their sizes only where they are wanted.
+#[map]
+static TASKS: Array<Slot> = Array::with_max_entries(1, 0);
+#[map]
+static WAITS: LruPerCpuHashMap<u64, Waits> = LruPerCpuHashMap::with_max_entries(1, 0);
+#[map(name = "BLOCKED")]
+static IN_D: LruHashMap<u32, Blocked> = LruHashMap::with_max_entries(1, 0);
+
+const TASK_UNINTERRUPTIBLE: u32 = 0x2;
+const TASK_NOLOAD: u32 = 0x400;
+/// Since 6.1; before, the task's flag.
+const TASK_FROZEN: u32 = 0x8000;
+const PF_FROZEN: u32 = 0x1_0000;
+
+/// `sched:sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next)`, since 5.18 with `unsigned int
+/// prev_state` behind. current is prev.
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn switch(ctx: RawTracePointContext) -> i32 {
+    let at = now();
+    let prev_tid = bpf_get_current_pid_tgid() as u32;
+    leave(&ctx, prev_tid, at);
+    enter(task::argument(&ctx, 2), prev_tid, at);
+    0
+}
+
+#[inline(always)]
+fn leave(ctx: &RawTracePointContext, tid: u32, at: u64) {
+    if tid == 0 {
+        return;
+    }
+    let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) else { return };
+    // SAFETY: the map's value; nobody else writes to the slot of a task while it is scheduled, but one that shares it.
+    let slot = unsafe { &mut *slot };
+    let prev = task::argument(ctx, 1);
+    take(slot, tid);
+    let state =
+        if layout::SWITCH_HAS_STATE.load() == 1 { ctx.arg::<u32>(3) } else { u32_at(place(prev, &layout::TASK_STATE)) };
+    let preempted = ctx.arg::<u64>(0) & 0xff != 0;
+    if preempted || state == 0 {
+        wait(prev, slot, at);
+    } else if state & (TASK_UNINTERRUPTIBLE | TASK_NOLOAD | TASK_FROZEN) == TASK_UNINTERRUPTIBLE {
+        close_if_waiting(slot);
+        slot.since_ns = at;
+        slot.state = block(prev, slot, at);
+    } else {
+        close_if_waiting(slot);
+        slot.state = 0;
+    }
+}
+
+/// Makes it this task's slot: from another that has it nothing more is heard.
+#[inline(always)]
+fn take(slot: &mut Slot, tid: u32) {
+    if slot.tid != tid {
+        close_if_waiting(slot);
+        *slot = Slot { tid, state: 0, since_ns: 0, set: 0, cgroup: UNKNOWN_U64 };
+    }
+}
+
+/// From now on it waits for a CPU.
+#[inline(always)]
+fn wait(task: Ptr, slot: &mut Slot, at: u64) {
+    close_if_waiting(slot);
+    slot.state = WAITING;
+    slot.since_ns = at;
+    if let Some(waits) = waits_of(cgroup_of(task, slot)) {
+        // SAFETY: this CPU's own value, and nothing else uses it before this program ends.
+        let waits = unsafe { &mut *waits };
+        waits.open = waits.open.wrapping_add(1);
+        waits.open_since_ns = waits.open_since_ns.wrapping_add(at);
+    }
+}
+
+/// Some switches are not traced (one in fifty was seen to be lost): then it ran meanwhile, and nobody knows when.
+#[inline(always)]
+fn close_if_waiting(slot: &Slot) {
+    if slot.state == WAITING {
+        close(slot);
+    }
+}
+
+/// Its wait is over, in the books of the cgroup in which it began.
+#[inline(always)]
+fn close(slot: &Slot) -> Option<&'static mut Waits> {
+    // SAFETY: this CPU's own value, and nothing else uses it before this program ends.
+    let waits = unsafe { &mut *waits_of(slot.cgroup)? };
+    waits.open = waits.open.wrapping_sub(1);
+    waits.open_since_ns = waits.open_since_ns.wrapping_sub(slot.since_ns);
+    Some(waits)
+}
+
+/// Off to an uninterruptible sleep: the state that it is in.
+#[inline(always)]
+fn block(task: Ptr, slot: &mut Slot, at: u64) -> u32 {
+    if u32_at(place(task, &layout::TASK_FLAGS)) & PF_FROZEN != 0 {
+        return 0;
+    }
+    let _ = IN_D.insert(slot.tid, Blocked { since_ns: at, cgroup: cgroup_of(task, slot) }, 0);
+    BLOCKED
+}
+
+#[inline(always)]
+fn enter(next: Ptr, prev_tid: u32, at: u64) {
+    let tid = task::tid(next);
+    if tid == 0 {
+        return;
+    }
+    let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) else { return };
+    // SAFETY: as in `leave`.
+    let slot = unsafe { &mut *slot };
+    take(slot, tid);
+    if slot.state == WAITING
+        && let Some(waits) = close(slot)
+    {
+        waited(waits, tid, at.wrapping_sub(slot.since_ns), prev_tid, at);
+    } else if slot.state == BLOCKED {
+        let _ = IN_D.remove(tid);
+    }
+    slot.state = RUNNING;
+    slot.since_ns = at;
+}
+
+/// The key of a task's cgroup, as it was the last time if that still holds.
+#[inline(always)]
+fn cgroup_of(task: Ptr, slot: &mut Slot) -> u64 {
+    let set = follow(task, &layout::TASK_CGROUPS);
+    if slot.set != set {
+        slot.cgroup = cgroup::of(task);
+        slot.set = set;
+    }
+    slot.cgroup
+}
+
+#[inline(always)]
+fn waits_of(cgroup: u64) -> Option<*mut Waits> {
+    if cgroup == UNKNOWN_U64 {
+        return None;
+    }
+    WAITS.get_ptr_mut(cgroup).or_else(|| {
+        begin(cgroup);
+        WAITS.get_ptr_mut(cgroup)
+    })
+}
+
+/// Rare, and large on the stack.
+#[inline(never)]
+fn begin(cgroup: u64) -> i32 {
+    let empty = Waits {
+        count: 0,
+        total_ns: 0,
+        open: 0,
+        open_since_ns: 0,
+        blocked: 0,
+        blocked_ns: 0,
+        worst_ns: 0,
+        worst_window: 0,
+        worst_tid: 0,
+        instead_tid: 0,
+        instead_comm: [0; 16],
+        histogram: [0; BUCKETS],
+    };
+    i32::from(WAITS.insert(cgroup, empty, 0).is_ok())
+}
+
+#[inline(always)]
+fn waited(waits: &mut Waits, tid: u32, wait: u64, prev_tid: u32, at: u64) {
+    waits.count += 1;
+    waits.total_ns += wait;
+    let micros = wait >> 10;
+    let bucket = (micros | 1).ilog2() as usize;
+    waits.histogram[if bucket < BUCKETS { bucket } else { BUCKETS - 1 }] += 1;
+    let window = at >> WINDOW_SHIFT;
+    if window != waits.worst_window || wait > waits.worst_ns {
+        waits.worst_window = window;
+        waits.worst_ns = wait;
+        waits.worst_tid = tid;
+        waits.instead_tid = prev_tid;
+        waits.instead_comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    }
+}
+
+/// `sched:sched_wakeup(struct task_struct *p)`: from now on it waits for a CPU.
+#[raw_tracepoint(tracepoint = "sched_wakeup")]
+pub fn wakeup(ctx: RawTracePointContext) -> i32 {
+    let at = now();
+    let woken = task::argument(&ctx, 0);
+    let tid = task::tid(woken);
+    let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) else { return 0 };
+    // SAFETY: as in `leave`.
+    let slot = unsafe { &mut *slot };
+    if slot.tid != tid {
+        // Another task had its slot meanwhile: how long it slept is not known any more.
+        let _ = IN_D.remove(tid);
+        take(slot, tid);
+    }
+    match slot.state {
+        // Woken on its way to sleep, or twice.
+        WAITING | RUNNING => return 0,
+        BLOCKED => {
+            let _ = IN_D.remove(tid);
+            if let Some(waits) = waits_of(cgroup_of(woken, slot)) {
+                // SAFETY: this CPU's own value.
+                let waits = unsafe { &mut *waits };
+                waits.blocked += 1;
+                waits.blocked_ns += at.wrapping_sub(slot.since_ns);
+            }
+        }
+        _ => {}
+    }
+    wait(woken, slot, at);
+    0
+}
+
+/// `sched:sched_wakeup_new(struct task_struct *p)`: a new task. Whoever had its id before was in a cgroup of its own.
+#[raw_tracepoint(tracepoint = "sched_wakeup_new")]
+pub fn wakeup_new(ctx: RawTracePointContext) -> i32 {
+    let task = task::argument(&ctx, 0);
+    let tid = task::tid(task);
+    if let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) {
+        // SAFETY: as in `leave`.
+        let slot = unsafe { &mut *slot };
+        take(slot, u32::MAX);
+        slot.tid = tid;
+        wait(task, slot, now());
+    }
+    0
+}

@@ -1,0 +1,357 @@
+//! What the cpu lens asks to be read: the cpu hierarchy, /proc, and the kernel side's maps.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::Result;
+use tracer_common::cpu::{BUCKETS, Blocked, WINDOW_SHIFT, Waits};
+
+use super::ancestry;
+use crate::{
+    containers::{Files, Hierarchy, HostFiles},
+    events,
+    findings::{
+        cpu::{
+            Ask, Bandwidth, Group, HostCpu, Level, ProcessTime, Quota, Reading, Sleeper, Sleepers, Usage, Used, Waited,
+            Worst,
+            reading::{cpu_list, frames},
+        },
+        pids::Stat,
+    },
+    kernel::{host as machine, load::Kernel, plan},
+    lenses::cpu as sizes,
+    privileges,
+};
+
+/// `USER_HZ` is 100 on every Linux that there is.
+const TICK_NS: u64 = 10_000_000;
+/// Who went to sleep a moment ago is not looked at one by one.
+const SHORT_NS: u64 = 100_000_000;
+/// Tasks that are looked at, those asleep longest: thousands are one disk.
+const SLEEPERS: usize = 256;
+
+/// Reads for the cpu lens.
+#[derive(Debug)]
+pub struct Reader {
+    cpu: Option<Hierarchy>,
+    /// v1 accounts in a hierarchy of its own.
+    cpuacct: Option<Hierarchy>,
+    cpuset: Option<Hierarchy>,
+    /// v1 only: on v2 who is frozen shows S.
+    freezer: Option<Hierarchy>,
+    /// The path in another hierarchy, by the path in the key's and that hierarchy's controller.
+    paths: HashMap<(Arc<str>, &'static str), String>,
+}
+
+impl Reader {
+    pub fn new(mountinfo: &str) -> Self {
+        let of = |controller| Hierarchy::of_controller(mountinfo, controller);
+        let cpu = of("cpu");
+        let v1 = cpu.as_ref().is_some_and(|cpu| cpu.controller.is_some());
+        Self {
+            cpuacct: if v1 { of("cpuacct") } else { cpu.clone() },
+            cpu,
+            cpuset: of("cpuset"),
+            freezer: of("freezer").filter(|freezer| freezer.controller.is_some()),
+            paths: HashMap::new(),
+        }
+    }
+
+    pub fn answer(&mut self, ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Result<Reading> {
+        let start = Instant::now();
+        let took = || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Ok(match ask {
+            Ask::Usage { of, within } => {
+                let mut usage = self.usage(of, within, files, key);
+                if kernel.attached(&plan::SCHED_SWITCH) {
+                    usage.waits = Some(waits(kernel)?);
+                }
+                Reading::Usage(Usage { took_ns: took(), ..usage })
+            }
+            Ask::Blocked { known, sweep } => {
+                let mut sleepers = self.sleepers(known, *sweep, files, key, kernel)?;
+                sleepers.took_ns = took();
+                Reading::Blocked(sleepers)
+            }
+        })
+    }
+
+    fn usage(&mut self, of: &[Arc<str>], within: &[Arc<str>], files: &HostFiles, key: &Hierarchy) -> Usage {
+        self.paths.retain(|(cgroup, _), _| of.binary_search(cgroup).is_ok());
+        let mut usage = Usage { at_ns: machine::boottime_ns(), ..Usage::default() };
+        let read = |path: &str| text(files, path).unwrap_or_default();
+        usage.host = HostCpu::parse(&read("/proc/stat"), &read("/proc/loadavg"), TICK_NS);
+        let mut levels: BTreeMap<String, Level> = BTreeMap::new();
+        for cgroup in of {
+            let cpu_path = self.path_in(Controller::Cpu, cgroup, files, key);
+            let used = self.path_in(Controller::Cpuacct, cgroup, files, key).and_then(|path| self.used(&path, files));
+            let cpus = self.path_in(Controller::Cpuset, cgroup, files, key).and_then(|path| self.cpus(&path, files));
+            let mut above = cpu_path.as_deref();
+            while let Some(path) = above.filter(|path| !path.is_empty()) {
+                if let (false, Some(cpu)) = (levels.contains_key(path), &self.cpu) {
+                    levels.insert(path.to_owned(), level(path, cpu, files));
+                }
+                above = path.rsplit_once('/').map(|(above, _)| above);
+            }
+            usage.groups.push(Group { cgroup: Arc::clone(cgroup), cpu_path, used, cpus });
+        }
+        usage.levels = levels.into_values().collect();
+        for cgroup in within {
+            let procs = read(&format!("{}/cgroup.procs", key.directory(cgroup)));
+            let stats = procs.lines().filter_map(|pid| Stat::parse(&text(files, &format!("/proc/{pid}/stat"))?));
+            usage.processes.extend(stats.map(|stat| ProcessTime { stat, cgroup: Arc::clone(cgroup) }));
+        }
+        usage
+    }
+
+    fn hierarchy(&self, controller: Controller) -> Option<&Hierarchy> {
+        match controller {
+            Controller::Cpu => self.cpu.as_ref(),
+            Controller::Cpuacct => self.cpuacct.as_ref(),
+            Controller::Cpuset => self.cpuset.as_ref(),
+        }
+    }
+
+    /// Where a container is in a hierarchy; `None`: at its root, as good as not at all.
+    fn path_in(
+        &mut self,
+        controller: Controller,
+        cgroup: &Arc<str>,
+        files: &HostFiles,
+        key: &Hierarchy,
+    ) -> Option<String> {
+        let hierarchy = self.hierarchy(controller)?;
+        if hierarchy.controller == key.controller {
+            return Some(cgroup.to_string());
+        }
+        let at = (Arc::clone(cgroup), hierarchy.controller.unwrap_or_default());
+        if let Some(path) = self.paths.get(&at) {
+            return Some(path.clone());
+        }
+        let there = files.list(&hierarchy.directory(cgroup)).is_ok();
+        let path = if there { cgroup.to_string() } else { by_process(cgroup, hierarchy, files, key)? };
+        self.paths.insert(at, path.clone());
+        Some(path)
+    }
+
+    fn used(&self, path: &str, files: &HostFiles) -> Option<Used> {
+        let hierarchy = self.cpuacct.as_ref()?;
+        let directory = hierarchy.directory(path);
+        let v1 = hierarchy.controller.is_some();
+        let stat = text(files, &format!("{directory}/{}", if v1 { "cpuacct.stat" } else { "cpu.stat" }))?;
+        let field = |name: &str| {
+            stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse::<u64>().ok())
+        };
+        if v1 {
+            let total = text(files, &format!("{directory}/cpuacct.usage"))?;
+            return Some(Used {
+                total_ns: total.trim().parse().ok()?,
+                user_ns: field("user")?.saturating_mul(TICK_NS),
+                system_ns: field("system")?.saturating_mul(TICK_NS),
+            });
+        }
+        let micros = |name: &str| field(name).map(|micros| micros.saturating_mul(1000));
+        Some(Used { total_ns: micros("usage_usec")?, user_ns: micros("user_usec")?, system_ns: micros("system_usec")? })
+    }
+
+    fn cpus(&self, path: &str, files: &HostFiles) -> Option<Vec<u32>> {
+        let hierarchy = self.cpuset.as_ref()?;
+        let name = if hierarchy.controller.is_some() { "cpuset.effective_cpus" } else { "cpuset.cpus.effective" };
+        cpu_list(&text(files, &format!("{}/{name}", hierarchy.directory(path)))?)
+    }
+
+    fn sleepers(
+        &self,
+        known: &[u32],
+        sweep: bool,
+        files: &HostFiles,
+        key: &Hierarchy,
+        kernel: &Kernel,
+    ) -> Result<Sleepers> {
+        let mut since: BTreeMap<u32, Blocked> = BTreeMap::new();
+        let mut now = None;
+        if kernel.attached(&plan::SCHED_SWITCH) {
+            since.extend(kernel.entries::<u32, Blocked>("BLOCKED", sizes::BLOCKED as usize)?);
+            let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+            for blocked in since.values() {
+                *counts.entry(blocked.cgroup).or_default() += 1;
+            }
+            now = Some(counts);
+        }
+        let now_ns = machine::boottime_ns();
+        let mut tids: Vec<u32> = if sweep { every_sleeper(files) } else { known.to_vec() };
+        let long = since.iter().filter(|(_, blocked)| now_ns.saturating_sub(blocked.since_ns) >= SHORT_NS);
+        tids.extend(long.map(|(tid, _)| *tid));
+        tids.sort_unstable();
+        tids.dedup();
+        tids.sort_by_key(|tid| since.get(tid).map(|blocked| blocked.since_ns));
+        tids.truncate(SLEEPERS);
+        let mut tasks: Vec<Sleeper> = tids
+            .into_iter()
+            .filter_map(|tid| self.sleeper(tid, since.get(&tid).map(|blocked| blocked.since_ns), files, key))
+            .collect();
+        if !tasks.is_empty() {
+            // Only who has this may look at another's stack.
+            privileges::with_sys_admin(|| {
+                for task in &mut tasks {
+                    task.stack = stack(task.process.tid, files);
+                }
+            });
+        }
+        Ok(Sleepers { took_ns: 0, tasks, now })
+    }
+
+    fn sleeper(&self, tid: u32, since_ns: Option<u64>, files: &HostFiles, key: &Hierarchy) -> Option<Sleeper> {
+        if Stat::parse(&text(files, &format!("/proc/{tid}/stat"))?)?.state != 'D' {
+            return None;
+        }
+        let status = text(files, &format!("/proc/{tid}/status"))?;
+        let field = |name: &str| {
+            status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok())
+        };
+        let mut found = ancestry::one(files, key, tid)?;
+        found.process.pid = field("Tgid").and_then(|pid| u32::try_from(pid).ok()).unwrap_or(tid);
+        let wchan = text(files, &format!("/proc/{tid}/wchan")).filter(|name| !matches!(name.as_str(), "" | "0"));
+        Some(Sleeper {
+            frozen: self.frozen(tid, files) || wchan.as_deref() == Some("__refrigerator"),
+            process: found.process,
+            cgroup: found.cgroup,
+            since_ns,
+            switches: field("voluntary_ctxt_switches").zip(field("nonvoluntary_ctxt_switches")).map(|(a, b)| a + b),
+            wchan,
+            stack: Err("it was not read".to_owned()),
+        })
+    }
+
+    fn frozen(&self, tid: u32, files: &HostFiles) -> bool {
+        let state = self.freezer.as_ref().and_then(|freezer| {
+            let cgroups = text(files, &format!("/proc/{tid}/cgroup"))?;
+            text(files, &format!("{}/freezer.state", freezer.directory(freezer.path_of(&cgroups)?)))
+        });
+        state.is_some_and(|state| state.trim() != "THAWED")
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Controller {
+    Cpu,
+    Cpuacct,
+    Cpuset,
+}
+
+fn text(files: &HostFiles, path: &str) -> Option<String> {
+    files.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
+}
+
+/// Where the container's processes are in another hierarchy: by the same names below, or in this one alone.
+fn by_process(cgroup: &str, hierarchy: &Hierarchy, files: &HostFiles, key: &Hierarchy) -> Option<String> {
+    let procs = text(files, &format!("{}/cgroup.procs", key.directory(cgroup)))?;
+    let cgroups = text(files, &format!("/proc/{}/cgroup", procs.lines().next()?))?;
+    let path = hierarchy.path_of(&cgroups)?;
+    (path != "/").then(|| path.to_owned())
+}
+
+fn level(path: &str, cpu: &Hierarchy, files: &HostFiles) -> Level {
+    let directory = cpu.directory(path);
+    let read = |name: &str| text(files, &format!("{directory}/{name}"));
+    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+    let micros = |micros: u64| micros.saturating_mul(1000);
+    let v1 = cpu.controller.is_some();
+    let quota = if v1 {
+        // -1 is none.
+        number("cpu.cfs_quota_us").zip(number("cpu.cfs_period_us"))
+    } else {
+        read("cpu.max").and_then(|max| {
+            let (quota, period) = max.trim().split_once(' ')?;
+            Some((quota.parse().ok()?, period.parse().ok()?))
+        })
+    };
+    let burst = number(if v1 { "cpu.cfs_burst_us" } else { "cpu.max.burst" }).unwrap_or(0);
+    Level {
+        path: path.to_owned(),
+        quota: quota.map(|(quota, period)| Quota {
+            quota_ns: micros(quota),
+            period_ns: micros(period),
+            burst_ns: micros(burst),
+        }),
+        weight: number(if v1 { "cpu.shares" } else { "cpu.weight" }),
+        bandwidth: read("cpu.stat").and_then(|text| Bandwidth::parse(&text)),
+    }
+}
+
+fn waits(kernel: &Kernel) -> Result<BTreeMap<u64, Waited>> {
+    let mut found = BTreeMap::new();
+    let now_ns = machine::boottime_ns();
+    for (cgroup, each) in kernel.entries_per_cpu::<u64, Waits>("WAITS", sizes::WAITS as usize)? {
+        let mut sum = Waited::default();
+        let (mut open, mut open_since) = (0_u64, 0_u64);
+        for waits in &each {
+            open = open.wrapping_add(waits.open);
+            open_since = open_since.wrapping_add(waits.open_since_ns);
+            sum.count += waits.count;
+            sum.total_ns += waits.total_ns;
+            sum.blocked += waits.blocked;
+            sum.blocked_ns += waits.blocked_ns;
+            for bucket in 0..BUCKETS {
+                sum.histogram[bucket] += u64::from(waits.histogram[bucket]);
+            }
+            // An older one is no news.
+            let lately = waits.worst_window.saturating_add(1) >= now_ns >> WINDOW_SHIFT;
+            if lately && sum.worst.as_ref().is_none_or(|worst| waits.worst_ns > worst.wait_ns) && waits.worst_ns > 0 {
+                sum.worst = Some(Worst {
+                    wait_ns: waits.worst_ns,
+                    tid: waits.worst_tid,
+                    instead_tid: waits.instead_tid,
+                    instead_comm: events::text(&waits.instead_comm),
+                });
+            }
+        }
+        // Below zero: the kernel side had to forget the cgroup while tasks of it waited.
+        if open.cast_signed() > 0 {
+            let lasts = now_ns.wrapping_mul(open).wrapping_sub(open_since).cast_signed();
+            sum.total_ns += lasts.max(0).cast_unsigned();
+        }
+        found.insert(cgroup, sum);
+    }
+    Ok(found)
+}
+
+fn every_sleeper(files: &HostFiles) -> Vec<u32> {
+    let mut found = Vec::new();
+    for item in files.list("/proc").map(|listing| listing.items).unwrap_or_default() {
+        let Some(stat) = item.name.parse().ok().and_then(|pid: u32| stat(files, &format!("/proc/{pid}"))) else {
+            continue;
+        };
+        if stat.threads <= 1 {
+            found.extend((stat.state == 'D').then_some(stat.pid));
+            continue;
+        }
+        let threads = files.list(&format!("/proc/{}/task", stat.pid)).map(|listing| listing.items).unwrap_or_default();
+        let of = |name: &str| stat_of(files, stat.pid, name);
+        found.extend(
+            threads.iter().filter_map(|thread| of(&thread.name)).filter(|stat| stat.state == 'D').map(|stat| stat.pid),
+        );
+    }
+    found
+}
+
+fn stat(files: &HostFiles, directory: &str) -> Option<Stat> {
+    Stat::parse(&text(files, &format!("{directory}/stat"))?)
+}
+
+fn stat_of(files: &HostFiles, pid: u32, tid: &str) -> Option<Stat> {
+    stat(files, &format!("/proc/{pid}/task/{tid}"))
+}
+
+fn stack(tid: u32, files: &HostFiles) -> Result<Vec<String>, String> {
+    match files.read(&format!("/proc/{tid}/stack")) {
+        Ok(content) => {
+            let frames = frames(&String::from_utf8_lossy(&content.bytes));
+            if frames.is_empty() { Err("the kernel shows no stack of it".to_owned()) } else { Ok(frames) }
+        }
+        Err(error) => Err(format!("/proc/{tid}/stack: {error}")),
+    }
+}

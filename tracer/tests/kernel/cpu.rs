@@ -1,0 +1,242 @@
+//! `ctrace cpu`: throttled, contended and blocked, and what must be none of them.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{
+    harness::Test,
+    support::{
+        cgroups::Group,
+        cpu::{CpuTree, freeze, periods, play, quota, shares, weight},
+        ctrace::{Ctrace, Line, command},
+        wait_until,
+    },
+};
+
+pub static TESTS: &[&[Test]] = &[&[
+    Test::core("cpu::throttled", throttled),
+    Test::core("cpu::busy_below_its_quota", busy_below_its_quota),
+    Test::full("cpu::throttled_by_its_parent", throttled_by_its_parent),
+    Test::core("cpu::contended", contended),
+    Test::core("cpu::blocked_in_vfork", blocked_in_vfork),
+    Test::core("cpu::frozen_is_not_blocked", frozen_is_not_blocked),
+    Test::full("cpu::blocked_from_before_attach", blocked_from_before_attach),
+    Test::full("cpu::frozen_from_before_attach", frozen_from_before_attach),
+    Test::full("cpu::samples", samples),
+]];
+
+fn ctrace() -> Ctrace {
+    Ctrace::ready(command(&["cpu", "--json"]))
+}
+
+fn finding(ctrace: &Ctrace, code: &str, of: &Group, state: &str) -> Value {
+    let wanted = |line: &Line| {
+        line.json["code"] == code && line.json["container"]["cgroup"] == of.path && line.json["state"] == state
+    };
+    ctrace.wait_for(&format!("{code} of {}, {state}", of.path), wanted).json
+}
+
+fn sample(ctrace: &Ctrace, of: &Group, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let wanted = |line: &Line| line.json["sample"] == "cpu" && line.json["cgroup"] == of.path && is(&line.json);
+    ctrace.wait_for(&format!("a sample of {} {what}", of.path), wanted).json
+}
+
+/// Until ctrace has said so many samples of it: it had time to say more.
+fn watched(ctrace: &Ctrace, of: &Group, samples: usize) {
+    let count = || {
+        let lines = ctrace.lines();
+        lines.iter().filter(|line| line.json["sample"] == "cpu" && line.json["cgroup"] == of.path).count()
+    };
+    wait_until(&format!("{samples} samples of {}", of.path), || (count() >= samples).then_some(()));
+}
+
+fn float(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// A young container's are null.
+fn above(value: &Value, least: f64) -> bool {
+    value.as_f64().is_some_and(|value| value > least)
+}
+
+fn throttled() {
+    let tree = CpuTree::new();
+    let container = tree.container();
+    quota(&container, 50);
+    let ctrace = ctrace();
+    let before = periods(&container);
+    let busy = play(&container, &["busy=4", "pause"]);
+    let open = finding(&ctrace, "cpu.throttled", &container, "open");
+    let now = periods(&container);
+    let evidence = &open["evidence"];
+    assert_eq!(open["severity"], "warning");
+    assert_eq!(evidence["quota_cpus"], 0.5);
+    assert_eq!(
+        (evidence["whose"].as_str(), evidence["limiting_cgroup"].as_str()),
+        (Some("own"), Some(&*container.path))
+    );
+    let (all, throttled) = (evidence["periods"].as_u64(), evidence["throttled_periods"].as_u64());
+    // What cpu.stat counted in the meantime, or less: its window is a part of that.
+    assert!(all.is_some_and(|all| all > 0 && all <= now.0 - before.0), "{all:?} of {before:?} to {now:?}");
+    assert!(throttled.is_some_and(|throttled| throttled > 0 && throttled <= now.1 - before.1));
+    assert!(evidence["throttled_ns"].as_u64().is_some_and(|ns| ns > 100_000_000), "{evidence}");
+    // Four threads ask for four CPUs as soon as the window begins with them.
+    let row = sample(&ctrace, &container, "with all that it asks for", |row| above(&row["demand_cpus"], 2.5));
+    assert!(float(&row["used_cpus"]) < 0.8, "{row}");
+    assert!(float(&row["throttled_pct"]) > 50.0, "{row}");
+    drop(busy);
+    let closed = finding(&ctrace, "cpu.throttled", &container, "closed");
+    assert_eq!(closed["id"], open["id"]);
+    let said = ctrace.stop();
+    assert!(!said.codes(&container).contains(&"cpu.contended"), "its quota is the cause");
+}
+
+/// One thread may use one CPU, and has a quota of one and a half.
+fn busy_below_its_quota() {
+    let tree = CpuTree::new();
+    let container = tree.container();
+    quota(&container, 150);
+    shares(&container, 200_000);
+    let ctrace = ctrace();
+    let _busy = play(&container, &["busy=1", "pause"]);
+    sample(&ctrace, &container, "at work", |row| above(&row["used_cpus"], 0.5));
+    watched(&ctrace, &container, 7);
+    let row = sample(&ctrace, &container, "with its ceiling", |row| row["quota_cpus"] == 1.5);
+    assert_eq!(row["limiting_cgroup"], container.path);
+    assert_eq!(row["weight"], weight(200_000));
+    assert!(ctrace.stop().codes(&container).is_empty());
+}
+
+fn throttled_by_its_parent() {
+    let tree = CpuTree::new();
+    let container = tree.container_below("slice");
+    let parent = tree.parent("slice");
+    quota(&parent, 30);
+    let ctrace = ctrace();
+    let _busy = play(&container, &["busy=2", "pause"]);
+    let open = finding(&ctrace, "cpu.throttled", &container, "open");
+    assert_eq!(open["evidence"]["whose"], "parent");
+    assert_eq!(open["evidence"]["limiting_cgroup"], parent.path);
+    assert_eq!(open["evidence"]["quota_cpus"], 0.3);
+    ctrace.stop();
+}
+
+/// The CPUs are full, and weights decide; then they are not, and weights mean nothing.
+fn contended() {
+    let tree = CpuTree::new();
+    let (small, large) = (tree.container_below("slice"), tree.container_below("slice"));
+    shares(&small, 256);
+    shares(&large, 200_000);
+    let ctrace = ctrace();
+    let _small = play(&small, &["busy=2", "pause"]);
+    let cpus = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let rest = play(&large, &[&format!("busy={cpus}"), "pause"]);
+    let open = finding(&ctrace, "cpu.contended", &small, "open");
+    let evidence = &open["evidence"];
+    assert_eq!(evidence["weight"], weight(256));
+    assert!(float(&evidence["weight_pct"]) < 2.0, "{evidence}");
+    assert!(float(&evidence["wait_pct"]) > 20.0, "{evidence}");
+    assert!(float(&evidence["idle_pct"]) < 10.0, "{evidence}");
+    assert!(evidence["wait_worst_ns"].as_u64().is_some_and(|ns| ns > 1_000_000), "{evidence}");
+    assert_eq!(evidence["ran_instead"][0]["container"]["cgroup"], large.path, "{evidence}");
+    drop(rest);
+    // Alone with its parent's weight, it has what it wants.
+    let closed = finding(&ctrace, "cpu.contended", &small, "closed");
+    assert_eq!(closed["id"], open["id"]);
+    let said = ctrace.stop();
+    assert!(said.codes(&large).is_empty(), "it has the weight for all that it wants: {:?}", said.codes(&large));
+}
+
+fn blocked_in_vfork() {
+    let tree = CpuTree::new();
+    let container = tree.container();
+    let ctrace = ctrace();
+    let start = Instant::now();
+    let parent = play(&container, &["say=parent", "vfork"]);
+    let who = parent.said("parent");
+    let open = finding(&ctrace, "load.blocked", &container, "open");
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    let task = &open["evidence"]["tasks"][0];
+    assert_eq!(task["process"]["pid"], who.pid);
+    assert_eq!(task["process"]["tid"], who.tid);
+    assert_eq!(task["cause"], "vfork", "{task}");
+    let blocked = task["blocked_ns"].as_u64().expect("how long");
+    assert!(blocked >= 1_000_000_000 && blocked <= start.elapsed().as_nanos() as u64, "{task}");
+    assert_eq!(task["at_least"], false);
+    let frames: Vec<&str> = task["stack"].as_array().expect("a stack").iter().filter_map(Value::as_str).collect();
+    assert!(frames.iter().any(|frame| frame.contains("sys_clone") || frame.contains("kernel_clone")), "{frames:?}");
+    let row = sample(&ctrace, &container, "with it in the load", |row| row["blocked"] == 1);
+    assert!(float(&row["load1"]) > 0.0);
+    drop(parent);
+    let closed = finding(&ctrace, "load.blocked", &container, "closed");
+    assert_eq!(closed["id"], open["id"]);
+    ctrace.stop();
+}
+
+/// A frozen container: /proc shows D on cgroup v1, and Linux counts none of it.
+fn frozen_is_not_blocked() {
+    let tree = CpuTree::new();
+    let (container, other) = (tree.container(), tree.container());
+    let ctrace = ctrace();
+    let herd = play(&container, &["herd=3", "busy=1", "say=there", "pause"]);
+    herd.said("there");
+    let _frozen = freeze(&container);
+    // Who is blocked after that is told, and by then this one would be as well.
+    let _parent = play(&other, &["vfork"]);
+    finding(&ctrace, "load.blocked", &other, "open");
+    watched(&ctrace, &container, 4);
+    assert!(ctrace.stop().codes(&container).is_empty());
+}
+
+fn blocked_from_before_attach() {
+    let tree = CpuTree::new();
+    let container = tree.container();
+    let parent = play(&container, &["say=parent", "vfork"]);
+    let who = parent.said("parent");
+    wait_until("it to be blocked", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", who.pid)).ok()?;
+        stat.contains(") D ").then_some(())
+    });
+    let ctrace = ctrace();
+    let open = finding(&ctrace, "load.blocked", &container, "open");
+    assert_eq!(open["evidence"]["tasks"][0]["process"]["pid"], who.pid);
+    assert_eq!(open["evidence"]["tasks"][0]["at_least"], true);
+    ctrace.stop();
+}
+
+fn frozen_from_before_attach() {
+    let tree = CpuTree::new();
+    let (container, other) = (tree.container(), tree.container());
+    let herd = play(&container, &["herd=3", "busy=1", "say=there", "pause"]);
+    herd.said("there");
+    let _frozen = freeze(&container);
+    let parent = play(&other, &["say=parent", "vfork"]);
+    parent.said("parent");
+    let ctrace = ctrace();
+    finding(&ctrace, "load.blocked", &other, "open");
+    watched(&ctrace, &container, 4);
+    assert!(ctrace.stop().codes(&container).is_empty());
+}
+
+fn samples() {
+    let tree = CpuTree::new();
+    let container = tree.container();
+    shares(&container, 200_000);
+    let ctrace = ctrace();
+    let _busy = play(&container, &["comm=spinner", "busy=1", "pause"]);
+    let row = sample(&ctrace, &container, "at work", |row| above(&row["used_cpus"], 0.5));
+    assert_eq!(row["container"]["id"], container.name());
+    assert!(float(&row["user_cpus"]) > float(&row["system_cpus"]), "{row}");
+    assert_eq!(row["processes"][0]["comm"], "spinner");
+    assert!(float(&row["processes"][0]["user_cpus"]) > 0.4, "{row}");
+    assert!(row["quota_cpus"].is_null() && row["unknown"]["quota_cpus"].is_string());
+    assert!(float(&row["runnable"]) > 0.5, "{row}");
+    let host =
+        ctrace.wait_for("the host's numbers", |line| line.json["sample"] == "cpu" && line.json["container"].is_null());
+    let times = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"];
+    let sum: f64 = times.iter().map(|name| float(&host.json[format!("{name}_pct")])).sum();
+    assert!((sum - 100.0).abs() < 0.1, "{sum}");
+    assert!(host.json["loadavg"].as_array().is_some_and(|load| load.len() == 3));
+    ctrace.stop();
+}
