@@ -12,6 +12,7 @@ use crate::{
         disk::{Disk, Scratch},
         io::{IoTree, limit_writes, play},
         player::Player,
+        unique,
     },
 };
 
@@ -174,13 +175,18 @@ fn buffered_passes_blkio() {
     assert!(!ctrace.stop().codes(&direct).contains(&"io.blkio-v1-buffered"));
 }
 
+/// Not on the share of a virtual machine: what is below a FUSE file system is not asked.
+fn mount_point() -> String {
+    let at = format!("/tmp/ctrace-test-{:x}", unique());
+    fs::create_dir(&at).expect("a mount point");
+    at
+}
+
 fn tmpfs_is_full() {
     let tree = Tree::new();
     let container = tree.container();
     let ctrace = ctrace();
-    let at = Scratch::new();
-    fs::create_dir(at.path()).expect("a mount point");
-    let at = at.path().to_string_lossy().into_owned();
+    let at = mount_point();
     let (tmpfs, fill) = (format!("tmpfs={at}=size=1m"), format!("fill={at}/data"));
     let writer = Player::within(&container, &["mounts", &tmpfs, "say=writer", &fill, "pause"]);
     let finding = ctrace.finding("fs.no-space", &container).json;
@@ -219,9 +225,7 @@ fn inodes_are_used_up() {
     let tree = Tree::new();
     let container = tree.container();
     let ctrace = ctrace();
-    let at = Scratch::new();
-    fs::create_dir(at.path()).expect("a mount point");
-    let at = at.path().to_string_lossy().into_owned();
+    let at = mount_point();
     let (tmpfs, fill) = (format!("tmpfs={at}=size=4m,nr_inodes=10"), format!("fill-inodes={at}"));
     let _writer = Player::within(&container, &["mounts", &tmpfs, &fill, "pause"]);
     let finding = ctrace.finding("fs.no-space", &container).json;
@@ -242,9 +246,7 @@ fn other_enospc_is_no_disk() {
     let ctrace = ctrace();
     let first = Player::within(&other, &["fill=/dev/full", "say=refused", "pause"]);
     first.said("refused");
-    let at = Scratch::new();
-    fs::create_dir(at.path()).expect("a mount point");
-    let at = at.path().to_string_lossy().into_owned();
+    let at = mount_point();
     let (tmpfs, fill) = (format!("tmpfs={at}=size=64k"), format!("fill={at}/data"));
     let _second = Player::within(&full, &["mounts", &tmpfs, &fill, "pause"]);
     ctrace.finding("fs.no-space", &full);

@@ -41,9 +41,9 @@ impl Bench {
     }
 
     /// A call is refused, and its place is found.
-    fn refused(&mut self, refused: Refused, place: Place) -> Vec<Finding> {
+    fn refused(&mut self, refused: &Refused, place: Place) -> Vec<Finding> {
         let mut out = Vec::new();
-        self.rule.event(&Event::FileRefused(Box::new(refused)), &self.host.world(), &mut out);
+        self.rule.event(&Event::FileRefused(Box::new(*refused)), &self.host.world(), &mut out);
         let asked = out.into_iter().find_map(|output| match output {
             Output::Ask(Question::Io(Ask::Place(wanted))) => Some(wanted),
             _ => None,
@@ -261,7 +261,7 @@ fn overlay(own: Space, disk: Space) -> Place {
 
 #[test]
 fn which_layer_was_full() {
-    let judge = |errno, place| Bench::new(2).refused(call(errno, ON_FILE, "/data/x"), place);
+    let judge = |errno, place| Bench::new(2).refused(&call(errno, ON_FILE, "/data/x"), place);
     let found = judge(ENOSPC, place("tmpfs", space(MIB, 0)));
     assert_eq!(codes(&found), [("fs.no-space", State::Open)]);
     let evidence = &found[0].evidence;
@@ -317,22 +317,22 @@ fn the_file_is_named_as_the_kernel_side_read_it() {
 fn a_full_file_system_is_one_condition_and_closes() {
     let mut bench = Bench::new(2);
     let full = || place("ext4", space(MIB, 0));
-    let first = bench.refused(call(ENOSPC, ON_FILE, "/data/x"), full());
+    let first = bench.refused(&call(ENOSPC, ON_FILE, "/data/x"), full());
     assert_eq!(codes(&first), [("fs.no-space", State::Open)]);
-    assert!(bench.refused(call(ENOSPC, ON_FILE, "/data/y"), full()).is_empty(), "the same, a moment later");
+    assert!(bench.refused(&call(ENOSPC, ON_FILE, "/data/y"), full()).is_empty(), "the same, a moment later");
     let closed = bench.counts(6, Counts::default());
     assert_eq!(codes(&closed), [("fs.no-space", State::Closed)]);
     assert_eq!(closed[0].id, first[0].id);
     // A path of a file system without a size is known by the mount table alone.
-    assert!(bench.refused(call(ENOSPC, ON_PATH, "/proc/x"), place("proc", space(0, 0))).is_empty());
+    assert!(bench.refused(&call(ENOSPC, ON_PATH, "/proc/x"), place("proc", space(0, 0))).is_empty());
 }
 
 #[test]
 fn a_read_only_sysctl_comes_with_three_forms() {
     let mut bench = Bench::new(2);
-    let found = bench.refused(call(EROFS, ON_PATH, "/proc/sys/net/core/somaxconn"), Place::default());
+    let found = bench.refused(&call(EROFS, ON_PATH, "/proc/sys/net/core/somaxconn"), Place::default());
     assert_eq!(codes(&found), [("net.sysctl-readonly", State::Open)]);
     assert_eq!(found[0].evidence["sysctl"], "net.core.somaxconn");
     assert_eq!(found[0].fix.len(), 3);
-    assert!(bench.refused(call(EROFS, ON_PATH, "/etc/passwd"), Place::default()).is_empty());
+    assert!(bench.refused(&call(EROFS, ON_PATH, "/etc/passwd"), Place::default()).is_empty());
 }
