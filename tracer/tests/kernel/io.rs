@@ -23,6 +23,7 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::core("io::buffered_passes_blkio", buffered_passes_blkio).needs(&[Lack::CgroupV1]),
     Test::core("io::tmpfs_is_full", tmpfs_is_full),
     Test::full("io::disk_is_full", disk_is_full),
+    Test::core("io::quota_of_an_overlay", quota_of_an_overlay).needs(&[Lack::Quotas]),
     Test::full("io::inodes_are_used_up", inodes_are_used_up),
     Test::core("io::other_enospc_is_no_disk", other_enospc_is_no_disk),
     Test::core("io::sysctl_is_read_only", sysctl_is_read_only),
@@ -219,6 +220,34 @@ fn disk_is_full() {
     assert_eq!(number(evidence, "available_bytes"), 0);
     assert!(number(evidence, "limit_bytes") <= 16 * MIB, "{evidence}");
     ctrace.stop();
+}
+
+/// As an engine bounds a container: a project quota on the directory that holds the overlay's upper one.
+fn quota_of_an_overlay() {
+    let disk = Disk::with_quotas(64);
+    let directory = disk.bounded("bounded", 42, 4096);
+    for name in ["lower", "upper", "work"] {
+        fs::create_dir(format!("{directory}/{name}")).expect("a directory");
+    }
+    let tree = Tree::new();
+    let container = tree.container();
+    let ctrace = ctrace();
+    let at = mount_point();
+    let (overlay, fill) = (format!("overlay={at}={directory}"), format!("fill={at}/data"));
+    let _writer = Player::within(&container, &["mounts", &overlay, &fill, "pause"]);
+    let finding = ctrace.finding("fs.quota", &container).json;
+    let _ = fs::remove_dir(&at);
+    assert_eq!(finding["severity"], "critical");
+    let evidence = &finding["evidence"];
+    assert_eq!(evidence["layer"], "quota");
+    assert_eq!(evidence["errno"], "EDQUOT");
+    assert_eq!(evidence["file_system"], "overlay");
+    assert_eq!(evidence["path"], format!("{at}/data"));
+    assert_eq!(evidence["upper"], format!("{directory}/upper"));
+    assert_eq!(number(evidence, "limit_bytes"), 4 * MIB);
+    assert!(number(evidence, "used_bytes") > 4 * MIB * 9 / 10, "{evidence}");
+    assert!(number(evidence, "disk_bytes") > 32 * MIB, "{evidence}");
+    assert!(!ctrace.stop().codes(&container).contains(&"fs.no-space"));
 }
 
 fn inodes_are_used_up() {

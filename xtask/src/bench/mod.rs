@@ -32,6 +32,7 @@ enum What {
     Oom,
     Exits,
     Signals,
+    Io,
     All,
 }
 
@@ -60,6 +61,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         What::Oom => group.name.starts_with("oom"),
         What::Exits => group.name == "exits",
         What::Signals => group.name == "signals",
+        What::Io => group.name == "io",
     };
     let groups = GROUPS.iter().filter(wanted).filter(|group| !(args.no_vm && group.in_guest));
     let ctrace = build::ctrace("release", build::Output::Little)?;
