@@ -202,14 +202,12 @@ fn swapping() {
     let tree = Tree::new();
     let ctrace = ctrace();
     let (tight, keeps) = (tree.container().limited(24), tree.container().limited(64));
-    let hog = Player::within(&tight, &["anon=48", "say=full", "pause"]);
-    let calm = Player::within(&keeps, &["anon=48", "say=full", "pause"]);
+    let hog = Player::within(&tight, &["anon=48", "pause"]);
+    let calm = Player::within(&keeps, &["anon=48", "pause"]);
     let finding = ctrace.finding("mem.swapping", &tight).json;
     let evidence = &finding["evidence"];
     assert!(number(evidence, "swap_bytes") > 0, "{evidence}");
     assert!(number(evidence, "swap_free_bytes") > 0, "{evidence}");
-    calm.said("full");
-    hog.said("full");
     sample(&ctrace, &keeps, "in full", |row| number(row, "anon_bytes") >= 47 * MIB);
     assert!(!ctrace.stop().codes(&keeps).contains(&"mem.swapping"));
     drop((hog, calm));

@@ -44,12 +44,8 @@ impl Bench {
     fn refused(&mut self, refused: &Refused, place: Place) -> Vec<Finding> {
         let mut out = Vec::new();
         self.rule.event(&Event::FileRefused(Box::new(*refused)), &self.host.world(), &mut out);
-        let asked = out.into_iter().find_map(|output| match output {
-            Output::Ask(Question::Io(Ask::Place(wanted))) => Some(wanted),
-            _ => None,
-        });
-        let mut out = Vec::new();
-        if let Some(wanted) = asked {
+        let asked = out.extract_if(.., |output| matches!(output, Output::Ask(_))).next();
+        if let Some(Output::Ask(Question::Io(Ask::Place(wanted)))) = asked {
             let reading = Reading::Place(wanted, Box::new(place));
             self.rule.reading(&reading, refused.header.time_ns, &self.host.world(), &mut out);
         }
@@ -311,6 +307,20 @@ fn the_file_is_named_as_the_kernel_side_read_it() {
     // Not a file system that can be full: a device, and a cgroup's file.
     assert_eq!(asked(Refused { mode: 0o020_666, ..call(ENOSPC, ON_FILE, "/full") }), None);
     assert_eq!(asked(Refused { magic: 0x6367_7270, ..call(ENOSPC, ON_FILE, "/x") }), None);
+}
+
+#[test]
+fn many_refused_processes_do_not_cost_a_look_up_each() {
+    let mut bench = Bench::new(2);
+    let mut ask = |pid: u32, at_ns: u64| {
+        let mut refused = call(ENOSPC, ON_FILE, "/data/x");
+        (refused.asker.tgid, refused.header.time_ns) = (pid, at_ns);
+        let mut out = Vec::new();
+        bench.rule.event(&Event::FileRefused(Box::new(refused)), &bench.host.world(), &mut out);
+        out.len()
+    };
+    assert_eq!((0..100).map(|pid| ask(pid, T)).sum::<usize>(), 8);
+    assert_eq!(ask(200, T + SECOND), 1, "and a second later it is looked again");
 }
 
 #[test]

@@ -63,13 +63,19 @@ pub fn churn(path: &str) -> ! {
     }
 }
 
-/// `FILE=MIB`: buffered, as fast as the kernel lets it; then it is deleted.
+/// `FILE=MIB=PAUSE`: buffered, so many ms between two MiB.
 pub fn burst(what: &str) {
-    let (path, mib) = what.split_once('=').expect("FILE=MIB");
+    let mut words = what.split('=');
+    let path = words.next().expect("FILE");
+    let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).expect("MIB=PAUSE");
+    let (mib, pause) = (number(), number());
     let mut file = File::create(path).expect("a new file");
     let block = vec![7; 64 * 1024];
-    for _ in 0..mib.parse::<usize>().expect("a number") * 16 {
-        file.write_all(&block).expect("room on the disk");
+    for _ in 0..mib {
+        for _ in 0..16 {
+            file.write_all(&block).expect("room on the disk");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(pause));
     }
 }
 
