@@ -107,6 +107,8 @@ fn a_tenth_of_a_second_in_two_is_told_with_whom_and_why() {
     assert_eq!(evidence["dirty_bytes"], 90 * 4096);
     assert_eq!(evidence["limit_bytes"], 100 * 4096);
     assert_eq!(evidence["device"], "sda");
+    assert!(evidence["written_bytes_per_s"].is_null() && found[0].unknown.contains_key("written_bytes_per_s"));
+    assert_eq!(evidence["bandwidth_bytes_per_s"], MIB);
     assert_eq!(evidence["processes"][0]["process"]["pid"], 42);
     assert_eq!(found[0].process.as_ref().map(|process| process.pid), Some(42));
     assert_eq!(found[0].container.as_ref().map(|container| container.cgroup.as_str()), Some(WEB));
