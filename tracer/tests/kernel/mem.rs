@@ -236,7 +236,8 @@ fn sample_is_memory_stat() {
         let keys = ["anon_bytes", "file_bytes", "shmem_bytes", "inactive_file_bytes"];
         keys.iter().zip(names).all(|(key, name)| row[key] == stat(name))
     });
-    assert!(number(&row, "anon_bytes") >= 12 * MIB && number(&row, "shmem_bytes") >= 4 * MIB, "{row}");
+    // Older kernels hold the last pages back, CPU by CPU.
+    assert!(number(&row, "anon_bytes") >= 11 * MIB && number(&row, "shmem_bytes") >= 3 * MIB, "{row}");
     let working_set = number(&row, "usage_bytes") - number(&row, "inactive_file_bytes");
     assert_eq!(number(&row, "working_set_bytes"), working_set);
     assert_eq!(number(&row, "limit_bytes"), 64 * MIB);
