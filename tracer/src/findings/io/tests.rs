@@ -161,6 +161,21 @@ fn whose_dirty_limit_it_was() {
     assert_eq!(domain(2, &|last| last.dirty = 75), named("memcg", false));
 }
 
+#[test]
+fn who_waits_has_a_row_without_any_request_of_its_own() {
+    let mut bench = Bench::new(2);
+    let pauses = vec![pauses(42, 2, 30)];
+    let reading = Reading::Counts(Counts { at_ns: T, pauses, ..Counts::default() });
+    let mut out = Vec::new();
+    bench.rule.reading(&reading, T, &bench.host.world(), &mut out);
+    let rows: Vec<_> = out
+        .into_iter()
+        .filter_map(|output| if let Output::Sample(row) = output { Some(*row) } else { None })
+        .map(|row| (row.cgroup, row.fields["paused_ns"].as_u64()))
+        .collect();
+    assert_eq!(rows, [(None, Some(0)), (Some(WEB.to_owned()), Some(30_000_000))]);
+}
+
 fn io(cgroup: u64, op: u32, count: u64, bytes: u64) -> (IoKey, IoTotal) {
     let total = IoTotal { count, bytes, device_ns: count * 1_000_000, ..IoTotal::default() };
     (IoKey { cgroup, major: DISK.0, minor: DISK.1, op, reserved: 0 }, total)
