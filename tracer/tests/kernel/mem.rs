@@ -170,30 +170,32 @@ fn high_stall() {
     assert!(!ctrace.stop().codes(&free).contains(&"mem.high-stall"));
 }
 
-/// A swap file of this test's own.
-struct Swap(Scratch);
+/// Swap of this test's own: a file, or the virtual machine's disk, whose files are the host's.
+struct Swap {
+    at: String,
+    _file: Option<Scratch>,
+}
 
 impl Swap {
-    fn on() -> Option<Self> {
-        // In a virtual machine files are the host's: there is a disk.
-        if let Ok(disk) = std::env::var("CTRACE_TEST_DISK") {
-            run("mkswap", &[&disk]);
-            run("swapon", &[&disk]);
-            return None;
-        }
-        let file = Scratch::new();
-        fs::write(file.path(), vec![0; 128 << 20]).expect("a swap file");
-        let path = file.path().to_string_lossy().into_owned();
-        run("chmod", &["600", &path]);
-        run("mkswap", &[&path]);
-        run("swapon", &[&path]);
-        Some(Self(file))
+    fn on() -> Self {
+        let (at, file) = if let Ok(disk) = std::env::var("CTRACE_TEST_DISK") {
+            (disk, None)
+        } else {
+            let file = Scratch::new();
+            fs::write(file.path(), vec![0; 128 << 20]).expect("a swap file");
+            let at = file.path().to_string_lossy().into_owned();
+            run("chmod", &["600", &at]);
+            (at, Some(file))
+        };
+        run("mkswap", &[&at]);
+        run("swapon", &[&at]);
+        Self { at, _file: file }
     }
 }
 
 impl Drop for Swap {
     fn drop(&mut self) {
-        run("swapoff", &[&self.0.path().to_string_lossy()]);
+        run("swapoff", &[&self.at]);
     }
 }
 
