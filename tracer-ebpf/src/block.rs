@@ -14,7 +14,8 @@ use crate::kernel::{
     task,
 };
 
-/// When a request went to its device, by its address.
+/// When a request went to its device, by its address; 0: it is done. Queues use their requests over and over, so that an
+/// entry is found again and written in place, which costs a third of an insertion and a removal each time.
 #[map]
 static ISSUED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
 
@@ -25,7 +26,13 @@ static DEVICE_IO: LruPerCpuHashMap<IoKey, Io> = LruPerCpuHashMap::with_max_entri
 #[raw_tracepoint(tracepoint = "block_rq_issue")]
 pub fn block_issue(ctx: RawTracePointContext) -> i32 {
     let request = task::argument_at(&ctx, u64::from(layout::RQ_ISSUE_ARGUMENT.load()));
-    let _ = ISSUED.insert(request, now(), 0);
+    let at = now();
+    if let Some(issued) = ISSUED.get_ptr_mut(request) {
+        // SAFETY: the map's value; a request is issued on one CPU at a time.
+        unsafe { *issued = at };
+    } else {
+        let _ = ISSUED.insert(request, at, 0);
+    }
     0
 }
 
@@ -35,9 +42,12 @@ pub fn block_issue(ctx: RawTracePointContext) -> i32 {
 pub fn block_complete(ctx: RawTracePointContext) -> i32 {
     let request = ctx.arg::<u64>(0);
     let bytes = u64::from(ctx.arg::<u32>(2));
-    let Some(issued) = ISSUED.get_ptr(request) else { return 0 };
+    let Some(entry) = ISSUED.get_ptr_mut(request) else { return 0 };
     // SAFETY: the map's value, copied out at once.
-    let issued = unsafe { *issued };
+    let issued = unsafe { *entry };
+    if issued == 0 {
+        return 0;
+    }
     let key = key(request);
     let nothing: &Io = &NOTHING;
     let known = DEVICE_IO.get_ptr_mut(key);
@@ -51,7 +61,8 @@ pub fn block_complete(ctx: RawTracePointContext) -> i32 {
     if bytes < u64::from(u32_at(place(request, &layout::RQ_DATA_LEN))) {
         return 0; // the rest is still to come
     }
-    let _ = ISSUED.remove(request);
+    // SAFETY: as above; a request completes on one CPU at a time.
+    unsafe { *entry = 0 };
     let took = now().wrapping_sub(issued);
     io.count += 1;
     io.device_ns += took;

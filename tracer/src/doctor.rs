@@ -133,9 +133,11 @@ fn as_text(facts: &[(&str, Value, &str)], taken: &[Taken], problem: Option<&str>
         text.push_str(&format!("{:20}{value}{advice}\n", name.replace('_', " ")));
     }
     text.push('\n');
+    let hook = |taken: &Taken| taken.branch.map_or_else(|| "NOT ATTACHED".to_owned(), |branch| branch.hook.to_string());
+    let names = taken.iter().map(|taken| taken.probe.name.len()).max().unwrap_or(0);
+    let hooks = taken.iter().map(|taken| hook(taken).len()).max().unwrap_or(0);
     for taken in taken {
-        let hook = taken.branch.map_or_else(|| "NOT ATTACHED".to_owned(), |branch| branch.hook.to_string());
-        text.push_str(&format!("{:14}{hook:38}{}\n", taken.probe.name, taken.probe.question));
+        text.push_str(&format!("{:names$}  {:hooks$}  {}\n", taken.probe.name, hook(taken), taken.probe.question));
         for (way, why) in &taken.refused {
             text.push_str(&format!("{:14}  {way}: {why}\n", ""));
         }

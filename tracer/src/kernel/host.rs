@@ -96,6 +96,12 @@ pub fn boottime_ns() -> u64 {
         .map_or(0, |at| at.tv_sec() as u64 * 1_000_000_000 + at.tv_nsec() as u64)
 }
 
+/// What this thread has used of a processor, ns: the cost of work, however long it had to wait for its turn.
+pub fn cpu_ns() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map_or(0, |used| used.tv_sec() as u64 * 1_000_000_000 + used.tv_nsec() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! What the io lens asks to be read: the kernel side's sums, limits, the host's knobs.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Result;
 use tracer_common::{
@@ -43,7 +43,7 @@ impl Reader {
     }
 
     fn counts(&mut self, of: &[Arc<str>], files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Result<Counts> {
-        let start = Instant::now();
+        let start = machine::cpu_ns();
         let at_ns = machine::boottime_ns();
         let pauses = pauses(kernel)?;
         let requests = requests(kernel)?;
@@ -84,7 +84,7 @@ impl Reader {
             written,
             devices: self.devices.clone(),
             host: host_dirty(files),
-            took_ns: u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            took_ns: machine::cpu_ns().saturating_sub(start),
         })
     }
 }

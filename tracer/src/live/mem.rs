@@ -1,6 +1,6 @@
 //! What the memory lens asks to be read: memory cgroups, and the kernel side's stalls.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Result;
 use tracer_common::stall::{Stall, StallKey};
@@ -17,7 +17,7 @@ use crate::{
 const V1_NO_LIMIT: u64 = i64::MAX as u64 - (1 << 16);
 
 pub fn read(ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Result<Reading> {
-    let start = Instant::now();
+    let start = machine::cpu_ns();
     let at_ns = machine::boottime_ns();
     let mut levels: BTreeMap<Arc<str>, Level> = BTreeMap::new();
     for cgroup in &ask.of {
@@ -35,7 +35,7 @@ pub fn read(ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> R
         Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.saturating_mul(1024))
     });
     let stalls = stalls(kernel)?;
-    let took_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let took_ns = machine::cpu_ns().saturating_sub(start);
     Ok(Reading { at_ns, took_ns, levels, stalls, swap_free })
 }
 

@@ -55,21 +55,23 @@ pub fn find(wanted: &Where, files: &HostFiles, key: &Hierarchy, host_mounts: &st
         place.unknown = Some(format!("a {} file system is not asked: it may not answer", mount.kind));
         return place;
     }
+    if mount.kind == "overlay" {
+        let upper = mount.options.split(',').find_map(|option| option.strip_prefix("upperdir="));
+        place.upper = upper.map(unescape);
+        let disk = place.upper.as_deref().and_then(|upper| mount_of(host_mounts, upper));
+        if let Some(disk) = disk {
+            (place.disk_kind, place.disk_mount) = (Some(disk.kind), Some(disk.at.clone()));
+            // An overlay passes the question on.
+            if let Some(other) = around(host_mounts, &disk.at).iter().find(|mount| hangs(&mount.kind)) {
+                place.unknown = Some(format!("a {} file system is not asked: it may not answer", other.kind));
+                return place;
+            }
+            place.disk = files.space(None, &disk.at).ok();
+        }
+    }
     match files.space(viewer.pid, &mount.at) {
         Ok(space) => place.space = Some(space),
         Err(error) => place.unknown = Some(format!("{}: {error}", mount.at)),
-    }
-    if mount.kind == "overlay" {
-        let upper = mount.options.split(',').find_map(|option| option.strip_prefix("upperdir="));
-        if let Some(upper) = upper.map(unescape) {
-            if let Some(disk) = mount_of(host_mounts, &upper)
-                && !around(host_mounts, &disk.at).iter().any(|mount| hangs(&mount.kind))
-            {
-                place.disk = files.space(None, &disk.at).ok();
-                (place.disk_kind, place.disk_mount) = (Some(disk.kind), Some(disk.at));
-            }
-            place.upper = Some(upper);
-        }
     }
     place
 }

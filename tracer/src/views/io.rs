@@ -62,13 +62,13 @@ pub fn body(finding: &Finding, out: &mut String) {
             out,
             "dirty",
             &format!(
-                "{}   flushed above {}   limit {}   of {text}{inferred}   on the device {} of {}   it writes {}/s",
+                "{}   flushed above {}   limit {}   of {text}{inferred}   on the device {} of {}   written {}/s",
                 bytes("dirty_bytes"),
                 bytes("background_bytes"),
                 bytes("limit_bytes"),
                 bytes("device_dirty_bytes"),
                 bytes("device_limit_bytes"),
-                bytes("bandwidth_bytes_per_s")
+                bytes("written_bytes_per_s")
             ),
         );
         row(out, "pauses", &histogram(evidence.get("histogram")));

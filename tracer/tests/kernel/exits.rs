@@ -283,7 +283,9 @@ fn right_after_exec() {
     let rows = rows_of(&said, &group);
     let named = rows.iter().filter(|row| row["process"]["comm"] == "true" && row["exit_code"] == 0).count();
     assert_eq!((named, rows.len()), (100, 100), "{rows:?}");
-    rows.iter().for_each(|row| is_of(row, &group));
+    for row in rows {
+        is_of(row, &group);
+    }
 }
 
 /// The thread that execs takes the leader's place: one process, one end, under the pid that it always had.

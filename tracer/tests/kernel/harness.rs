@@ -47,6 +47,8 @@ pub enum Lack {
     CgroupV2,
     /// The memory controller in v1: `memory.oom_control`.
     CgroupV1,
+    /// Quotas in the format that ext4 has them in.
+    Quotas,
 }
 
 impl Lack {
@@ -56,6 +58,10 @@ impl Lack {
             Self::Kprobes => !Path::new("/sys/bus/event_source/devices/kprobe/type").exists(),
             Self::CgroupV2 => !fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
                 .is_ok_and(|list| list.split_whitespace().any(|controller| controller == "memory")),
+            Self::Quotas => {
+                let _ = std::process::Command::new("modprobe").arg("quota_v2").output();
+                !Path::new("/sys/module/quota_v2").exists()
+            }
             Self::CgroupV1 => !Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists(),
         }
     }
@@ -71,6 +77,7 @@ impl fmt::Display for Lack {
         f.write_str(match self {
             Self::Kprobes => "this kernel was built without kprobes",
             Self::CgroupV2 => "the memory controller is not in cgroup v2 here",
+            Self::Quotas => "this kernel was built without quotas (CONFIG_QFMT_V2)",
             Self::CgroupV1 => "the memory controller is not in cgroup v1 here",
         })
     }

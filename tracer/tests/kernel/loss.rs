@@ -63,12 +63,11 @@ impl Found {
         });
         for loss in kernel.losses().expect("the losses") {
             assert_eq!(loss.event, "exit");
-            match loss.cgroup {
-                Some(cgroup) => self.by_cgroup.entry(cgroup).or_default().1 += loss.count,
-                None => {
-                    assert_eq!(loss.cause, LossCause::Skipped, "few cgroups are counted one by one");
-                    self.skipped += loss.count;
-                }
+            if let Some(cgroup) = loss.cgroup {
+                self.by_cgroup.entry(cgroup).or_default().1 += loss.count;
+            } else {
+                assert_eq!(loss.cause, LossCause::Skipped, "few cgroups are counted one by one");
+                self.skipped += loss.count;
             }
         }
     }

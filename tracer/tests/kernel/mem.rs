@@ -170,30 +170,32 @@ fn high_stall() {
     assert!(!ctrace.stop().codes(&free).contains(&"mem.high-stall"));
 }
 
-/// A swap file of this test's own.
-struct Swap(Scratch);
+/// Swap of this test's own: a file, or the virtual machine's disk, whose files are the host's.
+struct Swap {
+    at: String,
+    _file: Option<Scratch>,
+}
 
 impl Swap {
-    fn on() -> Option<Self> {
-        // In a virtual machine files are the host's: there is a disk.
-        if let Ok(disk) = std::env::var("CTRACE_TEST_DISK") {
-            run("mkswap", &[&disk]);
-            run("swapon", &[&disk]);
-            return None;
-        }
-        let file = Scratch::new();
-        fs::write(file.path(), vec![0; 128 << 20]).expect("a swap file");
-        let path = file.path().to_string_lossy().into_owned();
-        run("chmod", &["600", &path]);
-        run("mkswap", &[&path]);
-        run("swapon", &[&path]);
-        Some(Self(file))
+    fn on() -> Self {
+        let (at, file) = if let Ok(disk) = std::env::var("CTRACE_TEST_DISK") {
+            (disk, None)
+        } else {
+            let file = Scratch::new();
+            fs::write(file.path(), vec![0; 128 << 20]).expect("a swap file");
+            let at = file.path().to_string_lossy().into_owned();
+            run("chmod", &["600", &at]);
+            (at, Some(file))
+        };
+        run("mkswap", &[&at]);
+        run("swapon", &[&at]);
+        Self { at, _file: file }
     }
 }
 
 impl Drop for Swap {
     fn drop(&mut self) {
-        run("swapoff", &[&self.0.path().to_string_lossy()]);
+        run("swapoff", &[&self.at]);
     }
 }
 
@@ -202,14 +204,12 @@ fn swapping() {
     let tree = Tree::new();
     let ctrace = ctrace();
     let (tight, keeps) = (tree.container().limited(24), tree.container().limited(64));
-    let hog = Player::within(&tight, &["anon=48", "say=full", "pause"]);
-    let calm = Player::within(&keeps, &["anon=48", "say=full", "pause"]);
+    let hog = Player::within(&tight, &["anon=48", "pause"]);
+    let calm = Player::within(&keeps, &["anon=48", "pause"]);
     let finding = ctrace.finding("mem.swapping", &tight).json;
     let evidence = &finding["evidence"];
     assert!(number(evidence, "swap_bytes") > 0, "{evidence}");
     assert!(number(evidence, "swap_free_bytes") > 0, "{evidence}");
-    calm.said("full");
-    hog.said("full");
     sample(&ctrace, &keeps, "in full", |row| number(row, "anon_bytes") >= 47 * MIB);
     assert!(!ctrace.stop().codes(&keeps).contains(&"mem.swapping"));
     drop((hog, calm));
@@ -238,7 +238,8 @@ fn sample_is_memory_stat() {
         let keys = ["anon_bytes", "file_bytes", "shmem_bytes", "inactive_file_bytes"];
         keys.iter().zip(names).all(|(key, name)| row[key] == stat(name))
     });
-    assert!(number(&row, "anon_bytes") >= 12 * MIB && number(&row, "shmem_bytes") >= 4 * MIB, "{row}");
+    // Older kernels hold the last pages back, CPU by CPU.
+    assert!(number(&row, "anon_bytes") >= 11 * MIB && number(&row, "shmem_bytes") >= 3 * MIB, "{row}");
     let working_set = number(&row, "usage_bytes") - number(&row, "inactive_file_bytes");
     assert_eq!(number(&row, "working_set_bytes"), working_set);
     assert_eq!(number(&row, "limit_bytes"), 64 * MIB);

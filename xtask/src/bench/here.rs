@@ -37,7 +37,8 @@ pub struct Args {
 fn amount(kind: Kind, in_guest: bool) -> (u32, u32) {
     match (kind, in_guest) {
         (Kind::Exits | Kind::Signals, false) => (20_000, 20_000),
-        (Kind::Exits | Kind::Signals, true) => (500, 0),
+        (Kind::Exits | Kind::Signals | Kind::Requests, true) => (500, 0),
+        (Kind::Requests, false) => (20_000, 0),
         (Kind::Kills, false) => (20, 20),
         (Kind::Kills, true) => (10, 0),
         (Kind::Wakeups, _) => (400_000, 0),

@@ -1,9 +1,10 @@
-//! What the tools are made to watch: exits, signals and OOM kills, at a rate, by a process of a name of its own.
+//! What the tools are made to watch: exits, signals, OOM kills and requests to a disk, at a rate, by a process of a name of its own.
 
 use std::{
     ffi::c_void,
     fs,
     io::{self, Read, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     ptr, thread,
@@ -25,6 +26,8 @@ pub enum Kind {
     Signals,
     Kills,
     Wakeups,
+    /// Direct writes to a device in memory.
+    Requests,
 }
 
 impl Kind {
@@ -35,6 +38,7 @@ impl Kind {
             Self::Signals => "signal",
             Self::Kills => "kill",
             Self::Wakeups => "wakeup",
+            Self::Requests => "request",
         }
     }
 }
@@ -60,6 +64,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         Kind::Signals => signals(args.count, &pace)?,
         Kind::Kills => kills(args.count, &pace)?,
         Kind::Wakeups => wakeups(args.count)?,
+        Kind::Requests => requests(args.count, &pace)?,
     }
     println!("{}", start.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
@@ -178,6 +183,44 @@ fn wakeups(count: u32) -> Result<()> {
         there.0.read_exact(&mut byte)?;
     }
     reap(child)
+}
+
+/// One block, written directly over and over.
+fn requests(count: u32, pace: &Pace) -> Result<()> {
+    const BLOCK: usize = 4096;
+    let device = LoopDevice::make()?;
+    let file = fs::OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&device.device)?;
+    let layout = std::alloc::Layout::from_size_align(BLOCK, BLOCK)?;
+    // SAFETY: of that size, zeroed, and never freed.
+    let block = unsafe { std::slice::from_raw_parts(std::alloc::alloc_zeroed(layout), BLOCK) };
+    for number in 0..count {
+        pace.wait(number);
+        file.write_all_at(block, 0).context("a direct write to a loop device")?;
+    }
+    Ok(())
+}
+
+/// A disk whose sectors are in a tmpfs.
+struct LoopDevice {
+    device: String,
+    backing: PathBuf,
+}
+
+impl LoopDevice {
+    fn make() -> Result<Self> {
+        let backing = Path::new("/dev/shm").join(format!("{NAME}-{}", std::process::id()));
+        fs::File::create(&backing)?.set_len(8 << 20)?;
+        let mut losetup = Command::new("losetup");
+        let device = crate::process::output(losetup.args(["--find", "--show"]).arg(&backing))?;
+        Ok(Self { device: device.trim().to_owned(), backing })
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = crate::process::output(Command::new("losetup").args(["--detach", &self.device]));
+        let _ = fs::remove_file(&self.backing);
+    }
 }
 
 fn fill_memory(bytes: usize) {

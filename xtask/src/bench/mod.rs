@@ -33,6 +33,7 @@ enum What {
     Exits,
     Signals,
     Cpu,
+    Io,
     All,
 }
 
@@ -62,6 +63,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         What::Exits => group.name == "exits",
         What::Signals => group.name == "signals",
         What::Cpu => group.name == "cpu",
+        What::Io => group.name == "io",
     };
     let groups = GROUPS.iter().filter(wanted).filter(|group| !(args.no_vm && group.in_guest));
     let ctrace = build::ctrace("release", build::Output::Little)?;

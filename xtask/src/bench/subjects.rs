@@ -183,6 +183,44 @@ pub static GROUPS: &[Group] = &[
             Subject { name: "nobody", maker: Maker::Nobody, command: &["sleep", "1d"], watches: &[], line_each: false },
         ],
     },
+    Group {
+        name: "io",
+        title: "Requests to a disk",
+        in_guest: false,
+        loads: &[Kind::Requests],
+        subjects: &[
+            // It sums per container, device and direction, and watches every refused call and paused writer besides.
+            Subject {
+                name: "ctrace io",
+                maker: Maker::Ctrace,
+                command: &["ctrace", "io", "--json"],
+                watches: &[Kind::Requests],
+                line_each: false,
+            },
+            Subject {
+                name: "biolatency",
+                maker: Maker::Libbpf,
+                command: &["biolatency", "-D", "1"],
+                watches: &[Kind::Requests],
+                line_each: false,
+            },
+            Subject {
+                name: "bpftrace, by device",
+                maker: Maker::Bpftrace,
+                command: &[
+                    "bpftrace",
+                    "-e",
+                    r"tracepoint:block:block_rq_issue { @start[args->dev, args->sector] = nsecs; }
+                    tracepoint:block:block_rq_complete /@start[args->dev, args->sector]/ {
+                        @us[args->dev] = hist((nsecs - @start[args->dev, args->sector]) / 1000);
+                        delete(@start[args->dev, args->sector]); }
+                    interval:s:1 { print(@us); }",
+                ],
+                watches: &[Kind::Requests],
+                line_each: false,
+            },
+        ],
+    },
 ];
 
 pub fn by_name(name: &str) -> Option<&'static Group> {

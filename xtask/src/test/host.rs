@@ -24,6 +24,9 @@ pub fn lints(log: &mut Log) -> Result<Option<Tally>> {
     log.expect(cargo().args(["fmt", "--all", "--check"]))?;
     let host = ["clippy", "--quiet", "--workspace", "--exclude", "tracer-ebpf", "--all-targets"];
     log.expect(cargo().args(host).args(DENY_WARNINGS))?;
+    // Not among all targets: cargo does not run it by itself.
+    let kernel = ["clippy", "--quiet", "--package", "tracer", "--test", super::kernel::TARGET];
+    log.expect(cargo().args(kernel).args(DENY_WARNINGS))?;
     // A target folder of its own: RUSTC_BOOTSTRAP makes build scripts run again, here and then in the next build.
     let target = cargo::target_dir()?.join("bpf-lints");
     for features in ["", "log"] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tracer_common::dirty::PauseKey;
+use tracer_common::{block::WRITE, dirty::PauseKey};
 
 use super::{
     Seen,
@@ -99,6 +99,7 @@ fn finding(
     let last = &sum.last;
     let (domain, inferred) = Domain::of(last, seen.world.host.cgroup_version == 2, host.threshold);
     let device = device_name(seen, &last.device);
+    let written = written_per_s(seen, &last.device);
     let mut worst: Vec<&PauseTotal> = pauses.values().filter(|pauses| pauses.who.is_some()).collect();
     worst.sort_by_key(|pauses| std::cmp::Reverse(pauses.total_ns));
     let processes: Vec<Value> = worst
@@ -132,6 +133,7 @@ fn finding(
         numbers.put(key, bytes(pages), unread);
     }
     numbers.put("device", Some(device.as_str()).filter(|name| !name.is_empty()), unread);
+    numbers.put("written_bytes_per_s", written, "requests to that device were not seen");
     numbers.set("processes", processes);
     numbers.set("cgroup", cgroup);
     let shown = |pages: u64| bytes(pages).map_or_else(|| "unknown".to_owned(), size);
@@ -145,12 +147,12 @@ fn finding(
         Domain::Device => "the device's own dirty limit",
     };
     let summary = format!(
-        "write() was paused {} times for {} of {}, the longest {}: {dirty} dirty against {whose} of {limit}; {device} writes {}/s",
+        "write() was paused {} times for {} of {}, one call for {}: {dirty} dirty against {whose} of {limit}; {device} takes {}/s",
         sum.count,
         span(sum.total_ns),
         span(seen.pauses.length_ns()),
         span(sum.worst_call_ns),
-        shown(last.bandwidth)
+        written.map_or_else(|| shown(last.bandwidth), size)
     );
     Finding {
         code: DIRTY_THROTTLED,
@@ -163,7 +165,7 @@ fn finding(
         summary,
         evidence: numbers.values,
         why: why(domain),
-        fix: fix(domain, seen, &device, last, page),
+        fix: fix(domain, seen, &device, last, written),
         refers_to: None,
         unknown: numbers.unknown,
     }
@@ -182,17 +184,19 @@ fn why(domain: Domain) -> String {
     )
 }
 
-fn fix(domain: Domain, seen: &Seen, device: &str, last: &Control, page: u64) -> Vec<String> {
-    let host = &seen.counts.host;
-    let rate = size(last.bandwidth.min(u64::MAX / 4096).saturating_mul(page));
+fn fix(domain: Domain, seen: &Seen, device: &str, last: &Control, written: Option<u64>) -> Vec<String> {
+    let (host, page) = (&seen.counts.host, seen.world.host.page_bytes);
+    let bytes = |pages: u64| pages.min(u64::MAX / page.max(1)).saturating_mul(page);
+    let rate = written.unwrap_or_else(|| bytes(last.bandwidth));
     let slower = format!(
-        "write no faster than {device} does ({rate}/s): spread the burst, or write less (logs, temporary files)"
+        "write no faster than {device} does ({}/s): spread the burst, or write less (logs, temporary files)",
+        size(rate)
     );
     let direct = "write past the page cache where latency matters: O_DIRECT, or fdatasync little by little".to_owned();
     let mut fix = match domain {
         Domain::Memcg => {
             let ratio = host.ratio.filter(|ratio| *ratio > 0).unwrap_or(20);
-            let burst = last.dirty.min(u64::MAX / 4096).saturating_mul(page).saturating_mul(2);
+            let burst = bytes(last.dirty).saturating_mul(2);
             vec![format!(
                 "leave room for page cache in the memory limit: with vm.dirty_ratio {ratio}, a burst of {} wants some {} of cache beside what the processes hold",
                 size(burst),
@@ -204,8 +208,8 @@ fn fix(domain: Domain, seen: &Seen, device: &str, last: &Control, page: u64) -> 
                 Some(bytes) if bytes > 0 => format!("vm.dirty_bytes is {}: raise it for longer bursts", size(bytes)),
                 _ => format!(
                     "on a slow device large ratios make few long pauses: set the bytes knobs to some seconds of it, sysctl vm.dirty_background_bytes={} vm.dirty_bytes={}",
-                    last.bandwidth.min(u64::MAX / 4096).saturating_mul(page).saturating_mul(2),
-                    last.bandwidth.min(u64::MAX / 4096).saturating_mul(page).saturating_mul(6)
+                    rate.saturating_mul(2),
+                    rate.saturating_mul(6)
                 ),
             };
             vec![knob]
@@ -230,11 +234,22 @@ fn histogram(buckets: &[u64]) -> Vec<Value> {
         .collect()
 }
 
+/// What was written to that device within the window, by anybody.
+fn written_per_s(seen: &Seen, device: &str) -> Option<u64> {
+    let device = parsed(device)?;
+    let requests = seen.requests.within(|key| key.op == WRITE && (key.major, key.minor) == device);
+    let bytes: u64 = requests.values().map(|total| total.bytes).sum();
+    let window = u128::from(seen.requests.length_ns().max(1));
+    u64::try_from(u128::from(bytes) * 1_000_000_000 / window).ok().filter(|rate| *rate > 0)
+}
+
+fn parsed(numbers: &str) -> Option<(u32, u32)> {
+    let (major, minor) = numbers.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
 /// `sda`, else `8:0` as the kernel names it.
 fn device_name(seen: &Seen, numbers: &str) -> String {
-    let parsed = numbers.split_once(':').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-    parsed
-        .and_then(|device: (u32, u32)| seen.counts.devices.get(&device))
-        .cloned()
-        .unwrap_or_else(|| numbers.to_owned())
+    let device = parsed(numbers).and_then(|device| seen.counts.devices.get(&device));
+    device.cloned().unwrap_or_else(|| numbers.to_owned())
 }

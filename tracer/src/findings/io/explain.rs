@@ -37,7 +37,8 @@ vm.dirty_background_bytes to some seconds of what the device writes.",
         text: "\
 io.max (v2) or blkio.throttle.* (v1) holds requests back before the device sees them. No tracepoint sees that wait, so ctrace
 infers it: the cgroup's requests run at 90 % or more of the limit for 2 s. The device's own time (`device_ns`, from issue to
-completion) is measured: where it is short and the application is slow, the limit is what it waits for.
+completion) is measured: where it is short and the application is slow, the limit is what it waits for. On v1 a container is looked
+for in the blkio hierarchy by the same path as in that of memory.
 
 What to do: raise the limit, or use a weight instead, which lets an idle device be used in full.",
     },

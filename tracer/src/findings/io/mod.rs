@@ -12,7 +12,7 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tracer_common::{block::IoKey, dirty::PauseKey};
+use tracer_common::{block::IoKey, dirty::PauseKey, space::EROFS};
 
 pub use explain::EXPLAINED;
 pub use reading::{Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Place, Reading, What, Where};
@@ -53,7 +53,11 @@ struct Seen<'a> {
 
 impl Rule {
     pub fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>) {
-        if let Event::FileRefused(refused) = event {
+        let Event::FileRefused(refused) = event else { return };
+        if refused.errno == EROFS {
+            let finding = space::read_only(refused, world, &mut self.conditions);
+            out.extend(finding.into_iter().map(|finding| self.say(finding)));
+        } else {
             out.extend(self.refusals.refused(refused, world).map(|place| Output::Ask(Question::Io(Ask::Place(place)))));
         }
     }
@@ -87,13 +91,16 @@ impl Rule {
                 findings.extend(self.refusals.placed(place, found, now_ns, world, &mut self.conditions));
             }
         }
-        for finding in &findings {
-            self.said.insert(finding.id.clone(), finding.clone());
-        }
+        out.extend(findings.into_iter().map(|finding| self.say(finding)));
         for (_, _, news) in self.conditions.over(now_ns) {
-            findings.extend(self.said.remove(&news.id).map(|last| over(last, now_ns, world)));
+            let last = self.said.remove(&news.id);
+            out.extend(last.map(|last| Output::Finding(Box::new(over(last, now_ns, world)))));
         }
-        out.extend(findings.into_iter().map(|finding| Output::Finding(Box::new(finding))));
+    }
+
+    fn say(&mut self, finding: Finding) -> Output {
+        self.said.insert(finding.id.clone(), finding.clone());
+        Output::Finding(Box::new(finding))
     }
 }
 

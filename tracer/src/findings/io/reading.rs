@@ -45,6 +45,7 @@ pub enum Reading {
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     pub at_ns: u64,
+    /// Of a processor.
     pub took_ns: u64,
     /// Since attach.
     pub pauses: Vec<(PauseKey, PauseTotal)>,

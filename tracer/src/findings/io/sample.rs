@@ -18,7 +18,7 @@ use crate::{
 /// The sums of one container and one device, by `READ`, `WRITE`, `OTHER`.
 type Sums = BTreeMap<(u32, u32), [IoTotal; 3]>;
 
-/// One row for each container that has requests or a limit, and one for what is charged to none.
+/// One row for each container that has requests, pauses or a limit, and one for what is charged to none.
 pub fn rows(seen: &Seen) -> Vec<Output> {
     let mut owners: BTreeMap<Option<String>, (Owner, Sums)> = BTreeMap::new();
     for (key, total) in seen.requests.within(|_| true) {
@@ -31,6 +31,13 @@ pub fn rows(seen: &Seen) -> Vec<Output> {
     for path in seen.counts.limits.keys() {
         let owner = seen.world.containers.owner_of_path(path);
         owners.entry(Some(path.to_string())).or_insert_with(|| (owner, Sums::new()));
+    }
+    // Who waits need not be who is charged: on v1, and where the io controller is off, flushers write for nobody.
+    for key in seen.pauses.within(|_| true).keys() {
+        if let Some(owner) = seen.world.containers.owner(key.cgroup) {
+            let cgroup = Some(owner.cgroup.clone());
+            owners.entry(cgroup).or_insert_with(|| (Some(owner), Sums::new()));
+        }
     }
     owners.entry(None).or_default();
     owners.into_iter().map(|(cgroup, (owner, sums))| row(seen, cgroup, owner, &sums)).collect()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tracer_common::space::{EDQUOT, EROFS, NAME_LEN, ON_FILE, Refused};
+use tracer_common::space::{EDQUOT, NAME_LEN, ON_FILE, Refused};
 
 use super::reading::{Place, What, Where};
 use crate::{
@@ -28,10 +28,15 @@ const S_IFDIR: u32 = 0o040_000;
 const NO_STORE: [u64; 9] =
     [0x0027_e0eb, 0x6367_7270, 0x9fa0, 0x6265_6572, 0x7472_6163, 0x6462_6720, 0xcafe_4a11, 0x1980_0202, 0x0904_1934];
 
+/// Places that are looked up for one cgroup a second: a container that has many processes refused must not keep ctrace busy.
+const LOOK_UPS: u32 = 8;
+
 /// Refused calls whose place is being asked for.
 #[derive(Debug, Default)]
 pub struct Refusals {
     open: BTreeMap<Where, Refused>,
+    /// By cgroup: the second, and places looked up in it.
+    asked: BTreeMap<u64, (u64, u32)>,
 }
 
 impl Refusals {
@@ -49,6 +54,13 @@ impl Refusals {
         } else {
             What::Path { at: refused.at, path: text(&refused.path) }
         };
+        let second = refused.header.time_ns / 1_000_000_000;
+        self.asked.retain(|_, (at, _)| *at == second);
+        let asked = &mut self.asked.entry(refused.header.cgroup).or_insert((second, 0)).1;
+        *asked += 1;
+        if *asked > LOOK_UPS {
+            return None;
+        }
         let cgroup = world.containers.path(refused.header.cgroup).map(ToString::to_string);
         let place = Where { pid: refused.asker.tgid, cgroup, what };
         self.open.insert(place.clone(), *refused);
@@ -64,19 +76,17 @@ impl Refusals {
         conditions: &mut Conditions,
     ) -> Option<Finding> {
         let refused = self.open.remove(place)?;
-        let owner = world.containers.owner(refused.header.cgroup);
-        let cgroup = world.containers.path(refused.header.cgroup).map(ToString::to_string);
-        let subject = owner.as_ref().map(|container| container.cgroup.clone()).or(cgroup);
-        let facts = Facts { refused: &refused, found, owner, cgroup: subject.unwrap_or_else(|| "/".to_owned()), world };
-        if refused.errno == EROFS {
-            return facts.read_only(conditions);
-        }
         // A path names its file system only now.
         if found.kind.as_deref().is_some_and(|kind| KINDS_WITHOUT_STORE.contains(&kind)) {
             return None;
         }
-        facts.full(now_ns, conditions)
+        Facts::of(&refused, found, world).full(now_ns, conditions)
     }
+}
+
+/// A refused call that is told by itself: the path says it all.
+pub fn read_only(refused: &Refused, world: &World, conditions: &mut Conditions) -> Option<Finding> {
+    Facts::of(refused, &Place::default(), world).read_only(conditions)
 }
 
 /// From the names that the kernel side read, innermost first.
@@ -114,7 +124,14 @@ enum Layer {
     Unknown,
 }
 
-impl Facts<'_> {
+impl<'a> Facts<'a> {
+    fn of(refused: &'a Refused, found: &'a Place, world: &'a World<'a>) -> Self {
+        let owner = world.containers.owner(refused.header.cgroup);
+        let cgroup = world.containers.path(refused.header.cgroup).map(ToString::to_string);
+        let subject = owner.as_ref().map(|container| container.cgroup.clone()).or(cgroup);
+        Self { refused, found, owner, cgroup: subject.unwrap_or_else(|| "/".to_owned()), world }
+    }
+
     fn layer(&self) -> Layer {
         if self.refused.errno == EDQUOT {
             return Layer::Quota;

@@ -44,12 +44,8 @@ impl Bench {
     fn refused(&mut self, refused: &Refused, place: Place) -> Vec<Finding> {
         let mut out = Vec::new();
         self.rule.event(&Event::FileRefused(Box::new(*refused)), &self.host.world(), &mut out);
-        let asked = out.into_iter().find_map(|output| match output {
-            Output::Ask(Question::Io(Ask::Place(wanted))) => Some(wanted),
-            _ => None,
-        });
-        let mut out = Vec::new();
-        if let Some(wanted) = asked {
+        let asked = out.extract_if(.., |output| matches!(output, Output::Ask(_))).next();
+        if let Some(Output::Ask(Question::Io(Ask::Place(wanted)))) = asked {
             let reading = Reading::Place(wanted, Box::new(place));
             self.rule.reading(&reading, refused.header.time_ns, &self.host.world(), &mut out);
         }
@@ -111,6 +107,8 @@ fn a_tenth_of_a_second_in_two_is_told_with_whom_and_why() {
     assert_eq!(evidence["dirty_bytes"], 90 * 4096);
     assert_eq!(evidence["limit_bytes"], 100 * 4096);
     assert_eq!(evidence["device"], "sda");
+    assert!(evidence["written_bytes_per_s"].is_null() && found[0].unknown.contains_key("written_bytes_per_s"));
+    assert_eq!(evidence["bandwidth_bytes_per_s"], MIB);
     assert_eq!(evidence["processes"][0]["process"]["pid"], 42);
     assert_eq!(found[0].process.as_ref().map(|process| process.pid), Some(42));
     assert_eq!(found[0].container.as_ref().map(|container| container.cgroup.as_str()), Some(WEB));
@@ -161,6 +159,21 @@ fn whose_dirty_limit_it_was() {
     // Below the middle of both thresholds only a device's own share can be the cause.
     assert_eq!(domain(2, &|last| last.dirty = 74), named("device", true));
     assert_eq!(domain(2, &|last| last.dirty = 75), named("memcg", false));
+}
+
+#[test]
+fn who_waits_has_a_row_without_any_request_of_its_own() {
+    let mut bench = Bench::new(2);
+    let pauses = vec![pauses(42, 2, 30)];
+    let reading = Reading::Counts(Counts { at_ns: T, pauses, ..Counts::default() });
+    let mut out = Vec::new();
+    bench.rule.reading(&reading, T, &bench.host.world(), &mut out);
+    let rows: Vec<_> = out
+        .into_iter()
+        .filter_map(|output| if let Output::Sample(row) = output { Some(*row) } else { None })
+        .map(|row| (row.cgroup, row.fields["paused_ns"].as_u64()))
+        .collect();
+    assert_eq!(rows, [(None, Some(0)), (Some(WEB.to_owned()), Some(30_000_000))]);
 }
 
 fn io(cgroup: u64, op: u32, count: u64, bytes: u64) -> (IoKey, IoTotal) {
@@ -311,6 +324,20 @@ fn the_file_is_named_as_the_kernel_side_read_it() {
     // Not a file system that can be full: a device, and a cgroup's file.
     assert_eq!(asked(Refused { mode: 0o020_666, ..call(ENOSPC, ON_FILE, "/full") }), None);
     assert_eq!(asked(Refused { magic: 0x6367_7270, ..call(ENOSPC, ON_FILE, "/x") }), None);
+}
+
+#[test]
+fn many_refused_processes_do_not_cost_a_look_up_each() {
+    let mut bench = Bench::new(2);
+    let mut ask = |pid: u32, at_ns: u64| {
+        let mut refused = call(ENOSPC, ON_FILE, "/data/x");
+        (refused.asker.tgid, refused.header.time_ns) = (pid, at_ns);
+        let mut out = Vec::new();
+        bench.rule.event(&Event::FileRefused(Box::new(refused)), &bench.host.world(), &mut out);
+        out.len()
+    };
+    assert_eq!((0..100).map(|pid| ask(pid, T)).sum::<usize>(), 8);
+    assert_eq!(ask(200, T + SECOND), 1, "and a second later it is looked again");
 }
 
 #[test]

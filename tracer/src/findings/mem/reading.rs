@@ -17,6 +17,7 @@ pub struct Ask {
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     pub at_ns: u64,
+    /// Of a processor.
     pub took_ns: u64,
     /// By path, the root left out.
     pub levels: BTreeMap<Arc<str>, Level>,

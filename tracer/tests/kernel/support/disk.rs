@@ -63,13 +63,19 @@ pub fn churn(path: &str) -> ! {
     }
 }
 
-/// `FILE=MIB`: buffered, as fast as the kernel lets it; then it is deleted.
+/// `FILE=MIB=PAUSE`: buffered, so many ms between two MiB.
 pub fn burst(what: &str) {
-    let (path, mib) = what.split_once('=').expect("FILE=MIB");
+    let mut words = what.split('=');
+    let path = words.next().expect("FILE");
+    let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).expect("MIB=PAUSE");
+    let (mib, pause) = (number(), number());
     let mut file = File::create(path).expect("a new file");
     let block = vec![7; 64 * 1024];
-    for _ in 0..mib.parse::<usize>().expect("a number") * 16 {
-        file.write_all(&block).expect("room on the disk");
+    for _ in 0..mib {
+        for _ in 0..16 {
+            file.write_all(&block).expect("room on the disk");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(pause));
     }
 }
 
@@ -125,25 +131,54 @@ pub struct Disk {
 impl Disk {
     /// ext4 on a loop device, whose file is in a tmpfs.
     pub fn fast(mib: u64) -> Self {
+        Self::on_loop(mib, "^has_journal", "lazy_itable_init=1,nodiscard", "rw")
+    }
+
+    fn on_loop(mib: u64, features: &str, more: &str, options: &str) -> Self {
         let backing = PathBuf::from(format!("/dev/shm/ctrace-test-{:x}", unique()));
         File::create(&backing).and_then(|file| file.set_len(mib << 20)).expect("room in /dev/shm");
         let _ = Command::new("modprobe").arg("loop").output(); // it may be built in
         let device = run("losetup", &["--find", "--show", "--direct-io=off", &backing.to_string_lossy()]);
-        Self::made(device.trim().to_owned(), Some(backing))
+        // Without a journal nothing else is written than what is asked for.
+        Self::mounted(device.trim().to_owned(), Some(backing), features, more, options)
     }
 
     /// The virtual machine's disk, which lets 4 MB a second through.
     pub fn slow() -> Option<Self> {
-        Some(Self::made(std::env::var("CTRACE_TEST_DISK").ok()?, None))
+        let device = std::env::var("CTRACE_TEST_DISK").ok()?;
+        Some(Self::mounted(device, None, "^has_journal", "lazy_itable_init=1,nodiscard", "rw"))
     }
 
-    fn made(device: String, backing: Option<PathBuf>) -> Self {
-        // Without a journal nothing else is written than what is asked for.
-        run("mkfs.ext4", &["-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard", &device]);
+    /// As `fast`, with project quotas in force.
+    pub fn with_quotas(mib: u64) -> Self {
+        let features = "^has_journal,quota,project";
+        Self::on_loop(mib, features, "lazy_itable_init=1,nodiscard,quotatype=prjquota", "prjquota")
+    }
+
+    fn mounted(device: String, backing: Option<PathBuf>, features: &str, more: &str, options: &str) -> Self {
+        run("mkfs.ext4", &["-q", "-F", "-O", features, "-E", more, &device]);
         let at = PathBuf::from(format!("/tmp/ctrace-test-{:x}", unique()));
         fs::create_dir_all(&at).expect("a mount point");
-        run("mount", &["-t", "ext4", &device, &at.to_string_lossy()]);
+        run("mount", &["-t", "ext4", "-o", options, &device, &at.to_string_lossy()]);
         Self { device, at, backing }
+    }
+
+    /// A directory whose content, and that of all below it, may have so many KiB.
+    pub fn bounded(&self, name: &str, project: u32, kib: u64) -> String {
+        let directory = self.file(name);
+        fs::create_dir(&directory).expect("a directory");
+        run("chattr", &["+P", "-p", &project.to_string(), &directory]);
+        const PRJQUOTA: i32 = 2;
+        const QIF_BLIMITS: u32 = 1;
+        let device = std::ffi::CString::new(self.device.as_str()).expect("no NUL");
+        // SAFETY: plain numbers, for which zeros are a value.
+        let mut limits: libc::dqblk = unsafe { std::mem::zeroed() };
+        (limits.dqb_bhardlimit, limits.dqb_bsoftlimit, limits.dqb_valid) = (kib, kib, QIF_BLIMITS);
+        let command = libc::QCMD(libc::Q_SETQUOTA, PRJQUOTA);
+        // SAFETY: the structure that the command wants, and a path that ends.
+        let set = unsafe { libc::quotactl(command, device.as_ptr(), project as i32, (&raw mut limits).cast()) };
+        assert_eq!(set, 0, "quotactl: {}", std::io::Error::last_os_error());
+        directory
     }
 
     pub fn file(&self, name: &str) -> String {

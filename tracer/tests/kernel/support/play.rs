@@ -242,6 +242,12 @@ fn go_on(steps: &[OsString]) {
                 let (at, options) = text.split_once('=').unwrap_or((&*text, ""));
                 mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(options)).expect("a tmpfs");
             }
+            // AT=FOLDER: its folders lower, upper and work.
+            "overlay" => {
+                let (at, folder) = text.split_once('=').expect("AT=FOLDER");
+                let options = format!("lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work");
+                mount(Some("overlay"), at, Some("overlay"), MsFlags::empty(), Some(&*options)).expect("an overlay");
+            }
             "write" => {
                 let (file, content) = text.split_once('=').expect("write=FILE=TEXT");
                 fs::create_dir_all(std::path::Path::new(file).parent().expect("a folder")).expect("a folder");
