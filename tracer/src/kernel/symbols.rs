@@ -73,7 +73,8 @@ pub fn resolve(mut lines: impl BufRead, addresses: &[u64]) -> Result<Vec<Option<
     }
     for gap in 1..gaps.len() {
         if gaps[gap].is_none() {
-            gaps[gap] = gaps[gap - 1].clone();
+            let (below, own) = gaps.split_at_mut(gap);
+            own[0].clone_from(&below[gap - 1]);
         }
     }
     Ok(addresses
