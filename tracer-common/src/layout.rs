@@ -28,7 +28,18 @@ macro_rules! kernel_fields {
             TASK_EXIT_CODE = "task_struct.exit_code";
             TASK_UTIME = "task_struct.utime";
             TASK_STIME = "task_struct.stime";
+            TASK_STACK = "task_struct.stack";
+            TASK_NSPROXY = "task_struct.nsproxy";
             CRED_UID = "cred.uid";
+            CRED_USER_NS = "cred.user_ns";
+            USERNS_INUM = "user_namespace.ns.inum";
+            USERNS_LEVEL = "user_namespace.level";
+            NSPROXY_MNT = "nsproxy.mnt_ns";
+            MM_EXE_FILE = "mm_struct.exe_file";
+            FILE_INODE = "file.f_inode";
+            INODE_INO = "inode.i_ino";
+            PT_REGS_SYSCALL = "pt_regs.orig_ax|pt_regs.syscallno";
+            PT_REGS_CS = "pt_regs.cs|pt_regs.csx";
             SIGNAL_LIVE = "signal_struct.live";
             SIGNAL_FLAGS = "signal_struct.flags";
             SIGNAL_GROUP_EXIT_CODE = "signal_struct.group_exit_code";
@@ -123,6 +134,12 @@ macro_rules! kernel_facts {
             WANT_SIGNALS;
             /// 1: processes that nobody reaped are kept in a map.
             WANT_UNREAPED;
+            /// Which capability checks are wanted: bits `WANT_*` of the records of capabilities.
+            WANT_CAPS;
+            /// 1: the kernel can say where a task's registers are.
+            HAS_TASK_PT_REGS;
+            /// Where a task's registers are otherwise, from the low end of its kernel stack.
+            REGS_IN_STACK;
             /// Size of the ring, bytes.
             RING_BYTES;
             /// The tracer's own process: its signals and forks are not events.

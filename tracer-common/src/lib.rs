@@ -5,6 +5,7 @@
 //! compile time), so that both sides agree and the verifier never sees an uninitialised byte.
 #![no_std]
 
+pub mod caps;
 pub mod cgroup;
 pub mod layout;
 pub mod loss;
@@ -36,10 +37,13 @@ pub enum Kind {
     CgroupRmdir = 7,
     Signal = 9,
     ForkRefused = 10,
+    CapCheck = 11,
+    CapOutcome = 12,
+    CapStart = 13,
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::OomDecision,
         Self::OomVictim,
         Self::OomSharer,
@@ -49,6 +53,9 @@ impl Kind {
         Self::CgroupRmdir,
         Self::Signal,
         Self::ForkRefused,
+        Self::CapCheck,
+        Self::CapOutcome,
+        Self::CapStart,
     ];
 
     pub fn from_u32(number: u32) -> Option<Self> {

@@ -7,6 +7,7 @@
     reason = "the verifier of 5.10 wants small call depth, and pruned branches fold only when inlined"
 )]
 
+mod caps;
 mod cgroup_life;
 mod kernel;
 mod oom;

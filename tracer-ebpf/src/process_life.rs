@@ -4,6 +4,7 @@ use aya_ebpf::{Global, macros::raw_tracepoint, programs::RawTracePointContext};
 use tracer_common::task::Exit;
 
 use crate::{
+    caps,
     kernel::{
         cgroup,
         emit::emit,
@@ -33,6 +34,7 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
     }
     let cgroup = cgroup::of(current);
     pids::left(current, cgroup);
+    caps::left(current);
     if layout::WANT_ALL_EXITS.load() != 1 && !oom::hit_lately(cgroup) {
         return 0;
     }

@@ -13,7 +13,7 @@ use tracer_common::{Kind, signal::FoldKey};
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
     events::{self, Event, known64, text},
-    findings::{HostFacts, World, oom::HungReading, pids},
+    findings::{HostFacts, World, caps, oom::HungReading, pids},
     kernel::load::Loss,
     lenses::Lens,
     model::{Container, Finding, Owner, Process, Timestamp, Unknown},
@@ -47,6 +47,8 @@ pub enum Answer {
     /// Counts, limits and who is dead.
     Pids(Box<pids::Reading>),
     OomControl(Vec<HungReading>),
+    /// What is watched, its sets, what was counted.
+    Caps(Box<caps::Reading>),
 }
 
 /// One process on the way from a process to PID 1.
@@ -69,6 +71,7 @@ pub enum Question {
     Pids(pids::Ask),
     /// Of these v1 cgroups.
     OomControl(Vec<Arc<str>>),
+    Caps(caps::Ask),
 }
 
 /// Something that leaves.
@@ -81,6 +84,8 @@ pub enum Output {
     Sample(Box<SampleRow>),
     Note(Note),
     Loss(LossNote),
+    /// What a container needs of its capabilities: at the end.
+    Caps(Box<caps::Report>),
     Ask(Question),
 }
 
@@ -218,6 +223,15 @@ impl Pipeline {
         }
     }
 
+    /// The run ends: what lenses kept for the end is asked for.
+    pub fn finish(&mut self, now_ns: u64, out: &mut Vec<Output>) {
+        let world =
+            World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns, now_ns };
+        for lens in &mut self.lenses {
+            lens.finish(now_ns, &world, out);
+        }
+    }
+
     /// When the next thing is due, by the records' clock.
     pub fn next_ns(&self) -> Option<u64> {
         self.lenses.iter().filter_map(|lens| lens.next_ns()).min()
@@ -291,5 +305,8 @@ pub fn event_name(kind: Kind) -> &'static str {
         Kind::CgroupRmdir => "cgroup_rmdir",
         Kind::Signal => "signal",
         Kind::ForkRefused => "fork_refused",
+        Kind::CapCheck => "cap_check",
+        Kind::CapOutcome => "cap_outcome",
+        Kind::CapStart => "cap_start",
     }
 }

@@ -5,4 +5,5 @@ pub mod cgroup;
 pub mod emit;
 pub mod layout;
 pub mod read;
+pub mod syscall;
 pub mod task;

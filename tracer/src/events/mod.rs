@@ -5,6 +5,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tracer_common::{
     Header, Kind, Record, UNKNOWN_U32, UNKNOWN_U64,
+    caps::{Check, Outcome, Start},
     cgroup::{Mkdir, Rmdir},
     oom::{Decision, Done, Sharer, Victim},
     pids::ForkRefused,
@@ -26,6 +27,9 @@ pub enum Event {
     CgroupMkdir(Box<Mkdir>),
     CgroupRmdir(Rmdir),
     ForkRefused(Box<ForkRefused>),
+    CapCheck(Box<Check>),
+    CapOutcome(Box<Outcome>),
+    CapStart(Start),
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -50,6 +54,9 @@ impl Event {
             Self::CgroupMkdir(record) => &record.header,
             Self::CgroupRmdir(record) => &record.header,
             Self::ForkRefused(record) => &record.header,
+            Self::CapCheck(record) => &record.header,
+            Self::CapOutcome(record) => &record.header,
+            Self::CapStart(record) => &record.header,
         }
     }
 }
@@ -69,6 +76,9 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
         Kind::CgroupRmdir => Event::CgroupRmdir(record(bytes)?),
         Kind::Signal => Event::Signal(Box::new(record(bytes)?)),
         Kind::ForkRefused => Event::ForkRefused(Box::new(record(bytes)?)),
+        Kind::CapCheck => Event::CapCheck(Box::new(record(bytes)?)),
+        Kind::CapOutcome => Event::CapOutcome(Box::new(record(bytes)?)),
+        Kind::CapStart => Event::CapStart(record(bytes)?),
     })
 }
 

@@ -4,13 +4,14 @@
 
 mod ancestry;
 mod before;
+mod caps;
 mod filter;
 pub mod host;
 mod namespace;
 mod pids;
 mod view;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -19,6 +20,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, sleep_until},
 };
+use tracer_common::caps::WANT_NEW;
 
 pub use self::filter::Rows;
 use self::{
@@ -36,10 +38,10 @@ use crate::{
         plan::{self, Probe, Taken},
     },
     lenses::{ATTRIBUTION, Registered},
-    model::{Runtime, Timestamp},
+    model::{Container, Runtime, Timestamp},
     pipeline::{Note, Output, Pipeline, Question, Record},
     privileges,
-    views::lines,
+    views::{caps::Format, lines},
 };
 
 /// Records taken from the ring before anything else gets its turn.
@@ -55,6 +57,8 @@ pub struct Options {
     pub container: Option<String>,
     /// For a container that is not here yet.
     pub wait: bool,
+    /// Not what runs, but the next start of a container of that name.
+    pub from_start: bool,
     pub runtime: Option<Runtime>,
     pub pid: Option<u32>,
     pub rows: Rows,
@@ -68,7 +72,14 @@ pub struct Options {
 pub enum Show {
     Lines(lines::Style),
     Json,
-    Tui { color: bool },
+    /// One report for each container at the end; all else goes to stderr.
+    Caps {
+        format: Format,
+        style: lines::Style,
+    },
+    Tui {
+        color: bool,
+    },
 }
 
 /// Runs until a signal, the duration's end, `q`, or until the reader of the output has gone away.
@@ -77,8 +88,9 @@ pub async fn run(options: Options) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let mut kernel = attach(&options)?;
     let ground = Ground::find()?;
-    let end = options.duration.map(|duration| Instant::now() + duration);
+    let mut end = options.duration.map(|duration| Instant::now() + duration);
     let is_oom = options.lens.name == "oom";
+    let is_caps = options.lens.name == "caps";
     let mut log = is_oom.then(Log::read);
     let mut view = View::open(&options.show, options.lens)?;
     // A wrong name ends the run before it says that it is ready.
@@ -100,6 +112,11 @@ pub async fn run(options: Options) -> Result<()> {
     let mut filter = Filter::new(&options, &pipeline.containers)?;
     if polls {
         pipeline.tick(machine::boottime_ns(), &mut out);
+        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+    }
+    if is_caps {
+        let here = filter.here(&pipeline.containers);
+        watch(&here, true, &mut pipeline, &host, &mut kernel, &mut out)?;
         answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     }
     if eager {
@@ -126,7 +143,13 @@ pub async fn run(options: Options) -> Result<()> {
     let mut tick = Instant::now() + TICK;
     loop {
         answer(&mut pipeline, &mut host, &kernel, &mut out)?;
-        found(&mut filter, &pipeline, &mut out)?;
+        let new = found(&mut filter, &pipeline, &mut out)?;
+        if is_caps && !new.is_empty() {
+            watch(&new, false, &mut pipeline, &host, &mut kernel, &mut out)?;
+            answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+            // Waiting is no watching.
+            end = options.duration.map(|duration| Instant::now() + duration);
+        }
         for output in out.drain(..).filter(|output| filter.wants(output)) {
             view.show(&output)?;
         }
@@ -135,9 +158,11 @@ pub async fn run(options: Options) -> Result<()> {
             return view.close();
         }
         let now = Instant::now();
-        if end.is_some_and(|end| now >= end) {
+        let waits = filter.awaits().is_some() && is_caps;
+        if end.is_some_and(|end| now >= end && !waits) || (is_caps && filter.is_over(&pipeline.containers)) {
             break;
         }
+        let end = end.filter(|_| !waits);
         let now_ns = machine::boottime_ns();
         let due = pipeline.next_ns().map(|due| now + Duration::from_nanos(due.saturating_sub(now_ns)));
         let wake = [due, end].into_iter().flatten().fold(tick, Instant::min);
@@ -174,6 +199,7 @@ pub async fn run(options: Options) -> Result<()> {
     while let Some(due) = pipeline.next_ns() {
         pipeline.tick(due, &mut out);
     }
+    pipeline.finish(now_ns, &mut out);
     answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     found(&mut filter, &pipeline, &mut out)?;
     for output in out.drain(..).filter(|output| filter.wants(output)) {
@@ -184,12 +210,12 @@ pub async fn run(options: Options) -> Result<()> {
 
 fn attach(options: &Options) -> Result<Kernel> {
     let probes: Vec<&'static Probe> = options.lens.probes.iter().chain(ATTRIBUTION).copied().collect();
-    let kernel = Kernel::attach(&Wishes {
-        probes,
-        ring_bytes: options.ring_bytes,
-        wants: options.lens.wants.to_vec(),
-        maps: options.lens.maps.to_vec(),
-    })?;
+    let mut wants = options.lens.wants.to_vec();
+    if options.from_start || options.wait {
+        wants.push(("WANT_CAPS", if options.lens.name == "caps" { WANT_NEW } else { 0 }));
+    }
+    let kernel =
+        Kernel::attach(&Wishes { probes, ring_bytes: options.ring_bytes, wants, maps: options.lens.maps.to_vec() })?;
     if let Some(taken) = kernel.taken.iter().find(|taken| !taken.attached() && taken.probe.without.is_none()) {
         let reasons: Vec<String> = taken.refused.iter().map(|(way, why)| format!("{way}: {why}")).collect();
         anyhow::bail!(
@@ -217,7 +243,7 @@ fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut V
             if matches!(question, Question::Identity(..)) && std::mem::replace(&mut surveyed, true) {
                 continue;
             }
-            let answer = host.answer(&question, kernel)?;
+            let answer = host.answer(&question, kernel, &pipeline.containers)?;
             pipeline.record(Record::Answer(answer), machine::boottime_ns(), out);
         }
     }
@@ -225,11 +251,27 @@ fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut V
 }
 
 /// Containers that are meant and that were not here before: said before what happened in them.
-fn found(filter: &mut Filter, pipeline: &Pipeline, out: &mut Vec<Output>) -> Result<()> {
-    for (at, container) in filter.look(&pipeline.containers)?.into_iter().enumerate() {
+fn found(filter: &mut Filter, pipeline: &Pipeline, out: &mut Vec<Output>) -> Result<Vec<Arc<Container>>> {
+    let new = filter.look(&pipeline.containers)?;
+    for (at, container) in new.iter().enumerate() {
         let mut found = note("found", format!("here is {}: {}", container.label(), container.cgroup));
-        found.fields.insert("container".to_owned(), serde_json::to_value(&container).unwrap_or_default());
+        found.fields.insert("container".to_owned(), serde_json::to_value(container).unwrap_or_default());
         out.insert(at, Output::Note(found));
+    }
+    Ok(new)
+}
+
+/// Has the kernel side watch the capability checks of these containers.
+fn watch(
+    containers: &[Arc<Container>],
+    ran: bool,
+    pipeline: &mut Pipeline,
+    host: &Host,
+    kernel: &mut Kernel,
+    out: &mut Vec<Output>,
+) -> Result<()> {
+    for record in caps::watch(containers, ran, &pipeline.containers, host, kernel)? {
+        pipeline.record(record, machine::boottime_ns(), out);
     }
     Ok(())
 }

@@ -126,7 +126,7 @@ impl App {
                 self.notes.lost(loss);
                 true
             }
-            Output::Event(_) | Output::Sample(_) | Output::Ask(_) => false,
+            Output::Event(_) | Output::Sample(_) | Output::Caps(_) | Output::Ask(_) => false,
         }
     }
 
