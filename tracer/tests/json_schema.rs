@@ -5,14 +5,15 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tracer::{
     containers::{Known, Seen, Table},
-    findings::{HostFacts, pids},
+    findings::{HostFacts, caps, pids},
     kernel::load::Loss,
     lenses,
-    pipeline::{Answer, Pipeline, Record},
+    pipeline::{Answer, Output, Pipeline, Record},
     views,
 };
 use tracer_common::{
     Header, Kind,
+    caps::{Check, CheckKey, Outcome, OutcomeKey},
     oom::{VICTIM_KILLED, Victim},
     pids::ForkRefused,
     signal::Signal,
@@ -92,11 +93,36 @@ fn lines() -> Vec<Value> {
         for reading in pids_readings() {
             pipeline.record(Record::Answer(Answer::Pids(Box::new(reading))), 5 * SECOND, &mut out);
         }
+        caps_lines(&mut pipeline, &mut out);
         let loss = Loss { kind: Some(Kind::Exit), cgroup: Some(CGROUP), budget: true, count: 3 };
         pipeline.record(Record::Loss(loss), SECOND, &mut out);
         pipeline.tick(10 * SECOND, &mut out);
     }
     out.iter().filter_map(views::json::line).map(|line| serde_json::from_str(&line).expect("a line is JSON")).collect()
+}
+
+/// A check, a refusal, an EPERM without one, and the report at the end.
+fn caps_lines(pipeline: &mut Pipeline, out: &mut Vec<Output>) {
+    let key = CheckKey { cgroup: CGROUP, origin: 1, how: 1, capability: 25, syscall: 227, ..CheckKey::zeroed() };
+    let check = Check {
+        header: header(Kind::CapCheck, size_of::<Check>(), SECOND),
+        task: task(105, 6),
+        key,
+        ..Check::zeroed()
+    };
+    let outcome = |denied| Outcome {
+        header: header(Kind::CapOutcome, size_of::<Outcome>(), SECOND),
+        task: task(105, 6),
+        key: OutcomeKey { cgroup: CGROUP, denied, syscall: 227, result: -1, origin: 1, ..OutcomeKey::zeroed() },
+    };
+    let container = pipeline.containers.owner(CGROUP).expect("a container");
+    let watching = caps::Reading::Watching { container, since_ns: SECOND, ran: true };
+    pipeline.record(Record::Answer(Answer::Caps(Box::new(watching))), SECOND, out);
+    for bytes in [bytemuck::bytes_of(&check), bytemuck::bytes_of(&outcome(1 << 25)), bytemuck::bytes_of(&outcome(0))] {
+        pipeline.record(Record::Kernel(Bytes::copy_from_slice(bytes)), 0, out);
+    }
+    let names = caps::Reading::Symbols(Ok(std::collections::HashMap::new()));
+    pipeline.record(Record::Answer(Answer::Caps(Box::new(names))), 5 * SECOND, out);
 }
 
 /// Twelve dead children, and the counters of the cgroup.
@@ -136,6 +162,9 @@ fn every_line_is_as_documented() {
         ("sample", "pids"),
         ("event", "exit"),
         ("event", "signal"),
+        ("code", "caps.denied"),
+        ("code", "caps.not-a-capability"),
+        ("type", "caps"),
         ("type", "loss"),
     ] {
         assert!(lines.iter().any(|line| line[key] == value), "no line has {key} {value}");

@@ -31,7 +31,7 @@ pub struct Observed<'a> {
 /// Rows of one report. Each kind of check is one, and a hostile container can make thousands.
 const ROWS: usize = 500;
 
-pub fn report(watched: &Watched, container: &Container, observed: &Observed, now_ns: u64) -> Report {
+pub fn report(watched: &Watched, container: &Container, observed: &Observed, now_ns: u64, time: Timestamp) -> Report {
     let mut rows: Vec<Evidence> = Vec::new();
     for (key, seen) in &observed.checks {
         put(&mut rows, evidence(key, seen, observed));
@@ -74,6 +74,7 @@ pub fn report(watched: &Watched, container: &Container, observed: &Observed, now
     rows.sort_by_cached_key(order);
     let end = watched.ended_ns.unwrap_or(now_ns);
     Report {
+        time: serde_json::to_value(time).unwrap_or_default(),
         container: serde_json::to_value(container).unwrap_or_default(),
         equal_root: equal_root(&granted),
         granted,

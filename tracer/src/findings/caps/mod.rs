@@ -209,7 +209,7 @@ impl Rule {
             };
             // What is known by its name now may have had none when the watch began.
             let owner = watched_owner(world, &watched.container);
-            let report = judge::report(watched, &owner, &observed, now_ns);
+            let report = judge::report(watched, &owner, &observed, now_ns, world.at(now_ns));
             if let Some(finding) = judge::unused(&report, watched, world.at(now_ns)) {
                 out.push(Output::Finding(Box::new(finding)));
             }

@@ -10,6 +10,9 @@ use crate::{containers::inspect::CapabilitySets, model::Finding};
 /// One container's capabilities, by verdict. Lists are in the kernel's order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// When it was made.
+    #[serde(default)]
+    pub time: Value,
     pub container: Value,
     /// The bounding set of PID 1: what the runtime gave.
     pub granted: Vec<String>,
@@ -105,6 +108,7 @@ pub fn merge(reports: Vec<Report>) -> Option<Report> {
     let mut all = reports.next()?;
     all.observations = all.observations.max(1);
     for other in reports {
+        all.time = other.time;
         if all.container != other.container {
             all.container = Value::Null;
             all.unknown.insert("container".to_owned(), "several were merged".to_owned());
