@@ -88,7 +88,10 @@ pub struct Containers {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Caps {
+    #[command(subcommand)]
+    pub verify: Option<CapsCommand>,
     /// Of this container: name, id prefix, namespace/pod, pod/container, unit, or cgroup path.
     #[arg(long, short, value_name = "X", required_unless_present = "merge")]
     pub container: Option<String>,
@@ -116,6 +119,35 @@ pub struct Caps {
     /// Size of the kernel's event ring in KiB, a power of two.
     #[arg(long, value_name = "KIB", default_value = "1024", value_parser = ring_kib)]
     pub ring_kib: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CapsCommand {
+    /// Proves a set: CHECK passes with it, and fails with each single capability less, or that one was not needed.
+    ///
+    /// With --container, a new container of the same spec is started for each trial, and CHECK runs on the host in its
+    /// network namespace (CTRACE_PID, CTRACE_CONTAINER in the environment) until it ends with 0. Without, CHECK itself
+    /// runs with fewer capabilities.
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Of which the spec is taken: name, id prefix, cgroup path.
+    #[arg(long, short, value_name = "X")]
+    pub container: Option<String>,
+    /// The set: CHOWN,SETUID; none; or a file that `ctrace caps --format json` wrote.
+    #[arg(long, value_name = "SET")]
+    pub set: String,
+    /// For one trial.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+    /// A table, or one JSON object.
+    #[arg(long, value_name = "text|json", default_value = "text", value_parser = ["text", "json"])]
+    pub format: String,
+    /// A command that ends with 0 where all is well.
+    #[arg(last = true, required = true, value_name = "CHECK")]
+    pub check: Vec<String>,
 }
 
 /// Options of every live command.

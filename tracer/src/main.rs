@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use cli::{Caps, Cli, Command, Containers, Live};
+use cli::{Caps, CapsCommand, Cli, Command, Containers, Live};
 use tracer::{
     doctor,
     findings::{self, Explained},
@@ -81,6 +81,16 @@ fn live(options: Options) -> Result<ExitCode> {
 
 fn caps(options: Caps) -> Result<ExitCode> {
     let style = Style { zone: jiff::tz::TimeZone::system(), color: color(options.no_color) };
+    if let Some(CapsCommand::Verify(verify)) = options.verify {
+        tracer::verify::run(&tracer::verify::Options {
+            container: verify.container,
+            set: verify.set,
+            timeout: verify.timeout,
+            check: verify.check,
+            json: verify.format == "json",
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if !options.merge.is_empty() {
         return merge(&options.merge, options.format, &style).map(|()| ExitCode::SUCCESS);
     }

@@ -47,6 +47,8 @@ pub enum Lack {
     CgroupV2,
     /// The memory controller in v1: `memory.oom_control`.
     CgroupV1,
+    /// A program that starts containers: runc.
+    Runc,
 }
 
 impl Lack {
@@ -56,13 +58,14 @@ impl Lack {
             Self::Kprobes => !Path::new("/sys/bus/event_source/devices/kprobe/type").exists(),
             Self::CgroupV2 => !fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
                 .is_ok_and(|list| list.split_whitespace().any(|controller| controller == "memory")),
+            Self::Runc => std::process::Command::new("runc").arg("--version").output().is_err(),
             Self::CgroupV1 => !Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists(),
         }
     }
 
     /// The virtual machines have all but cgroup v1: there another lack is a fault of the test run.
     fn may_be(self) -> bool {
-        !in_virtual_machine() || self == Self::CgroupV1
+        !in_virtual_machine() || matches!(self, Self::CgroupV1 | Self::Runc)
     }
 }
 
@@ -71,6 +74,7 @@ impl fmt::Display for Lack {
         f.write_str(match self {
             Self::Kprobes => "this kernel was built without kprobes",
             Self::CgroupV2 => "the memory controller is not in cgroup v2 here",
+            Self::Runc => "runc is not installed here",
             Self::CgroupV1 => "the memory controller is not in cgroup v1 here",
         })
     }

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     findings::caps::{Evidence, Report},
     model::Severity,
+    verify::Proof,
 };
 
 const LABEL: usize = 17;
@@ -121,10 +122,12 @@ fn verdict(report: &Report) -> String {
     for (field, why) in &report.unknown {
         let _ = writeln!(out, "unknown: {field}: {}", escape(why));
     }
+    let set: Vec<&str> = report.needed.iter().map(|name| name.strip_prefix("CAP_").unwrap_or(name)).collect();
+    let set = if set.is_empty() { "none".to_owned() } else { set.join(",") };
     if let Some(words) = not_exercised(report) {
-        let _ = write!(out, "not exercised while watching: {words}.   ");
+        let _ = writeln!(out, "not exercised while watching: {words}");
     }
-    let _ = writeln!(out, "prove it: ctrace caps verify --container {} -- CHECK", name(report));
+    let _ = writeln!(out, "prove it: ctrace caps verify --container {} --set {} -- CHECK", name(report), set);
     out
 }
 
@@ -197,6 +200,30 @@ fn names(out: &mut String, label: &str, names: &[String]) {
     let short: Vec<&str> = names.iter().map(|name| name.strip_prefix("CAP_").unwrap_or(name)).collect();
     let text = textwrap::fill(&short.join(" "), 100 - LABEL).replace('\n', &format!("\n{:LABEL$}", ""));
     let _ = writeln!(out, "{label:LABEL$}{text}");
+}
+
+/// The proof as a table.
+pub fn proof(proof: &Proof) -> String {
+    let mut out = format!("{:24} {:8} {:>8}  HOW\n", "WITHOUT", "CHECK", "TOOK");
+    for trial in &proof.trials {
+        let _ = writeln!(
+            out,
+            "{:24} {:8} {:>8}  {}",
+            trial.without.as_deref().unwrap_or("(the whole set)"),
+            if trial.passed { "passed" } else { "FAILED" },
+            duration(trial.took_ns),
+            escape(&trial.how)
+        );
+    }
+    out.push('\n');
+    names(&mut out, "REQUIRED", &proof.required);
+    names(&mut out, "TOLERATED", &proof.tolerated);
+    names(&mut out, "UNPROVEN", &proof.unproven);
+    let left: Vec<&str> = proof.required.iter().chain(&proof.unproven).map(String::as_str).collect();
+    let add: Vec<String> =
+        left.iter().map(|name| format!(" --cap-add {}", name.strip_prefix("CAP_").unwrap_or(name))).collect();
+    let _ = writeln!(out, "\ndocker run --cap-drop ALL{}", add.concat());
+    out
 }
 
 /// Where the sets of PID 1, its bundle's and those of others differ.

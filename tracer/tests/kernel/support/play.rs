@@ -24,7 +24,7 @@
 //! | `await` | waits for a line on stdin |
 //! | `pause`, `exit=N` | waits for ever; ends |
 //! | `mounts`, `unmount=DIR`, `tmpfs=DIR`, `write=FILE=TEXT` | a mount namespace of its own, and what is in it |
-//! | `caps`, `caps=without` | each capability's own program, with all of them or without its own |
+//! | `caps`, `caps=without` | each capability's own program, with all of them or without its own; says `ready` and `done`, and waits for a line after each |
 //! | `try=CAP` | one of them |
 //! | `chroot` | changes its root directory for itself |
 //! | `filter`, `keyctl` | from now on keyctl(2) is answered with EPERM by a seccomp filter; calls it |
@@ -199,9 +199,13 @@ fn go_on(steps: &[OsString]) {
             }
             "caps" => {
                 let ground = Ground::prepare();
+                say("ready");
+                listen();
                 for (capability, ..) in EXERCISES {
                     ground.exercise(*capability, (text == "without").then_some(*capability));
                 }
+                say("done");
+                listen();
                 ground.end();
             }
             "try" => {
@@ -228,10 +232,7 @@ fn go_on(steps: &[OsString]) {
                 waitpid(outside, None).expect("a child");
             }
             "say" => say(&text),
-            "await" => {
-                let mut line = String::new();
-                std::io::stdin().read_line(&mut line).expect("a line on stdin");
-            }
+            "await" => listen(),
             "pause" => for_ever(),
             "exit" => std::process::exit(number() as i32),
             "mounts" => {
@@ -326,6 +327,11 @@ fn for_ever() -> ! {
     loop {
         pause();
     }
+}
+
+fn listen() {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).expect("a line on stdin");
 }
 
 fn say(word: &str) {
