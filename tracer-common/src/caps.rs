@@ -152,14 +152,19 @@ pub struct Watched {
     pub plain: u32,
 }
 
-/// Value of the map `CAP_PROCESSES`, by process id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+/// A process of a watched cgroup: value of the map `CAP_PROCESSES`, by process id. What a check needs is read once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Process {
+    /// 0: only the origin is known as yet.
+    pub cgroup: u64,
     pub image: u64,
+    /// Address of the container's user namespace; 0 where the process is in another one.
+    pub namespace: u64,
     /// An [`Origin`].
     pub origin: u32,
-    pub reserved: u32,
+    /// 1: a thread of it was refused a capability: then what is granted in the same call matters.
+    pub refused: u32,
 }
 
 /// The call that a thread is in: value of the map `CAP_CALLS`, by thread id.

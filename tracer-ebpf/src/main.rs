@@ -11,6 +11,7 @@ mod caps;
 mod cgroup_life;
 mod kernel;
 mod oom;
+mod origin;
 mod pids;
 mod process_life;
 mod signal;

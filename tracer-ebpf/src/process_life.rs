@@ -4,7 +4,6 @@ use aya_ebpf::{Global, macros::raw_tracepoint, programs::RawTracePointContext};
 use tracer_common::task::Exit;
 
 use crate::{
-    caps,
     kernel::{
         cgroup,
         emit::emit,
@@ -12,7 +11,7 @@ use crate::{
         read::{Ptr, follow, i32_at, place, u32_at, u64_at},
         task,
     },
-    oom, pids,
+    oom, origin, pids,
 };
 
 const SIGNAL_GROUP_EXIT: u32 = 0x4;
@@ -34,7 +33,7 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
     }
     let cgroup = cgroup::of(current);
     pids::left(current, cgroup);
-    caps::left(current);
+    origin::left(current);
     if layout::WANT_ALL_EXITS.load() != 1 && !oom::hit_lately(cgroup) {
         return 0;
     }

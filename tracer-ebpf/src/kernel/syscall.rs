@@ -8,7 +8,7 @@ use tracer_common::{
 
 use super::{
     layout,
-    read::{NOWHERE, Ptr, follow, place, u32_at, u64_at},
+    read::{NOWHERE, Ptr, follow, place, u64_at, words_at},
 };
 
 /// Of the current task.
@@ -26,11 +26,13 @@ pub fn number(current: Ptr) -> u32 {
 /// Of these registers. `NO_SYSCALL` also where they are no user's: then this is no place of registers at all.
 #[inline(always)]
 pub fn at(registers: Ptr) -> u32 {
-    let number = u64_at(place(registers, &layout::PT_REGS_SYSCALL)) as u32;
     if layout::PT_REGS_CS.load() == ABSENT {
-        return number;
+        return u64_at(place(registers, &layout::PT_REGS_SYSCALL)) as u32;
     }
-    match u32_at(place(registers, &layout::PT_REGS_CS)) & 0xffff {
+    // On x86 the number, the instruction and the segment stand together: one read.
+    let [number, _, segment] = words_at(place(registers, &layout::PT_REGS_SYSCALL));
+    let number = number as u32;
+    match segment as u32 & 0xffff {
         0x33 => number,
         0x23 if number != NO_SYSCALL => number | COMPAT,
         _ => NO_SYSCALL,

@@ -177,6 +177,13 @@ pub static CAP_EXEC: Probe = Probe {
     needs: &["TASK_NSPROXY", "NSPROXY_MNT"],
     without: Some("the runtime's own checks cannot be told from the application's while it starts"),
 };
+pub static CAP_MOVE: Probe = Probe {
+    name: "cap_move",
+    question: "which processes move to another cgroup",
+    branches: &[branch(Hook::RawTracepoint("cgroup_attach_task"), "cap_move")],
+    needs: &["TASK_TGID"],
+    without: Some("a process that leaves the container counts as its own"),
+};
 pub static CAP_OUTCOME: Probe = Probe {
     name: "cap_outcome",
     question: "what came of a refused call, and which EPERM no capability is the reason of",

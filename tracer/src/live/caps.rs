@@ -45,7 +45,7 @@ pub fn watch(
             let init = init_of(host, &all).or_else(|| all.first().copied());
             let (userns, userns_level) = init.and_then(user_namespace).unwrap_or((0, 0));
             for (pid, origin) in strangers(host, &all) {
-                kernel.put("CAP_PROCESSES", pid, Process { image: 0, origin: origin as u32, reserved: 0 })?;
+                kernel.put("CAP_PROCESSES", pid, Process { origin: origin as u32, ..Process::default() })?;
             }
             for (id, _) in pids {
                 let started = u32::from(!all.is_empty());
