@@ -61,6 +61,8 @@ pub struct Proof {
     pub tolerated: Vec<String>,
     /// One trial said this, the other that.
     pub unproven: Vec<String>,
+    /// What the check cannot see.
+    pub notes: Vec<String>,
     pub trials: Vec<Trial>,
 }
 
@@ -147,7 +149,22 @@ pub fn prove(set: &Set, timeout: Duration, stage: &mut dyn Stage) -> Result<Proo
             _ => proof.required.push(one.to_string()),
         }
     }
+    proof.notes.extend(caution(&proof.tolerated));
     Ok(proof)
+}
+
+/// Programs ask for these to give power up: one that is refused and goes on all the same does so with more power.
+pub const GIVE_UP: [&str; 4] = ["CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_CHROOT"];
+
+fn caution(tolerated: &[String]) -> Option<String> {
+    let risky: Vec<&str> = tolerated.iter().map(String::as_str).filter(|name| GIVE_UP.contains(name)).collect();
+    (!risky.is_empty()).then(|| {
+        format!(
+            "{}: the check passes without, but programs use it to give power up, and may go on as root without it: see as \
+             which user it runs before leaving it away",
+            risky.join(", ")
+        )
+    })
 }
 
 fn trial(set: &Set, without: Option<Capability>, ended: &Ended) -> Trial {
@@ -233,9 +250,18 @@ mod tests {
             (proof.required, proof.tolerated, proof.unproven.len()),
             (vec!["CAP_CHOWN".to_owned()], vec!["CAP_KILL".to_owned()], 0)
         );
+        assert!(proof.notes.is_empty());
         let without: Vec<_> = proof.trials.iter().map(|trial| (trial.without.as_deref(), trial.passed)).collect();
         let twice = (Some("CAP_CHOWN"), false);
         assert_eq!(without, [(None, true), twice, twice, (Some("CAP_KILL"), true)]);
+    }
+
+    /// Apache serves as root where setuid is refused: the check passes, and the user should know.
+    #[test]
+    fn what_gives_power_up_is_not_left_away_unseen() {
+        let proof = proven(&[CAP_KILL, Capability::CAP_SETUID], |_, _| true).expect("it passes");
+        assert_eq!(proof.tolerated.len(), 2);
+        assert!(proof.notes[0].starts_with("CAP_SETUID: the check passes without"), "{:?}", proof.notes);
     }
 
     /// Either one does: after the first is gone the second is required, and what is left is minimal.

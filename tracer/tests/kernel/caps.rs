@@ -89,6 +89,7 @@ fn each_capability_is_needed() {
     // Memory is accounted at every mapping, and that is no need of anything.
     assert!(row(&report, Capability::CAP_SYS_ADMIN, "mmap", "needed").is_none(), "{report:#}");
     app.go();
+    app.said("over");
 }
 
 /// Near misses: the same programs, each without its own capability. Nothing of it is called needed.
@@ -123,6 +124,7 @@ fn each_capability_is_missed() {
         assert!(!needed, "{capability}: {report:#}");
     }
     app.go();
+    app.said("over");
 }
 
 /// What happens before the container's own program runs is the runtime's, and no need.
@@ -220,6 +222,7 @@ fn another_user_namespace() {
     let chroot = Capability::CAP_SYS_CHROOT;
     assert!(has(&report, "needed", chroot) && !has(&report, "other_namespace", chroot), "{report:#}");
     app.go();
+    app.said("over");
 }
 
 fn it_ends_with_the_container() {

@@ -166,7 +166,11 @@ fn verdict(key: &CheckKey, syscall: Option<&str>, stack: &[String], observed: &O
             );
         }
     }
-    let access = matches!(syscall, Some("access" | "faccessat" | "faccessat2"));
+    // access(2) asks on behalf of the real user, for these two alone; what else is asked in it is overlayfs' own.
+    let access = matches!(syscall, Some("access" | "faccessat" | "faccessat2"))
+        && [Capability::CAP_DAC_OVERRIDE, Capability::CAP_DAC_READ_SEARCH]
+            .iter()
+            .any(|one| one.index() == key.capability);
     let quiet = (key.how & how::OPTIONS_UNKNOWN == 0).then_some(key.how & how::QUIET != 0);
     let capability = caps::all().into_iter().find(|known| known.index() == key.capability);
     let probe = capability.and_then(|known| rules::probe(known, syscall.unwrap_or("exceptions"), quiet, stack));

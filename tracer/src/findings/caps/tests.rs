@@ -185,6 +185,7 @@ fn probes_are_told_from_needs() {
         "needed",
         "access(2) asks as the real user"
     );
+    assert_eq!(key(Capability::CAP_NET_ADMIN, "access", how::BORROWED), "probed", "overlayfs looks for its xattrs");
     assert_eq!(key(Capability::CAP_SYS_ADMIN, "mmap", how::DENIED | how::QUIET), "probed", "refused or not");
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     findings::caps::{Evidence, Report},
     model::Severity,
-    verify::Proof,
+    verify::{GIVE_UP, Proof},
 };
 
 const LABEL: usize = 17;
@@ -219,7 +219,11 @@ pub fn proof(proof: &Proof) -> String {
     names(&mut out, "REQUIRED", &proof.required);
     names(&mut out, "TOLERATED", &proof.tolerated);
     names(&mut out, "UNPROVEN", &proof.unproven);
-    let left: Vec<&str> = proof.required.iter().chain(&proof.unproven).map(String::as_str).collect();
+    for note in &proof.notes {
+        let _ = writeln!(out, "{:LABEL$}{}", "TAKE CARE", escape(note));
+    }
+    let kept = proof.tolerated.iter().filter(|name| GIVE_UP.contains(&name.as_str()));
+    let left: Vec<&str> = proof.required.iter().chain(&proof.unproven).chain(kept).map(String::as_str).collect();
     let add: Vec<String> =
         left.iter().map(|name| format!(" --cap-add {}", name.strip_prefix("CAP_").unwrap_or(name))).collect();
     let _ = writeln!(out, "\ndocker run --cap-drop ALL{}", add.concat());

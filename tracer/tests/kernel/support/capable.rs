@@ -127,7 +127,9 @@ impl Ground {
     /// With every capability still there, in namespaces of its own.
     pub fn prepare() -> Self {
         unshare(CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC).expect("namespaces");
-        let folder = PathBuf::from(format!("/dev/shm/ctrace-caps-{:x}", super::unique()));
+        // The number that the host knows: every one of these is PID 1 of its own namespace.
+        let own = fs::read_link("/proc/self").expect("/proc");
+        let folder = PathBuf::from(format!("/dev/shm/ctrace-caps-{}", own.display()));
         fs::create_dir_all(&folder).expect("a folder");
         for (name, owner, mode) in [("own", 0, 0o600), ("locked", 33, 0o444), ("others", 33, 0o644)] {
             let file = folder.join(name);

@@ -207,6 +207,7 @@ fn go_on(steps: &[OsString]) {
                 say("done");
                 listen();
                 ground.end();
+                say("over");
             }
             "try" => {
                 let ground = Ground::prepare();
