@@ -147,3 +147,71 @@ fn about(report: &Report) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::caps::Evidence;
+
+    fn report(needed: &[&str]) -> Report {
+        Report {
+            container: json!({"id": "3f2a91c07d11aa", "name": "web\u{1b}[31m", "runtime": "docker"}),
+            granted: vec!["CAP_CHOWN".to_owned(), "CAP_KILL".to_owned()],
+            needed: needed.iter().map(|name| (*name).to_owned()).collect(),
+            evidence: vec![Evidence {
+                capability: Some("CAP_CHOWN".to_owned()),
+                verdict: "needed".to_owned(),
+                comm: "a\u{7}b".to_owned(),
+                count: 1,
+                ..Evidence::default()
+            }],
+            watched_ns: 61_000_000_000,
+            startup_seen: true,
+            not_exercised: vec!["reload".to_owned(), "stop".to_owned()],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn each_form_holds_the_set_and_nothing_else() {
+        let pasted = |format, needed: &[&str]| body(&report(needed), format).0;
+        let two = ["CAP_CHOWN", "CAP_SETUID"];
+        assert_eq!(pasted(Format::Docker, &two), "docker run --cap-drop ALL --cap-add CHOWN --cap-add SETUID\n");
+        assert_eq!(pasted(Format::Podman, &[]), "podman run --cap-drop ALL\n");
+        assert_eq!(pasted(Format::Compose, &two), "cap_drop:\n  - ALL\ncap_add:\n  - CHOWN\n  - SETUID\n");
+        assert_eq!(pasted(Format::Compose, &[]), "cap_drop:\n  - ALL\n");
+        assert_eq!(
+            pasted(Format::K8s, &two[..1]),
+            "securityContext:\n  capabilities:\n    drop:\n      - ALL\n    add:\n      - CHOWN\n"
+        );
+        assert_eq!(pasted(Format::Systemd, &two), "[Service]\nCapabilityBoundingSet=CAP_CHOWN CAP_SETUID\n");
+        let oci: serde_json::Value = serde_json::from_str(&pasted(Format::Oci, &two)).expect("JSON alone");
+        assert_eq!(oci["process"]["capabilities"]["bounding"], json!(two));
+        assert_eq!(oci["process"]["capabilities"]["ambient"], json!([]));
+    }
+
+    /// Of another user than root, only the ambient set reaches the program.
+    #[test]
+    fn another_user_gets_them_through_the_ambient_set() {
+        let other = Report { ambient: true, ..report(&["CAP_CHOWN"]) };
+        let (oci, aside) = formatted_plain(&other, Format::Oci);
+        let oci: serde_json::Value = serde_json::from_str(&oci).expect("JSON alone");
+        assert_eq!(oci["process"]["capabilities"]["ambient"], json!(["CAP_CHOWN"]));
+        assert!(aside.contains("does not run as root") && aside.lines().all(|line| line.starts_with("# ")));
+        assert!(body(&other, Format::Systemd).0.contains("AmbientCapabilities=CAP_CHOWN"));
+    }
+
+    #[test]
+    fn what_it_rests_on_is_said_and_nothing_hostile_gets_through() {
+        let style = Style { zone: jiff::tz::TimeZone::UTC, color: false };
+        let (docker, _) = formatted(&report(&["CAP_CHOWN"]), Format::Docker, &style);
+        assert!(docker.starts_with("# web\\x1b[31m: watched 61 s from its start; 1 of 2 granted"), "{docker}");
+        assert!(docker.contains("# not exercised while watching: reload, graceful stop\n"), "{docker}");
+        let (table, _) = formatted(&report(&["CAP_CHOWN"]), Format::Text, &style);
+        assert!(table.contains("a\\x07b") && !table.contains('\u{1b}') && !table.contains('\u{7}'), "{table}");
+        assert!(table.contains("docker run --cap-drop ALL --cap-add CHOWN\n"), "{table}");
+        let nothing = Report { evidence: Vec::new(), ..report(&[]) };
+        assert!(formatted(&nothing, Format::K8s, &style).0.contains("# NOTHING WAS ASKED FOR"));
+        assert!("dokcer".parse::<Format>().is_err());
+    }
+}
