@@ -360,6 +360,10 @@ fn parsed(btf: &KernelBtf) -> Result<&Btf> {
 fn verifier(error: ProgramError) -> anyhow::Error {
     if let ProgramError::LoadError { io_error, verifier_log } = &error {
         let log = verifier_log.to_string();
+        if log.trim().is_empty() {
+            // Refused before the verifier looked at it: no trampolines, say, as without ftrace.
+            return anyhow!("this kernel does not take programs of this kind: {io_error}");
+        }
         let tail: Vec<&str> = log.lines().rev().filter(|line| !line.is_empty()).take(12).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
         return anyhow!("the kernel refused the program: {io_error}; {}", tail.join(" | "));
