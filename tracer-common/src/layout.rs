@@ -30,7 +30,16 @@ macro_rules! kernel_fields {
             TASK_UTIME = "task_struct.utime";
             TASK_STIME = "task_struct.stime";
             TASK_STATE = "task_struct.__state|task_struct.state";
+            TASK_STACK = "task_struct.stack";
+            TASK_NSPROXY = "task_struct.nsproxy";
             CRED_UID = "cred.uid";
+            CRED_USER_NS = "cred.user_ns";
+            USERNS_INUM = "user_namespace.ns.inum";
+            USERNS_LEVEL = "user_namespace.level";
+            NSPROXY_MNT = "nsproxy.mnt_ns";
+            MM_EXE_FILE = "mm_struct.exe_file";
+            FILE_INODE = "file.f_inode";
+            INODE_INO = "inode.i_ino";
             SIGNAL_LIVE = "signal_struct.live";
             SIGNAL_FLAGS = "signal_struct.flags";
             SIGNAL_GROUP_EXIT_CODE = "signal_struct.group_exit_code";
@@ -100,7 +109,7 @@ macro_rules! kernel_fields {
             REGS_ARG1 = "pt_regs.si";
             REGS_ARG2 = "pt_regs.dx";
             REGS_ARG3 = "pt_regs.r10";
-            REGS_CS = "pt_regs.cs";
+            REGS_CS = "pt_regs.cs|pt_regs.csx";
             TASK_FILES = "task_struct.files";
             FILES_FDT = "files_struct.fdt";
             FDT_MAX = "fdtable.max_fds";
@@ -112,7 +121,6 @@ macro_rules! kernel_fields {
             DENTRY_NAME = "dentry.d_name.name";
             SB_DEV = "super_block.s_dev";
             SB_MAGIC = "super_block.s_magic";
-            INODE_INO = "inode.i_ino";
             INODE_MODE = "inode.i_mode";
             PIDS_CSS = "pids_cgroup.css";
             PIDS_CURRENT = "pids_cgroup.counter";
@@ -173,6 +181,12 @@ macro_rules! kernel_facts {
             WANT_SIGNALS;
             /// 1: processes that nobody reaped are kept in a map.
             WANT_UNREAPED;
+            /// Which capability checks are wanted: bits `WANT_*` of the records of capabilities.
+            WANT_CAPS;
+            /// 1: the kernel can say where a task's registers are.
+            HAS_TASK_PT_REGS;
+            /// Where a task's registers are otherwise, from the low end of its kernel stack.
+            REGS_IN_STACK;
             /// Size of the ring, bytes.
             RING_BYTES;
             /// The tracer's own process: its signals and forks are not events.

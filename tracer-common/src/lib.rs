@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod block;
+pub mod caps;
 pub mod cgroup;
 pub mod cpu;
 pub mod dirty;
@@ -41,11 +42,14 @@ pub enum Kind {
     CgroupRmdir = 7,
     Signal = 9,
     ForkRefused = 10,
+    CapCheck = 11,
+    CapOutcome = 12,
+    CapStart = 13,
     FileRefused = 24,
 }
 
 impl Kind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::OomDecision,
         Self::OomVictim,
         Self::OomSharer,
@@ -56,6 +60,9 @@ impl Kind {
         Self::Signal,
         Self::ForkRefused,
         Self::FileRefused,
+        Self::CapCheck,
+        Self::CapOutcome,
+        Self::CapStart,
     ];
 
     pub fn from_u32(number: u32) -> Option<Self> {
@@ -75,6 +82,9 @@ impl Kind {
             Self::Signal => "signal",
             Self::ForkRefused => "fork_refused",
             Self::FileRefused => "file_refused",
+            Self::CapCheck => "cap_check",
+            Self::CapOutcome => "cap_outcome",
+            Self::CapStart => "cap_start",
         }
     }
 }

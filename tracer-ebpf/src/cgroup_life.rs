@@ -3,12 +3,15 @@
 use aya_ebpf::{helpers::generated::bpf_probe_read_kernel_str, macros::raw_tracepoint, programs::RawTracePointContext};
 use tracer_common::cgroup::{Mkdir, NAME_LEN, Rmdir};
 
-use crate::kernel::{
-    cgroup,
-    emit::emit,
-    layout,
-    read::{Ptr, follow, place, u32_at, u64_at},
-    task,
+use crate::{
+    kernel::{
+        cgroup,
+        emit::emit,
+        layout,
+        read::{Ptr, follow, place, u32_at, u64_at},
+        task,
+    },
+    origin,
 };
 
 /// Is it in the hierarchy that carries the key? On v1 each controller's hierarchy makes its own.
@@ -26,6 +29,7 @@ pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     }
     let node = follow(cgroup, &layout::CGROUP_KN);
     let parent = follow(node, &layout::KERNFS_PARENT);
+    origin::made(cgroup::id(cgroup), u64_at(place(parent, &layout::KERNFS_ID)));
     emit::<Mkdir>(cgroup::id(cgroup), |record| {
         // SAFETY: a reserved record of this type.
         unsafe {
@@ -45,6 +49,7 @@ pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
 pub fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
     let cgroup = task::argument(&ctx, 0);
     if carries_key(cgroup) {
+        origin::gone(cgroup::id(cgroup));
         emit::<Rmdir>(cgroup::id(cgroup), |_| ());
     }
     0

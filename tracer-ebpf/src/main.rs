@@ -8,11 +8,13 @@
 )]
 
 mod block;
+mod caps;
 mod cgroup_life;
 mod cpu;
 mod dirty;
 mod kernel;
 mod oom;
+mod origin;
 mod pids;
 mod process_life;
 mod signal;

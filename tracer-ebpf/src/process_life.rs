@@ -12,7 +12,7 @@ use crate::{
         read::{Ptr, follow, i32_at, place, u32_at, u64_at},
         task,
     },
-    oom, pids,
+    oom, origin, pids,
 };
 
 const SIGNAL_GROUP_EXIT: u32 = 0x4;
@@ -35,6 +35,7 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
     let cgroup = cgroup::of(current);
     pids::left(current, cgroup);
     diagnose!(ctx, "exit of process {} in cgroup {}", task::tgid(current), cgroup);
+    origin::left(current);
     if layout::WANT_ALL_EXITS.load() != 1 && !oom::hit_lately(cgroup) {
         return 0;
     }

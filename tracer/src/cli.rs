@@ -1,9 +1,12 @@
 //! The command line. What does not work yet is not here.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use tracer::model::{Runtime, signal_names, signal_number};
+use tracer::{
+    model::{Runtime, signal_names, signal_number},
+    views::caps::Format,
+};
 
 /// Which container, what happened, why, and what to do.
 #[derive(Debug, Parser)]
@@ -50,6 +53,8 @@ pub enum Command {
     Io(Live),
     /// CPU that is throttled, contended, or not the problem: use, quotas, waits, and what the load is made of.
     Cpu(Live),
+    /// Which capabilities a container needs of those it has: used, refused, never asked for; the least set to paste.
+    Caps(Caps),
     /// Every container here: runtime, name, pod, limits, user, capabilities, network.
     Containers(Containers),
     /// The long text behind a finding, like `rustc --explain`.
@@ -82,6 +87,69 @@ pub struct Containers {
     /// No colour (as NO_COLOR in the environment does).
     #[arg(long)]
     pub no_color: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Caps {
+    #[command(subcommand)]
+    pub verify: Option<CapsCommand>,
+    /// Of this container: name, id prefix, namespace/pod, pod/container, unit, or cgroup path.
+    #[arg(long, short, value_name = "X", required_unless_present = "merge")]
+    pub container: Option<String>,
+    /// Not of the one that runs: wait for the next start of a container of that name, and watch from its first exec.
+    #[arg(long)]
+    pub from_start: bool,
+    /// A table, or the set to paste.
+    #[arg(long, value_name = "text|docker|podman|compose|k8s|oci|systemd|json", default_value = "text")]
+    pub format: Format,
+    /// Unite what several watches found (files of --format json), instead of watching.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["container", "from_start", "json"])]
+    pub merge: Vec<PathBuf>,
+    /// Only containers of this runtime: docker, containerd, podman, …; systemd for units.
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<Runtime>,
+    /// Stop after this time, counted from the moment the container is watched: 30s, 5m, 1h30m.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// One JSON object a line as things happen, the report as the last one (documented in docs/json.md).
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+    /// No colour (as NO_COLOR in the environment does).
+    #[arg(long)]
+    pub no_color: bool,
+    /// Size of the kernel's event ring in KiB, a power of two.
+    #[arg(long, value_name = "KIB", default_value = "1024", value_parser = ring_kib)]
+    pub ring_kib: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CapsCommand {
+    /// Proves a set: CHECK passes with it, and fails with each single capability less, or that one was not needed.
+    ///
+    /// With --container, a new container of the same spec is started for each trial, and CHECK runs on the host in its
+    /// network namespace (CTRACE_PID, CTRACE_CONTAINER in the environment) until it ends with 0. Without, CHECK itself
+    /// runs with fewer capabilities.
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Of which the spec is taken: name, id prefix, cgroup path.
+    #[arg(long, short, value_name = "X")]
+    pub container: Option<String>,
+    /// The set: CHOWN,SETUID; none; or a file that `ctrace caps --format json` wrote.
+    #[arg(long, value_name = "SET")]
+    pub set: String,
+    /// For one trial.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+    /// A table, or one JSON object.
+    #[arg(long, value_name = "text|json", default_value = "text", value_parser = ["text", "json"])]
+    pub format: String,
+    /// A command that ends with 0 where all is well.
+    #[arg(last = true, required = true, value_name = "CHECK")]
+    pub check: Vec<String>,
 }
 
 /// Options of every live command.

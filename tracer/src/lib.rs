@@ -16,4 +16,5 @@ pub mod model;
 pub mod pipeline;
 pub mod privileges;
 pub mod tui;
+pub mod verify;
 pub mod views;

@@ -37,12 +37,7 @@ pub struct Options {
 /// # Errors
 /// No cgroups are mounted; no container is called so, or several are; the output cannot be written.
 pub fn run(options: &Options) -> Result<()> {
-    let (mut host, known) = Host::survey(Ground::find()?);
-    let mut table = Table::new(known);
-    table.seed(host.cgroups(), 0);
-    for (id, container) in table.nameless() {
-        table.named(id, host.facts(&container));
-    }
+    let (mut host, table) = look()?;
     let entries = chosen(&table, options)?;
     let boot_ns = machine::boot_to_wall_ns();
     let now = Timestamp((machine::boottime_ns() as i64).saturating_add(boot_ns));
@@ -61,6 +56,20 @@ pub fn run(options: &Options) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()), // `| head`
         written => written.context("writing the output (is the disk full, or stdout closed?)"),
     }
+}
+
+/// Every container that is here, with its name.
+///
+/// # Errors
+/// No cgroups are mounted.
+pub fn look() -> Result<(Host, Table)> {
+    let (mut host, known) = Host::survey(Ground::find()?);
+    let mut table = Table::new(known);
+    table.seed(host.cgroups(), 0);
+    for (id, container) in table.nameless() {
+        table.named(id, host.facts(&container));
+    }
+    Ok((host, table))
 }
 
 fn as_json(rows: &[Row], doubts: Vec<String>, now: Timestamp) -> String {

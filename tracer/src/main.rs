@@ -3,13 +3,15 @@
 mod cli;
 
 use std::{
+    fs,
     io::{IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use cli::{Cli, Command, Containers, Live};
+use cli::{Caps, CapsCommand, Cli, Command, Containers, Live};
 use tracer::{
     doctor,
     findings::{self, Explained},
@@ -17,7 +19,10 @@ use tracer::{
     listing,
     live::{self, Options, Rows, Show},
     model::signal_name,
-    views::lines::Style,
+    views::{
+        caps::{Format, formatted},
+        lines::Style,
+    },
 };
 
 /// Where no lens says more.
@@ -37,6 +42,7 @@ fn main() -> ExitCode {
         Command::Mem(options) => run(&lenses::mem::LENS, options, Rows::default()),
         Command::Io(options) => run(&lenses::io::LENS, options, Rows::default()),
         Command::Cpu(options) => run(&lenses::cpu::LENS, options, Rows::default()),
+        Command::Caps(options) => caps(options),
         Command::Containers(options) => containers(options).map(|()| ExitCode::SUCCESS),
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(json),
@@ -76,6 +82,7 @@ fn watch(lenses: Vec<&'static Registered>, options: Live, rows: Rows) -> Result<
         lenses,
         container: options.container,
         wait: options.wait,
+        from_start: false,
         runtime: options.runtime,
         pid: options.pid,
         rows,
@@ -84,10 +91,60 @@ fn watch(lenses: Vec<&'static Registered>, options: Live, rows: Rows) -> Result<
         show,
         verbose: options.verbose,
     };
+    live(options)
+}
+
+fn live(options: Options) -> Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the event loop")?;
     runtime.block_on(live::run(options))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn caps(options: Caps) -> Result<ExitCode> {
+    let style = Style { zone: jiff::tz::TimeZone::system(), color: color(options.no_color) };
+    if let Some(CapsCommand::Verify(verify)) = options.verify {
+        tracer::verify::run(&tracer::verify::Options {
+            container: verify.container,
+            set: verify.set,
+            timeout: verify.timeout,
+            check: verify.check,
+            json: verify.format == "json",
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !options.merge.is_empty() {
+        return merge(&options.merge, options.format, &style).map(|()| ExitCode::SUCCESS);
+    }
+    live(Options {
+        lenses: vec![&lenses::caps::LENS],
+        container: options.container,
+        wait: false,
+        from_start: options.from_start,
+        runtime: options.runtime,
+        pid: None,
+        rows: Rows::default(),
+        duration: options.duration,
+        ring_bytes: options.ring_kib * 1024,
+        show: if options.json { Show::Json } else { Show::Caps { format: options.format, style } },
+        verbose: 0,
+    })
+}
+
+fn merge(files: &[PathBuf], format: Format, style: &Style) -> Result<()> {
+    let mut reports = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        // One object of --format json, or the last of the lines of --json.
+        let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        let report = serde_json::from_str(line)
+            .with_context(|| format!("{} is not what `ctrace caps --format json` writes", file.display()))?;
+        reports.push(report);
+    }
+    let all = findings::caps::merge(reports).context("nothing to merge")?;
+    let (text, aside) = formatted(&all, format, style);
+    std::io::stderr().write_all(aside.as_bytes()).context("writing to stderr")?;
+    std::io::stdout().write_all(text.as_bytes()).context("writing the output (is the disk full, or stdout closed?)")
 }
 
 fn containers(options: Containers) -> Result<()> {

@@ -13,7 +13,7 @@ use tracer_common::signal::FoldKey;
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
     events::{self, Event, known64, text},
-    findings::{HostFacts, World, cpu, io, mem, oom::HungReading, pids},
+    findings::{HostFacts, World, caps, cpu, io, mem, oom::HungReading, pids},
     kernel::load::{Loss, LossCause},
     lenses::Lens,
     model::{Container, Finding, Owner, Process, Timestamp, Unknown},
@@ -53,6 +53,8 @@ pub enum Answer {
     /// Use of the CPUs, and who is blocked.
     Cpu(Box<cpu::Reading>),
     OomControl(Vec<HungReading>),
+    /// What is watched, its sets, what was counted.
+    Caps(Box<caps::Reading>),
 }
 
 /// One process on the way from a process to PID 1.
@@ -78,6 +80,7 @@ pub enum Question {
     Cpu(cpu::Ask),
     /// Of these v1 cgroups.
     OomControl(Vec<Arc<str>>),
+    Caps(caps::Ask),
 }
 
 /// Something that leaves.
@@ -90,6 +93,8 @@ pub enum Output {
     Sample(Box<SampleRow>),
     Note(Note),
     Loss(LossNote),
+    /// What a container needs of its capabilities: at the end.
+    Caps(Box<caps::Report>),
     Ask(Question),
 }
 
@@ -239,6 +244,15 @@ impl Pipeline {
             lens.tick(now_ns, &world, out);
         }
         told_once(out, from);
+    }
+
+    /// The run ends: what lenses kept for the end is asked for.
+    pub fn finish(&mut self, now_ns: u64, out: &mut Vec<Output>) {
+        let world =
+            World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns, now_ns };
+        for lens in &mut self.lenses {
+            lens.finish(now_ns, &world, out);
+        }
     }
 
     /// When the next thing is due, by the records' clock.

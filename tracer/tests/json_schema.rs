@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tracer::{
     containers::{Known, Seen, Table},
-    findings::{HostFacts, cpu, io, mem, pids},
+    findings::{HostFacts, caps, cpu, io, mem, pids},
     kernel::load::{Loss, LossCause},
     lenses,
     model::Process,
@@ -14,6 +14,7 @@ use tracer::{
 };
 use tracer_common::{
     Header, Kind,
+    caps::{Check, CheckKey, Outcome, OutcomeKey},
     oom::{VICTIM_KILLED, Victim},
     pids::ForkRefused,
     signal::Signal,
@@ -95,6 +96,7 @@ fn lines() -> Vec<Value> {
         for reading in pids_readings() {
             pipeline.record(Record::Answer(Answer::Pids(Box::new(reading))), 5 * SECOND, &mut out);
         }
+        caps_lines(&mut pipeline, &mut out);
         pipeline.record(Record::Answer(Answer::Mem(Box::new(mem_reading()))), 5 * SECOND, &mut out);
         let mut full = Refused::zeroed();
         full.header = header(Kind::FileRefused, size_of::<Refused>(), SECOND);
@@ -128,6 +130,30 @@ fn lines() -> Vec<Value> {
         pipeline.tick(10 * SECOND, &mut out);
     }
     out.iter().filter_map(views::json::line).map(|line| serde_json::from_str(&line).expect("a line is JSON")).collect()
+}
+
+/// A check, a refusal, an EPERM without one, and the report at the end.
+fn caps_lines(pipeline: &mut Pipeline, out: &mut Vec<Output>) {
+    let key = CheckKey { cgroup: CGROUP, origin: 1, how: 1, capability: 25, syscall: 227, ..CheckKey::zeroed() };
+    let check = Check {
+        header: header(Kind::CapCheck, size_of::<Check>(), SECOND),
+        task: task(105, 6),
+        key,
+        ..Check::zeroed()
+    };
+    let outcome = |denied| Outcome {
+        header: header(Kind::CapOutcome, size_of::<Outcome>(), SECOND),
+        task: task(105, 6),
+        key: OutcomeKey { cgroup: CGROUP, denied, syscall: 227, result: -1, origin: 1, ..OutcomeKey::zeroed() },
+    };
+    let container = pipeline.containers.owner(CGROUP).expect("a container");
+    let watching = caps::Reading::Watching { container, since_ns: SECOND, ran: true };
+    pipeline.record(Record::Answer(Answer::Caps(Box::new(watching))), SECOND, out);
+    for bytes in [bytemuck::bytes_of(&check), bytemuck::bytes_of(&outcome(1 << 25)), bytemuck::bytes_of(&outcome(0))] {
+        pipeline.record(Record::Kernel(Bytes::copy_from_slice(bytes)), 0, out);
+    }
+    let names = caps::Reading::Symbols(Ok(std::collections::HashMap::new()));
+    pipeline.record(Record::Answer(Answer::Caps(Box::new(names))), 5 * SECOND, out);
 }
 
 /// Twelve dead children, and the counters of the cgroup.
@@ -262,6 +288,9 @@ fn every_line_is_as_documented() {
         ("sample", "cpu"),
         ("event", "exit"),
         ("event", "signal"),
+        ("code", "caps.denied"),
+        ("code", "caps.not-a-capability"),
+        ("type", "caps"),
         ("type", "loss"),
     ] {
         assert!(lines.iter().any(|line| line[key] == value), "no line has {key} {value}");

@@ -1,5 +1,6 @@
 //! Which cgroup a task is in (include/linux/cgroup-defs.h).
 
+use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use tracer_common::ABSENT;
 
 use super::{
@@ -27,6 +28,16 @@ pub fn id(cgroup: Ptr) -> u64 {
 #[inline(always)]
 pub fn css_id(css: Ptr) -> u64 {
     id(follow(css, &layout::CSS_CGROUP))
+}
+
+/// … of the current task: on v2 the kernel has a way of its own.
+#[inline(always)]
+pub fn of_current(task: Ptr) -> u64 {
+    if layout::KEY_SUBSYS.load() == ABSENT {
+        // SAFETY: takes no argument and cannot fail.
+        return unsafe { bpf_get_current_cgroup_id() };
+    }
+    of(task)
 }
 
 /// The key of a task's cgroup: the default hierarchy's on v2, else that of the controller which carries the key.

@@ -6,4 +6,5 @@ pub mod diagnose;
 pub mod emit;
 pub mod layout;
 pub mod read;
+pub mod syscall;
 pub mod task;

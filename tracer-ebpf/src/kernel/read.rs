@@ -41,6 +41,15 @@ reads! {
     u8_at: u8;
 }
 
+/// Three words that stand together; all ones where the kernel refuses.
+#[inline(always)]
+pub fn words_at(address: Ptr) -> [u64; 3] {
+    let mut words = [0_u64; 3];
+    // SAFETY: as above.
+    let failed = unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), 24, address as *const _) };
+    words.map(|word| word | (failed >> 63) as u64)
+}
+
 /// The address of a field; `NOWHERE` where this kernel has no such field.
 #[inline(always)]
 pub fn place(base: Ptr, offset: &Global<u32>) -> Ptr {

@@ -46,6 +46,13 @@ pub fn tid(task: Ptr) -> u32 {
     u32_at(place(task, &layout::TASK_PID))
 }
 
+/// The number of a `struct pid` in its innermost namespace: `pid->numbers[pid->level]`.
+#[inline(always)]
+pub fn number(pid: Ptr) -> u32 {
+    let level = u32_at(place(pid, &layout::PID_LEVEL));
+    u32_at(place(place(pid, &layout::PID_NUMBERS).wrapping_add(u64::from(level) * UPID_SIZE), &layout::UPID_NR))
+}
+
 /// Fills `out` with what can be read of `task`. Each field is written, so that no stale byte of the ring leaves.
 ///
 /// # Safety

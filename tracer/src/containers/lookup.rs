@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     facts::{Facts, undressed},
-    path::{self, Level},
+    path::{self, Level, is_within},
     table::{Entry, Place, Table, Tomb, reference},
 };
 use crate::model::{Container, Owner, Runtime};
@@ -51,6 +51,11 @@ impl Table {
     pub fn path(&self, cgroup_id: u64) -> Option<&Arc<str>> {
         let live = self.live.get(&cgroup_id).map(|cgroup| &cgroup.path);
         live.or_else(|| self.tombs.get(&cgroup_id).map(|tomb| &tomb.path))
+    }
+
+    /// The live cgroups at a path and below.
+    pub fn within(&self, path: &str) -> Vec<u64> {
+        self.live.iter().filter(|(_, cgroup)| is_within(&cgroup.path, path)).map(|(&id, _)| id).collect()
     }
 
     pub fn id_of_path(&self, path: &str) -> Option<u64> {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tracer_common::{
     Header, Kind, Record, UNKNOWN_U32, UNKNOWN_U64,
+    caps::{Check, Outcome, Start},
     cgroup::{Mkdir, Rmdir},
     oom::{Decision, Done, Sharer, Victim},
     pids::ForkRefused,
@@ -28,6 +29,9 @@ pub enum Event {
     CgroupRmdir(Rmdir),
     ForkRefused(Box<ForkRefused>),
     FileRefused(Box<Refused>),
+    CapCheck(Box<Check>),
+    CapOutcome(Box<Outcome>),
+    CapStart(Start),
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -53,6 +57,9 @@ impl Event {
             Self::CgroupRmdir(record) => &record.header,
             Self::ForkRefused(record) => &record.header,
             Self::FileRefused(record) => &record.header,
+            Self::CapCheck(record) => &record.header,
+            Self::CapOutcome(record) => &record.header,
+            Self::CapStart(record) => &record.header,
         }
     }
 }
@@ -73,6 +80,9 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
         Kind::Signal => Event::Signal(Box::new(record(bytes)?)),
         Kind::ForkRefused => Event::ForkRefused(Box::new(record(bytes)?)),
         Kind::FileRefused => Event::FileRefused(Box::new(record(bytes)?)),
+        Kind::CapCheck => Event::CapCheck(Box::new(record(bytes)?)),
+        Kind::CapOutcome => Event::CapOutcome(Box::new(record(bytes)?)),
+        Kind::CapStart => Event::CapStart(record(bytes)?),
     })
 }
 

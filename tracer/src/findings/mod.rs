@@ -1,6 +1,7 @@
 //! Events to findings: one module per lens, pure functions of values and of a clock that is passed in. The text of
 //! `ctrace explain` stands beside each rule.
 
+pub mod caps;
 pub mod containers;
 pub mod cpu;
 pub mod exits;
@@ -42,6 +43,7 @@ pub fn all() -> impl Iterator<Item = &'static Explained> {
         .chain(mem::EXPLAINED)
         .chain(io::EXPLAINED)
         .chain(cpu::EXPLAINED)
+        .chain(caps::EXPLAINED)
         .chain(containers::EXPLAINED)
 }
 

@@ -28,12 +28,17 @@ const FURTHER: &[&str] = &[
     "node_stat_item",
     "memcg_stat_item",
     "k_sigaction",
+    "thread_union",
+    "pt_regs",
     "btf_trace_mark_victim",
     "btf_trace_sched_process_exit",
     "btf_trace_balance_dirty_pages",
     "btf_trace_block_rq_issue",
     "btf_trace_sched_switch",
 ];
+
+/// `THREAD_SIZE` of x86-64 without KASAN.
+const X86_STACK: u32 = 16 << 10;
 
 /// Values for the kernel side's globals; a global that is missing here stays `ABSENT`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,6 +135,11 @@ impl Layout {
         }
         if let Some(size) = btf.size("k_sigaction") {
             self.set("KSIGACTION_SIZE", size);
+        }
+        // Only asked for where the kernel has no helper for it (before 5.15), when nothing was kept above the registers.
+        let stack = btf.size("thread_union").or(cfg!(target_arch = "x86_64").then_some(X86_STACK));
+        if let Some((stack, registers)) = stack.zip(btf.size("pt_regs")) {
+            self.set("REGS_IN_STACK", stack - registers);
         }
     }
 

@@ -16,7 +16,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf},
-    programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint},
+    programs::{FEntry, FExit, KProbe, ProgramError, ProgramType, RawTracePoint},
+    sys::{BpfHelper, is_helper_supported},
 };
 use bytes::Bytes;
 use tracer_common::{
@@ -261,6 +262,17 @@ impl Kernel {
         Ok(entries.map(|(Shared(k), values)| (k, values.iter().map(|Shared(v)| *v).collect())).collect())
     }
 
+    /// Puts an entry into a hash map of the kernel side.
+    ///
+    /// # Errors
+    /// There is no such map, it is full, or this process may not write it any more.
+    pub fn put<K: bytemuck::Pod, V: bytemuck::Pod>(&mut self, map: &str, key: K, value: V) -> Result<()> {
+        let found = self.ebpf.map_mut(map).with_context(|| format!("the kernel side has no map {map}"))?;
+        let mut entries = HashMap::<_, Shared<K>, Shared<V>>::try_from(found)
+            .with_context(|| format!("the map {map} is of another type"))?;
+        entries.insert(Shared(key), Shared(value), 0).with_context(|| format!("writing the map {map}"))
+    }
+
     fn hash<K: bytemuck::Pod, V: bytemuck::Pod>(&self, map: &str) -> Result<HashMap<&MapData, Shared<K>, Shared<V>>> {
         let found = self.ebpf.map(map).with_context(|| format!("the kernel side has no map {map}"))?;
         HashMap::try_from(found).with_context(|| format!("the map {map} is of another type"))
@@ -333,6 +345,10 @@ fn configure(layout: &mut Layout, hierarchy: &Hierarchy, wishes: &Wishes) {
     layout.set("TICK_NS", host::tick_ns());
     layout.set("RING_BYTES", wishes.ring_bytes);
     layout.set("SELF_TGID", std::process::id());
+    if layout.get("WANT_CAPS") != 0 {
+        let has = is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_task_pt_regs).unwrap_or(false);
+        layout.set("HAS_TASK_PT_REGS", u32::from(has));
+    }
 }
 
 /// aya's loader parses the whole of the kernel's BTF when it is made (24 ms, 25 MB), even where nothing needs it. It
@@ -400,6 +416,14 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, btf: &KernelBtf) -> Result<()> {
             }
             program.attach(function, 0)?;
         }
+        Hook::KprobePair(function) => {
+            attach(ebpf, &Branch { hook: Hook::Kretprobe(function), ..*branch }, btf)?;
+            let entry = format!("{}_entry", branch.program);
+            let entry = ebpf.program_mut(&entry).with_context(|| format!("the kernel side has no program {entry}"))?;
+            let program: &mut KProbe = entry.try_into()?;
+            program.load().map_err(verifier)?;
+            program.attach(function, 0)?;
+        }
         Hook::Fentry(function) => {
             let program: &mut FEntry = program.try_into()?;
             program.load(function, parsed(btf)?).map_err(verifier)?;
@@ -422,6 +446,10 @@ fn parsed(btf: &KernelBtf) -> Result<&Btf> {
 fn verifier(error: ProgramError) -> anyhow::Error {
     if let ProgramError::LoadError { io_error, verifier_log } = &error {
         let log = verifier_log.to_string();
+        if log.trim().is_empty() {
+            // Refused before the verifier looked at it: no trampolines, say, as without ftrace.
+            return anyhow!("this kernel does not take programs of this kind: {io_error}");
+        }
         let tail: Vec<&str> = log.lines().rev().filter(|line| !line.is_empty()).take(12).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
         return anyhow!("the kernel refused the program: {io_error}; {}", tail.join(" | "));
@@ -432,7 +460,11 @@ fn verifier(error: ProgramError) -> anyhow::Error {
 fn explain(hook: Hook, error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     match hook {
-        Hook::Kprobe(function) | Hook::Kretprobe(function) | Hook::Fentry(function) | Hook::Fexit(function)
+        Hook::Kprobe(function)
+        | Hook::Kretprobe(function)
+        | Hook::KprobePair(function)
+        | Hook::Fentry(function)
+        | Hook::Fexit(function)
             if text.contains("No such file") || text.contains("not found in BTF") =>
         {
             format!("this kernel has no function {function} to hook (inlined or renamed)")

@@ -7,3 +7,4 @@ pub mod host;
 pub mod layout;
 pub mod load;
 pub mod plan;
+pub mod symbols;

@@ -9,6 +9,9 @@ pub enum Hook {
     RawTracepoint(&'static str),
     Kprobe(&'static str),
     Kretprobe(&'static str),
+    /// A function's return with its arguments, where neither fexit nor a tracepoint gives them: a kretprobe, and the
+    /// program `…_entry` as its kprobe.
+    KprobePair(&'static str),
     /// A function's entry, by its BTF: cheaper than a kprobe, for hot functions.
     Fentry(&'static str),
     /// … and its return, with its arguments.
@@ -21,6 +24,7 @@ impl fmt::Display for Hook {
             Self::RawTracepoint(name) => write!(f, "raw tracepoint {name}"),
             Self::Kprobe(function) => write!(f, "kprobe {function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe {function}"),
+            Self::KprobePair(function) => write!(f, "kprobe and kretprobe {function}"),
             Self::Fentry(function) => write!(f, "fentry {function}"),
             Self::Fexit(function) => write!(f, "fexit {function}"),
         }
@@ -236,4 +240,51 @@ pub static SCHED_SWITCH: Probe = Probe {
     branches: &[branch(Hook::RawTracepoint("sched_switch"), "switch")],
     needs: &["TASK_PID", "TASK_CGROUPS", "TASK_STATE", "SWITCH_HAS_STATE"],
     without: Some("no waits for a CPU: contention is not seen; blocked tasks come from sweeps of /proc"),
+};
+pub static CAP_CHECK: Probe = Probe {
+    name: "cap_check",
+    question: "who asks for which capability, and what the kernel says",
+    branches: &[
+        branch(Hook::Fexit("cap_capable"), "cap_checked_fexit"),
+        Branch {
+            hook: Hook::RawTracepoint("cap_capable"),
+            program: "cap_checked",
+            costs: "whether a check was quiet (NOAUDIT) is not known; the system call tells what it was for",
+        },
+        Branch {
+            hook: Hook::KprobePair("cap_capable"),
+            program: "cap_checked_return",
+            costs: "three times as dear per check",
+        },
+    ],
+    needs: &["TASK_REAL_CRED", "USERNS_INUM", "USERNS_LEVEL", "CRED_USER_NS"],
+    without: None,
+};
+pub static CAP_FORK: Probe = Probe {
+    name: "cap_fork",
+    question: "whose child is a process: the container's, its runtime's, or of docker exec",
+    branches: &[branch(Hook::RawTracepoint("sched_process_fork"), "cap_fork")],
+    needs: &["TASK_TGID", "TASK_PID"],
+    without: Some("children of what came by docker exec count as the application's"),
+};
+pub static CAP_EXEC: Probe = Probe {
+    name: "cap_exec",
+    question: "when does the container's own program start",
+    branches: &[branch(Hook::RawTracepoint("sched_process_exec"), "cap_exec")],
+    needs: &["TASK_NSPROXY", "NSPROXY_MNT"],
+    without: Some("the runtime's own checks cannot be told from the application's while it starts"),
+};
+pub static CAP_MOVE: Probe = Probe {
+    name: "cap_move",
+    question: "which processes move to another cgroup",
+    branches: &[branch(Hook::RawTracepoint("cgroup_attach_task"), "cap_move")],
+    needs: &["TASK_TGID"],
+    without: Some("a process that leaves the container counts as its own"),
+};
+pub static CAP_OUTCOME: Probe = Probe {
+    name: "cap_outcome",
+    question: "what came of a refused call, and which EPERM no capability is the reason of",
+    branches: &[branch(Hook::RawTracepoint("sys_exit"), "cap_outcome")],
+    needs: &["REGS_SYSCALL"],
+    without: Some("whether a call went on after a refusal is not known"),
 };

@@ -1,6 +1,7 @@
 //! The lenses: what each asks of the kernel, and what it makes of the answers. A new lens is one file here and its row
 //! in [`REGISTERED`].
 
+pub mod caps;
 pub mod cpu;
 pub mod exits;
 pub mod io;
@@ -25,6 +26,10 @@ pub trait Lens {
     }
     /// Called at least when [`Lens::next_ns`] is due, and once a second.
     fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>);
+    /// The run ends: what was kept for the end is asked for now.
+    fn finish(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        let _ = (now_ns, world, out);
+    }
     /// When the lens has something to say at the latest, if nothing happens until then.
     fn next_ns(&self) -> Option<u64>;
 }
@@ -49,7 +54,7 @@ pub struct Registered {
 pub static ATTRIBUTION: &[&Probe] = &[&plan::CGROUP_MKDIR, &plan::CGROUP_RMDIR];
 
 pub static REGISTERED: &[&Registered] =
-    &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS, &mem::LENS, &io::LENS, &cpu::LENS];
+    &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS, &mem::LENS, &io::LENS, &cpu::LENS, &caps::LENS];
 
 /// What `ctrace` alone shows.
 pub fn overview() -> Vec<&'static Registered> {

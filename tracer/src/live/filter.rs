@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Options;
 use crate::{
-    containers::{Selection, Table, Unselected, is_called, is_within, select},
+    containers::{Entry, Selection, Table, Unselected, is_called, is_within, select},
     findings::pids::Stat,
     model::{Container, Finding, Process, Runtime},
     pipeline::{EventRow, Output},
@@ -57,6 +57,8 @@ pub struct Filter {
     pid: Option<u32>,
     /// Of the table, when it was looked at last.
     generation: u64,
+    /// Only containers of which the cgroup is none of these are meant: those that start from now on.
+    old: Option<HashSet<u64>>,
 }
 
 impl Filter {
@@ -65,7 +67,16 @@ impl Filter {
     pub fn new(options: &Options, containers: &Table) -> Result<Self> {
         let (container, pid) = (options.container.clone(), options.pid);
         let mut awaiting = false;
-        let cgroups = match container.as_deref().map(|wanted| select(wanted, containers.containers())) {
+        let old = options.from_start.then(|| containers.containers().map(|entry| entry.cgroup_id).collect());
+        let cgroups = match container
+            .as_deref()
+            .filter(|_| old.is_none())
+            .map(|wanted| select(wanted, containers.containers()))
+        {
+            None if old.is_some() => {
+                awaiting = true;
+                Some(Vec::new())
+            }
             None => None,
             Some(Ok(selection)) => Some(cgroups_of(&selection)),
             Some(Err(Unselected::Unknown { .. })) if options.wait => {
@@ -80,7 +91,16 @@ impl Filter {
             anyhow::bail!("no process {pid} here: `ps -e` lists them (pids as the host sees them)");
         }
         let generation = containers.generation();
-        Ok(Self { rows: options.rows.clone(), container, awaiting, cgroups, runtime: options.runtime, pid, generation })
+        Ok(Self {
+            rows: options.rows.clone(),
+            container,
+            awaiting,
+            cgroups,
+            runtime: options.runtime,
+            pid,
+            generation,
+            old,
+        })
     }
 
     /// The container that is waited for.
@@ -104,6 +124,16 @@ impl Filter {
             let new = |container: &Container| is_called(wanted, container) && !cgroups.contains(&container.cgroup);
             here.filter(|container| new(container)).cloned().collect()
         };
+        if let Some(old) = &mut self.old {
+            let here = containers.containers().chain(containers.gone());
+            let new = |entry: &Entry<'_>| is_called(wanted, entry.container) && !old.contains(&entry.cgroup_id);
+            let found: Vec<(u64, Arc<Container>)> =
+                here.filter(new).map(|entry| (entry.cgroup_id, entry.container.clone())).collect();
+            self.awaiting &= found.is_empty();
+            old.extend(found.iter().map(|(id, _)| *id));
+            cgroups.extend(found.iter().map(|(_, container)| container.cgroup.clone()));
+            return Ok(found.into_iter().map(|(_, container)| container).collect());
+        }
         let found = match self.awaiting.then(|| select(wanted, containers.containers())) {
             Some(Ok(selection)) => selection.containers().to_vec(),
             Some(Err(error @ Unselected::Ambiguous { .. })) => return Err(error.into()),
@@ -112,6 +142,17 @@ impl Filter {
         self.awaiting &= found.is_empty();
         cgroups.extend(found.iter().map(|container| container.cgroup.clone()));
         Ok(found)
+    }
+
+    /// The containers meant that run now.
+    pub fn here(&self, containers: &Table) -> Vec<Arc<Container>> {
+        let meant = |cgroup: &String| self.cgroups.as_ref().is_some_and(|meant| meant.contains(cgroup));
+        containers.containers().map(|entry| entry.container).filter(|own| meant(&own.cgroup)).cloned().collect()
+    }
+
+    /// Were there containers that were meant, and is none of them left?
+    pub fn is_over(&self, containers: &Table) -> bool {
+        self.cgroups.as_ref().is_some_and(|meant| !meant.is_empty()) && self.here(containers).is_empty()
     }
 
     pub fn wants(&self, output: &Output) -> bool {
@@ -133,7 +174,7 @@ impl Filter {
                 self.cgroups.is_none()
                     || note.fields.get("container").is_none_or(|container| self.within(container["cgroup"].as_str()))
             }
-            Output::Ask(_) => true,
+            Output::Caps(_) | Output::Ask(_) => true,
         }
     }
 
@@ -208,6 +249,7 @@ mod tests {
             lenses: vec![&lenses::oom::LENS],
             container: (!container.is_empty()).then(|| container.to_owned()),
             wait,
+            from_start: false,
             runtime,
             pid: None,
             rows: Rows::default(),

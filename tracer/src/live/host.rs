@@ -5,12 +5,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tracer_common::signal::{Fold, FoldKey};
 
-use super::{ancestry, cpu, io, mem, namespace, pids};
+use super::{ancestry, caps, cpu, io, mem, namespace, pids};
 use crate::{
-    containers::{self, Engines, Facts, Files, Hierarchy, HostFiles, Known, Seen},
+    containers::{self, Engines, Facts, Files, Hierarchy, HostFiles, Known, Seen, Table},
     findings::oom::HungReading,
     history::counters,
-    kernel::load::Kernel,
+    kernel::{load::Kernel, symbols::Symbols},
     model::Container,
     pipeline::{Answer, Question},
 };
@@ -22,6 +22,8 @@ pub struct Host {
     pids: pids::Reader,
     io: io::Reader,
     cpu: cpu::Reader,
+    /// Opened with all privileges, which decide what it shows.
+    symbols: Symbols,
     /// Sentences for a person about what could not be read.
     pub doubts: Vec<String>,
 }
@@ -54,7 +56,7 @@ impl Host {
         let (engines, known) = containers::survey(&files, &hierarchy);
         let (pids, io, cpu) =
             (pids::Reader::new(&mountinfo), io::Reader::new(&mountinfo), cpu::Reader::new(&mountinfo));
-        (Self { files, hierarchy, engines, pids, io, cpu, doubts }, known)
+        (Self { files, hierarchy, engines, pids, io, cpu, symbols: Symbols::open(), doubts }, known)
     }
 
     /// Every cgroup that exists.
@@ -71,7 +73,7 @@ impl Host {
 
     /// # Errors
     /// A map of the kernel side could not be read. What files do not tell is in the answer.
-    pub fn answer(&mut self, question: &Question, kernel: &Kernel) -> Result<Answer> {
+    pub fn answer(&mut self, question: &Question, kernel: &Kernel, table: &Table) -> Result<Answer> {
         Ok(match question {
             Question::Facts(id, container) => Answer::Facts(*id, Box::new(self.facts(container))),
             Question::Ancestry(pid) => Answer::Ancestry(*pid, ancestry::read(&self.files, &self.hierarchy, *pid)),
@@ -85,6 +87,7 @@ impl Host {
             Question::OomControl(cgroups) => {
                 Answer::OomControl(cgroups.iter().map(|cgroup| self.oom_control(cgroup)).collect())
             }
+            Question::Caps(ask) => Answer::Caps(Box::new(caps::answer(ask, &self.symbols, table, self, kernel)?)),
             Question::Identity(..) => {
                 // A path that says nothing may be a new container of a runtime without an engine: its state is on disk.
                 let (engines, known) = containers::survey(&self.files, &self.hierarchy);
@@ -108,6 +111,13 @@ impl Host {
             limit_bytes: number("memory.limit_in_bytes"),
             usage_bytes: number("memory.usage_in_bytes"),
         }
+    }
+
+    /// The processes in a cgroup.
+    pub fn pids(&self, cgroup: &str) -> Vec<u32> {
+        let file = format!("{}/cgroup.procs", self.hierarchy.directory(cgroup));
+        let content = self.files.read(&file).map(|content| content.bytes).unwrap_or_default();
+        String::from_utf8_lossy(&content).lines().filter_map(|line| line.parse().ok()).collect()
     }
 
     pub fn files(&self) -> &HostFiles {

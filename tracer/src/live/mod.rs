@@ -4,6 +4,7 @@
 
 mod ancestry;
 mod before;
+mod caps;
 mod cpu;
 mod filter;
 pub mod host;
@@ -14,7 +15,7 @@ mod pids;
 mod place;
 mod view;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -23,6 +24,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, sleep_until},
 };
+use tracer_common::caps::WANT_NEW;
 
 pub use self::filter::Rows;
 use self::{
@@ -40,10 +42,10 @@ use crate::{
         plan::{self, Probe, Taken},
     },
     lenses::{ATTRIBUTION, Registered},
-    model::{Runtime, Timestamp},
+    model::{Container, Runtime, Timestamp},
     pipeline::{Note, Output, Pipeline, Question, Record},
     privileges,
-    views::lines,
+    views::{caps::Format, lines},
 };
 
 /// Records taken from the ring before anything else gets its turn.
@@ -63,6 +65,8 @@ pub struct Options {
     pub container: Option<String>,
     /// For a container that is not here yet.
     pub wait: bool,
+    /// Not what runs, but the next start of a container of that name.
+    pub from_start: bool,
     pub runtime: Option<Runtime>,
     pub pid: Option<u32>,
     pub rows: Rows,
@@ -76,7 +80,14 @@ pub struct Options {
 pub enum Show {
     Lines(lines::Style),
     Json,
-    Tui { color: bool },
+    /// One report for each container at the end; all else goes to stderr.
+    Caps {
+        format: Format,
+        style: lines::Style,
+    },
+    Tui {
+        color: bool,
+    },
 }
 
 /// Runs until a signal, the duration's end, `q`, or until the reader of the output has gone away.
@@ -85,8 +96,9 @@ pub async fn run(options: Options) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let mut kernel = attach(&options)?;
     let ground = Ground::find()?;
-    let end = options.duration.map(|duration| Instant::now() + duration);
-    let is_oom = options.lenses.iter().any(|lens| lens.name == "oom");
+    let mut end = options.duration.map(|duration| Instant::now() + duration);
+    let runs = |name: &str| options.lenses.iter().any(|lens| lens.name == name);
+    let (is_oom, is_caps) = (runs("oom"), runs("caps"));
     let mut log = is_oom.then(Log::read);
     let mut view = View::open(&options.show, &options.lenses)?;
     // A wrong name ends the run before it says that it is ready.
@@ -110,6 +122,11 @@ pub async fn run(options: Options) -> Result<()> {
     // What grows counts from a first reading on.
     pipeline.tick(machine::boottime_ns(), &mut out);
     answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+    if is_caps {
+        let here = filter.here(&pipeline.containers);
+        watch(&here, true, &mut pipeline, &host, &mut kernel, &mut out)?;
+        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+    }
     if eager {
         view.show(&Output::Note(ready(&kernel.taken)))?;
         view.flush()?;
@@ -139,7 +156,13 @@ pub async fn run(options: Options) -> Result<()> {
     let mut look = Some(Instant::now());
     loop {
         answer(&mut pipeline, &mut host, &kernel, &mut out)?;
-        found(&mut filter, &pipeline, &mut out)?;
+        let new = found(&mut filter, &pipeline, &mut out)?;
+        if is_caps && !new.is_empty() {
+            watch(&new, false, &mut pipeline, &host, &mut kernel, &mut out)?;
+            answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+            // Waiting is no watching.
+            end = options.duration.map(|duration| Instant::now() + duration);
+        }
         for output in out.drain(..).filter(|output| filter.wants(output)) {
             view.show(&output)?;
         }
@@ -148,9 +171,11 @@ pub async fn run(options: Options) -> Result<()> {
             return view.close();
         }
         let now = Instant::now();
-        if end.is_some_and(|end| now >= end) {
+        let waits = filter.awaits().is_some() && is_caps;
+        if end.is_some_and(|end| now >= end && !waits) || (is_caps && filter.is_over(&pipeline.containers)) {
             break;
         }
+        let end = end.filter(|_| !waits);
         let now_ns = machine::boottime_ns();
         let due = pipeline.next_ns().map(|due| now + Duration::from_nanos(due.saturating_sub(now_ns)));
         let wake = [due, end, look].into_iter().flatten().fold(tick, Instant::min);
@@ -192,6 +217,7 @@ pub async fn run(options: Options) -> Result<()> {
     while let Some(due) = pipeline.next_ns() {
         pipeline.tick(due, &mut out);
     }
+    pipeline.finish(now_ns, &mut out);
     answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     found(&mut filter, &pipeline, &mut out)?;
     for output in out.drain(..).filter(|output| filter.wants(output)) {
@@ -211,10 +237,14 @@ fn attach(options: &Options) -> Result<Kernel> {
     wanted.reverse();
     wanted.retain(|probe| seen.insert(probe.name));
     wanted.reverse();
+    let mut wants: Vec<_> = options.lenses.iter().flat_map(|lens| lens.wants).copied().collect();
+    if (options.from_start || options.wait) && options.lenses.iter().any(|lens| lens.name == "caps") {
+        wants.push(("WANT_CAPS", WANT_NEW));
+    }
     let kernel = Kernel::attach(&Wishes {
         probes: wanted,
         ring_bytes: options.ring_bytes,
-        wants: options.lenses.iter().flat_map(|lens| lens.wants).copied().collect(),
+        wants,
         maps: options.lenses.iter().flat_map(|lens| lens.maps).copied().collect(),
         diagnostics: options.verbose >= DIAGNOSTICS,
     })?;
@@ -247,7 +277,7 @@ fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut V
             if matches!(question, Question::Identity(..)) && std::mem::replace(&mut surveyed, true) {
                 continue;
             }
-            let answer = host.answer(&question, kernel)?;
+            let answer = host.answer(&question, kernel, &pipeline.containers)?;
             pipeline.record(Record::Answer(answer), machine::boottime_ns(), out);
         }
     }
@@ -255,11 +285,27 @@ fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut V
 }
 
 /// Containers that are meant and that were not here before: said before what happened in them.
-fn found(filter: &mut Filter, pipeline: &Pipeline, out: &mut Vec<Output>) -> Result<()> {
-    for (at, container) in filter.look(&pipeline.containers)?.into_iter().enumerate() {
+fn found(filter: &mut Filter, pipeline: &Pipeline, out: &mut Vec<Output>) -> Result<Vec<Arc<Container>>> {
+    let new = filter.look(&pipeline.containers)?;
+    for (at, container) in new.iter().enumerate() {
         let mut found = note("found", format!("here is {}: {}", container.label(), container.cgroup));
-        found.fields.insert("container".to_owned(), serde_json::to_value(&container).unwrap_or_default());
+        found.fields.insert("container".to_owned(), serde_json::to_value(container).unwrap_or_default());
         out.insert(at, Output::Note(found));
+    }
+    Ok(new)
+}
+
+/// Has the kernel side watch the capability checks of these containers.
+fn watch(
+    containers: &[Arc<Container>],
+    ran: bool,
+    pipeline: &mut Pipeline,
+    host: &Host,
+    kernel: &mut Kernel,
+    out: &mut Vec<Output>,
+) -> Result<()> {
+    for record in caps::watch(containers, ran, &pipeline.containers, host, kernel)? {
+        pipeline.record(record, machine::boottime_ns(), out);
     }
     Ok(())
 }

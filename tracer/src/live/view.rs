@@ -14,11 +14,16 @@ use crate::{
     kernel::host,
     lenses::Registered,
     pipeline::{Output, Pipeline},
-    views::{json, lines, rows, table::Table},
+    views::{
+        caps::{self, Format},
+        json, lines, rows,
+        table::Table,
+    },
 };
 
 pub enum View {
     Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool, table: Table },
+    Caps { format: Format, style: lines::Style, over: bool, said: bool },
     Tui { tui: Box<crate::tui::Tui>, before: Usage },
 }
 
@@ -43,6 +48,9 @@ impl View {
                 view
             }
             Show::Json => Self::Text { style: None, out: out(), over: false, table: Table::default() },
+            Show::Caps { format, style } => {
+                Self::Caps { format: *format, style: style.clone(), over: false, said: false }
+            }
             Show::Tui { color } => {
                 let names: Vec<&str> = lenses.iter().map(|lens| lens.name).collect();
                 let settings = crate::tui::Settings {
@@ -68,6 +76,7 @@ impl View {
                 let Some(text) = text else { return Ok(()) };
                 written(out.write_all(text.as_bytes()), over)
             }
+            Self::Caps { format, style, over, said } => caps(output, *format, style, over, said),
             Self::Tui { tui, .. } => {
                 tui.show(output);
                 Ok(())
@@ -84,19 +93,20 @@ impl View {
                 }
                 written(out.flush(), over)
             }
+            Self::Caps { .. } => Ok(()),
             Self::Tui { tui, .. } => tui.draw_if_due().context("drawing"),
         }
     }
 
     /// The reader of the output has gone away.
     pub fn is_over(&self) -> bool {
-        matches!(self, Self::Text { over: true, .. })
+        matches!(self, Self::Text { over: true, .. } | Self::Caps { over: true, .. })
     }
 
     /// Waits for a key that ends the run; for ever where there are no keys.
     pub async fn input(&mut self) -> Result<bool> {
         match self {
-            Self::Text { .. } => std::future::pending().await,
+            Self::Text { .. } | Self::Caps { .. } => std::future::pending().await,
             Self::Tui { tui, .. } => tui.input().await.context("reading keys"),
         }
     }
@@ -125,9 +135,29 @@ impl View {
         }
         self.flush()?;
         match self {
-            Self::Text { .. } => Ok(()),
+            Self::Caps { said: false, .. } => anyhow::bail!(
+                "no container of that name started while it was waited for; `ctrace containers` lists those that are here"
+            ),
+            Self::Text { .. } | Self::Caps { .. } => Ok(()),
             Self::Tui { tui, .. } => tui.close().context("giving the terminal back"),
         }
+    }
+}
+
+/// Reports alone are for stdout: it may be pasted, or read by a program.
+fn caps(output: &Output, format: Format, style: &lines::Style, over: &mut bool, said: &mut bool) -> Result<()> {
+    match output {
+        Output::Caps(report) => {
+            *said = true;
+            let (text, aside) = caps::formatted(report, format, style);
+            written(io::stderr().write_all(aside.as_bytes()), &mut false)?;
+            written(io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()), over)
+        }
+        Output::Note(_) | Output::Loss(_) => {
+            let text = lines::text(output, style).unwrap_or_default();
+            written(io::stderr().write_all(text.as_bytes()), &mut false)
+        }
+        _ => Ok(()),
     }
 }
 

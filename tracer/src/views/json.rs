@@ -24,6 +24,7 @@ pub fn line(output: &Output) -> Option<String> {
         Output::Sample(sample) => Some(render("sample", sample)),
         Output::Note(note) => Some(render("note", note)),
         Output::Loss(loss) => Some(render("loss", loss)),
+        Output::Caps(report) => Some(render("caps", report)),
         Output::Ask(_) => None,
     }
 }

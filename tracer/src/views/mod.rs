@@ -1,6 +1,7 @@
 //! How what ctrace says looks: lines for people and grep, JSON for programs. Views hold no logic and do no I/O: they
 //! make text.
 
+pub mod caps;
 pub mod containers;
 pub mod cpu;
 pub mod escape;

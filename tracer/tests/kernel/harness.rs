@@ -49,6 +49,8 @@ pub enum Lack {
     CgroupV1,
     /// Quotas in the format that ext4 has them in.
     Quotas,
+    /// A program that starts containers: runc.
+    Runc,
 }
 
 impl Lack {
@@ -62,13 +64,14 @@ impl Lack {
                 let _ = std::process::Command::new("modprobe").arg("quota_v2").output();
                 !Path::new("/sys/module/quota_v2").exists()
             }
+            Self::Runc => std::process::Command::new("runc").arg("--version").output().is_err(),
             Self::CgroupV1 => !Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists(),
         }
     }
 
     /// The virtual machines have all but cgroup v1: there another lack is a fault of the test run.
     fn may_be(self) -> bool {
-        !in_virtual_machine() || self == Self::CgroupV1
+        !in_virtual_machine() || matches!(self, Self::CgroupV1 | Self::Runc)
     }
 }
 
@@ -78,6 +81,7 @@ impl fmt::Display for Lack {
             Self::Kprobes => "this kernel was built without kprobes",
             Self::CgroupV2 => "the memory controller is not in cgroup v2 here",
             Self::Quotas => "this kernel was built without quotas (CONFIG_QFMT_V2)",
+            Self::Runc => "runc is not installed here",
             Self::CgroupV1 => "the memory controller is not in cgroup v1 here",
         })
     }

@@ -13,6 +13,7 @@
     reason = "a call that never returns ends its arm, and the compiler still wants the empty match"
 )]
 
+mod caps;
 mod cpu;
 mod exits;
 mod harness;
@@ -32,7 +33,7 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    let processes = [exits::TESTS, signals::TESTS, overview::TESTS];
+    let processes = [exits::TESTS, signals::TESTS, overview::TESTS, caps::TESTS];
     let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, cpu::TESTS, robust::TESTS, loss::TESTS]
         .into_iter()
         .flatten()

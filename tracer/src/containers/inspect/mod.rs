@@ -13,12 +13,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use oci_spec::runtime::Spec;
 
+pub use self::process::Process;
 pub use self::{
     capabilities::{CapabilitySets, Difference, names as capability_names},
     limits::Limits,
     userns::{UidRange, User, UserNs},
 };
-use self::{limits::Controllers, network::Network, process::Process};
+use self::{limits::Controllers, network::Network};
 use super::{Entry, Facts, Files, Hierarchy, Table, oci};
 use crate::model::{Container, Runtime, Timestamp, Unknown};
 
@@ -212,6 +213,11 @@ impl<'a> Inspector<'a> {
         let ticks = process::start_ticks(self.files, pid)?;
         let tick_ns = 1_000_000_000 / i64::from(procfs_ticks());
         Some(Timestamp(self.boot_ns.checked_add(i64::try_from(ticks).ok()?.checked_mul(tick_ns)?)?))
+    }
+
+    /// The container's processes.
+    pub fn processes(&self, container: &Container) -> &[Process] {
+        self.processes.get(&container.cgroup).map_or(&[], Vec::as_slice)
     }
 
     /// The hierarchy by which containers are told here.

@@ -148,7 +148,7 @@ impl App {
                 self.overview.sample(sample);
                 false
             }
-            Output::Ask(_) => false,
+            Output::Caps(_) | Output::Ask(_) => false,
         }
     }
 

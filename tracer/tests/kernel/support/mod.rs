@@ -1,5 +1,6 @@
 //! What the tests share: cgroups, the workload, the `ctrace` under test, and the kernel's own word.
 
+pub mod capable;
 pub mod cgroups;
 pub mod cpu;
 pub mod ctrace;

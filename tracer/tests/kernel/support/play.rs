@@ -26,6 +26,11 @@
 //! | `await` | waits for a line on stdin |
 //! | `pause`, `exit=N` | waits for ever; ends |
 //! | `mounts`, `unmount=DIR`, `tmpfs=DIR`, `write=FILE=TEXT` | a mount namespace of its own, and what is in it |
+//! | `caps`, `caps=without` | each capability's own program, with all of them or without its own; says `ready` and `done`, and waits for a line after each |
+//! | `try=CAP` | one of them |
+//! | `chroot` | changes its root directory for itself |
+//! | `filter`, `keyctl` | from now on keyctl(2) is answered with EPERM by a seccomp filter; calls it |
+//! | `userns` | a user namespace of its own, root in it |
 //! | `exec` | becomes the program that the rest of the steps name |
 
 use std::{
@@ -49,6 +54,8 @@ use nix::{
     },
     unistd::{ForkResult, Gid, Pid, Uid, fork, pause, setgid, setuid},
 };
+
+use super::capable::{self, EXERCISES, Ground};
 
 const MIB: usize = 1 << 20;
 const PAGE: usize = 4096;
@@ -223,11 +230,43 @@ fn go_on(steps: &[OsString]) {
                     });
                 }
             }
-            "say" => say(&text),
-            "await" => {
-                let mut line = String::new();
-                std::io::stdin().read_line(&mut line).expect("a line on stdin");
+            "caps" => {
+                let ground = Ground::prepare();
+                say("ready");
+                listen();
+                for (capability, ..) in EXERCISES {
+                    ground.exercise(*capability, (text == "without").then_some(*capability));
+                }
+                say("done");
+                listen();
+                ground.end();
+                say("over");
             }
+            "try" => {
+                let ground = Ground::prepare();
+                ground.exercise(text.parse().expect("a capability"), None);
+                ground.end();
+            }
+            "chroot" => nix::unistd::chroot("/").expect("another root"),
+            "filter" => capable::filter(libc::SYS_keyctl),
+            "keyctl" => {
+                // SAFETY: a call without a pointer.
+                let result = unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) };
+                println!("keyctl {result} 0");
+            }
+            "userns" => {
+                // All users may be mapped from outside alone, and not before it is there.
+                let own = Pid::this();
+                let outside = forked(|| {
+                    let map = |file: &str| fs::write(format!("/proc/{own}/{file}"), "0 0 4294967295");
+                    super::wait_until("the user namespace", || map("uid_map").ok());
+                    map("gid_map").expect("a map of groups");
+                });
+                unshare(CloneFlags::CLONE_NEWUSER).expect("a user namespace");
+                waitpid(outside, None).expect("a child");
+            }
+            "say" => say(&text),
+            "await" => listen(),
             "pause" => for_ever(),
             "exit" => std::process::exit(number() as i32),
             "mounts" => {
@@ -283,7 +322,7 @@ fn leader_is_gone() -> bool {
 }
 
 /// A child that does `work` and nothing else.
-fn forked(work: impl FnOnce()) -> Pid {
+pub fn forked(work: impl FnOnce()) -> Pid {
     // SAFETY: one thread only, so nothing is locked in the child.
     match unsafe { fork() }.expect("a child") {
         ForkResult::Parent { child } => child,
@@ -331,6 +370,11 @@ fn for_ever() -> ! {
     loop {
         pause();
     }
+}
+
+fn listen() {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).expect("a line on stdin");
 }
 
 fn say(word: &str) {

@@ -48,6 +48,11 @@ impl Player {
         Self::start(["pidns", enter.as_str()].into_iter().chain(steps.iter().copied()))
     }
 
+    /// Plays the steps as they are.
+    pub fn bare(steps: &[&str]) -> Self {
+        Self::start(steps.iter().copied())
+    }
+
     fn start<'a>(steps: impl Iterator<Item = &'a str>) -> Self {
         let mut child = command(steps)
             .stdin(Stdio::piped())
@@ -77,6 +82,16 @@ impl Player {
                 Some(Who { pid: pid.parse().ok()?, tid: tid.parse().ok()? })
             })
         })
+    }
+
+    /// All that it has written so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Has it written this line?
+    pub fn heard(&self, line: &str) -> bool {
+        self.lines().iter().any(|own| own == line)
     }
 
     /// Ends one `await`.

@@ -1,0 +1,262 @@
+//! What a container needs of the capabilities that it was given: every check counted by its kind, judged by what the
+//! kernel asked it for. Pure.
+
+mod explain;
+mod judge;
+mod refusals;
+mod report;
+pub mod rules;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use syscalls::Sysno;
+use tracer_common::caps::{COMPAT, Check, CheckKey, FRAMES, NO_SYSCALL, Origin, Outcome, OutcomeKey, Relation};
+
+pub use self::{
+    explain::EXPLAINED,
+    report::{Evidence, ProcessSets, Report, Sets, merge},
+};
+use super::World;
+use crate::{
+    containers::inspect::capability_names,
+    events::{self, Event},
+    model::{Container, Process},
+    pipeline::{Output, Question},
+};
+
+/// Something to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The sets of the container with this cgroup, and of its processes.
+    Sets(String),
+    /// What the kernel side counted.
+    Totals,
+    /// The names of addresses in the kernel.
+    Symbols(Vec<u64>),
+}
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub enum Reading {
+    /// The kernel side watches this container, from this time on. It ran already, or not.
+    Watching {
+        container: Arc<Container>,
+        since_ns: u64,
+        ran: bool,
+    },
+    /// `None`: it has no process (any more).
+    Sets(String, Option<Box<Sets>>),
+    Totals(Totals),
+    Symbols(Result<HashMap<u64, String>, String>),
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    pub checks: Vec<(CheckKey, u64)>,
+    pub outcomes: Vec<(OutcomeKey, u64)>,
+    /// Checks that found no room, by cgroup.
+    pub uncounted: Vec<(u64, u64)>,
+}
+
+/// A kind of check, and the first of it.
+#[derive(Clone, Debug)]
+struct Seen {
+    process: Process,
+    stack: [u64; FRAMES],
+    count: u64,
+}
+
+/// Containers whose starts are kept while it is not known yet which one is meant.
+const STARTS: usize = 4096;
+
+/// One container, for as long as it is watched.
+#[derive(Clone, Debug)]
+struct Watched {
+    container: Arc<Container>,
+    since_ns: u64,
+    /// It was there before the watch began.
+    ran: bool,
+    ended_ns: Option<u64>,
+    sets: Option<Sets>,
+}
+
+#[derive(Default)]
+pub struct Rule {
+    /// By cgroup path.
+    watched: BTreeMap<String, Watched>,
+    /// When programs of containers started, by cgroup path.
+    starts: BTreeMap<String, Vec<u64>>,
+    checks: BTreeMap<CheckKey, Seen>,
+    outcomes: BTreeMap<OutcomeKey, Seen>,
+    uncounted: BTreeMap<u64, u64>,
+    /// What was said of refusals: container, capability (`None`: no capability was refused), call.
+    told: BTreeSet<(String, Option<u32>, u32)>,
+    findings: u64,
+    finishing: bool,
+}
+
+impl Rule {
+    pub fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>) {
+        match event {
+            Event::CapCheck(check) => self.check(check),
+            Event::CapOutcome(outcome) => self.outcome(outcome, world, out),
+            Event::CapStart(start) => {
+                let Some(owner) = world.containers.owner(start.header.cgroup) else { return };
+                if self.watched.contains_key(&owner.cgroup) {
+                    out.push(sets_of(&owner.cgroup));
+                }
+                // Its name may come later, and tell only then that it is meant.
+                if self.starts.len() < STARTS || self.starts.contains_key(&owner.cgroup) {
+                    self.starts.entry(owner.cgroup.clone()).or_default().push(start.header.time_ns);
+                }
+            }
+            Event::CgroupRmdir(rmdir) => {
+                if let Some(path) = world.containers.path(rmdir.header.cgroup)
+                    && let Some(watched) = self.watched.get_mut(&**path)
+                {
+                    watched.ended_ns = Some(rmdir.header.time_ns);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check(&mut self, check: &Check) {
+        let first = || Seen { process: events::process(&check.task), stack: check.stack, count: 1 };
+        self.checks.entry(check.key).or_insert_with(first);
+    }
+
+    fn outcome(&mut self, outcome: &Outcome, world: &World, out: &mut Vec<Output>) {
+        let process = events::process(&outcome.task);
+        self.outcomes.entry(outcome.key).or_insert_with(|| Seen { process, stack: [0; FRAMES], count: 1 });
+        if outcome.key.origin != Origin::Runtime as u32
+            && let Some(container) = world.containers.owner(outcome.header.cgroup)
+        {
+            self.refused(outcome, &container, world, out);
+        }
+    }
+
+    pub fn reading(&mut self, reading: &Reading, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        match reading {
+            Reading::Watching { container, since_ns, ran } => {
+                let path = container.cgroup.clone();
+                // One that comes back under its path is watched on.
+                self.watched.entry(path.clone()).and_modify(|watched| watched.ended_ns = None).or_insert(Watched {
+                    container: container.clone(),
+                    since_ns: *since_ns,
+                    ran: *ran,
+                    ended_ns: None,
+                    sets: None,
+                });
+                out.push(sets_of(&path));
+            }
+            Reading::Sets(path, sets) => {
+                if let (Some(watched), Some(sets)) = (self.watched.get_mut(path), sets) {
+                    watched.sets = Some((**sets).clone());
+                }
+            }
+            Reading::Totals(totals) => {
+                for (key, count) in &totals.checks {
+                    if let Some(seen) = self.checks.get_mut(key) {
+                        seen.count = (*count).max(seen.count);
+                    }
+                }
+                for (key, count) in &totals.outcomes {
+                    if let Some(seen) = self.outcomes.get_mut(key) {
+                        seen.count = (*count).max(seen.count);
+                    }
+                }
+                self.uncounted = totals.uncounted.iter().copied().collect();
+                if self.finishing {
+                    let addresses: BTreeSet<u64> = self.checks.values().flat_map(|seen| seen.stack).collect();
+                    let addresses = addresses.into_iter().filter(|address| *address != 0).collect();
+                    out.push(Output::Ask(Question::Caps(Ask::Symbols(addresses))));
+                }
+            }
+            Reading::Symbols(names) => self.reports(names, now_ns, world, out),
+        }
+    }
+
+    /// The end of the run: what was counted is asked for, and the reports come with the answers.
+    pub fn finish(&mut self, _: u64, out: &mut Vec<Output>) {
+        self.finishing = true;
+        let gone = |watched: &&Watched| watched.sets.is_none() && watched.ended_ns.is_none();
+        out.extend(self.watched.values().filter(gone).map(|watched| sets_of(&watched.container.cgroup)));
+        out.push(Output::Ask(Question::Caps(Ask::Totals)));
+    }
+
+    fn reports(
+        &mut self,
+        names: &Result<HashMap<u64, String>, String>,
+        now_ns: u64,
+        world: &World,
+        out: &mut Vec<Output>,
+    ) {
+        for watched in self.watched.values() {
+            let within = |cgroup: u64| {
+                world.containers.owner(cgroup).is_some_and(|owner| owner.cgroup == watched.container.cgroup)
+            };
+            let observed = judge::Observed {
+                checks: self.checks.iter().filter(|(key, _)| within(key.cgroup)).collect(),
+                outcomes: self.outcomes.iter().filter(|(key, _)| within(key.cgroup)).collect(),
+                uncounted: self.uncounted.iter().filter(|(cgroup, _)| within(**cgroup)).map(|(_, count)| count).sum(),
+                names,
+                starts: self.starts.get(&watched.container.cgroup).map_or(&[], Vec::as_slice),
+                outcomes_known: world.attached("cap_outcome"),
+            };
+            // What is known by its name now may have had none when the watch began.
+            let owner = watched_owner(world, &watched.container);
+            let report = judge::report(watched, &owner, &observed, now_ns, world.at(now_ns));
+            if let Some(finding) = judge::unused(&report, watched, world.at(now_ns)) {
+                out.push(Output::Finding(Box::new(finding)));
+            }
+            for finding in watched.sets.iter().flat_map(|sets| &sets.findings) {
+                out.push(Output::Finding(Box::new(finding.clone())));
+            }
+            out.push(Output::Caps(Box::new(report)));
+        }
+    }
+}
+
+fn watched_owner(world: &World, container: &Arc<Container>) -> Arc<Container> {
+    world.containers.owner_of_path(&container.cgroup).unwrap_or_else(|| container.clone())
+}
+
+fn sets_of(path: &str) -> Output {
+    Output::Ask(Question::Caps(Ask::Sets(path.to_owned())))
+}
+
+/// `CAP_CHOWN`; one that is younger than this build is `CAP_41`.
+fn capability_name(number: u32) -> String {
+    capability_names(1 << (number & 63)).pop().unwrap_or_default()
+}
+
+/// `None`: no call (an exception, a task of the kernel), or unreadable.
+pub fn syscall_name(number: u32) -> Option<String> {
+    if number == NO_SYSCALL {
+        return None;
+    }
+    if number & COMPAT != 0 {
+        return Some(format!("32-bit call {}", number & !COMPAT));
+    }
+    Some(Sysno::new(number as usize).map_or_else(|| format!("call {number}"), |known| known.name().to_owned()))
+}
+
+/// `EPERM`.
+fn errno_name(result: i32) -> String {
+    format!("{:?}", nix::errno::Errno::from_raw(result.saturating_neg()))
+}
+
+fn relation(key: &CheckKey) -> Relation {
+    match key.relation {
+        0 => Relation::Own,
+        1 => Relation::Outer,
+        _ => Relation::Inner,
+    }
+}
+
+#[cfg(test)]
+mod tests;

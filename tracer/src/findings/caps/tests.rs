@@ -1,0 +1,356 @@
+use bytemuck::Zeroable;
+use caps::Capability;
+use tracer_common::{
+    Header, Kind,
+    caps::{Start, how},
+    cgroup::Rmdir,
+};
+
+use super::*;
+use crate::{
+    containers::{Table, inspect::CapabilitySets},
+    findings::{
+        HostFacts,
+        fixture::{self, SECOND, T, WEB, WEB_CGROUP, web_task},
+    },
+    model::Finding,
+};
+
+const OVERCOMMIT: u64 = 0xffff_ffff_8100_0100;
+
+/// One container, watched while it runs.
+struct Bench {
+    rule: Rule,
+    containers: Table,
+    facts: HostFacts,
+    out: Vec<Output>,
+    totals: Totals,
+}
+
+fn number(capability: Capability) -> u8 {
+    capability.index()
+}
+
+fn call(name: &str) -> u32 {
+    name.parse::<Sysno>().map_or(NO_SYSCALL, |number| number.id() as u32)
+}
+
+impl Bench {
+    fn new() -> Self {
+        let fixture::Host { containers, mut facts } = fixture::Host::new();
+        facts.attached.push("cap_outcome");
+        let mut bench = Self { rule: Rule::default(), containers, facts, out: Vec::new(), totals: Totals::default() };
+        bench.watch(true);
+        bench
+    }
+
+    fn with(&mut self, now_ns: u64, work: impl FnOnce(&mut Rule, &World, &mut Vec<Output>)) {
+        let world = World { containers: &self.containers, host: &self.facts, boot_to_wall_ns: 0, now_ns };
+        work(&mut self.rule, &world, &mut self.out);
+    }
+
+    fn watch(&mut self, ran: bool) {
+        let container = self.containers.owner(WEB_CGROUP).expect("the fixture's");
+        let reading = Reading::Watching { container, since_ns: T, ran };
+        self.with(T, |rule, world, out| rule.reading(&reading, T, world, out));
+        let granted =
+            [Capability::CAP_CHOWN, Capability::CAP_NET_RAW, Capability::CAP_DAC_OVERRIDE, Capability::CAP_SYS_ADMIN];
+        let bounding = granted.iter().fold(0, |set, one| set | one.bitmask());
+        let sets = Sets {
+            init: CapabilitySets { bounding, ..CapabilitySets::default() },
+            seccomp: Some("filter"),
+            ..Sets::default()
+        };
+        let reading = Reading::Sets(WEB.to_owned(), Some(Box::new(sets)));
+        self.with(T, |rule, world, out| rule.reading(&reading, T, world, out));
+    }
+
+    fn key(capability: Capability, syscall: &str, how: u8) -> CheckKey {
+        CheckKey {
+            cgroup: WEB_CGROUP,
+            image: 7,
+            syscall: call(syscall),
+            capability: number(capability),
+            origin: Origin::Application as u8,
+            relation: Relation::Own as u8,
+            how,
+        }
+    }
+
+    fn asked(&mut self, key: CheckKey) {
+        let mut check = Check::zeroed();
+        check.header = fixture::header::<Check>(T, WEB_CGROUP);
+        (check.task, check.key) = (web_task(501, "nginx"), key);
+        check.stack[0] = OVERCOMMIT;
+        self.totals.checks.push((key, 5));
+        self.with(T, |rule, world, out| rule.event(&Event::CapCheck(Box::new(check)), world, out));
+    }
+
+    fn came(&mut self, syscall: &str, denied: &[Capability], granted: &[Capability], result: i32) {
+        let bits = |set: &[Capability]| set.iter().fold(0, |bits, one| bits | one.bitmask());
+        let mut outcome = Outcome::zeroed();
+        outcome.header = fixture::header::<Outcome>(T, WEB_CGROUP);
+        outcome.task = web_task(501, "nginx");
+        outcome.key = OutcomeKey {
+            cgroup: WEB_CGROUP,
+            image: 7,
+            denied: bits(denied),
+            granted: bits(granted),
+            syscall: call(syscall),
+            result,
+            origin: Origin::Application as u32,
+            reserved: 0,
+        };
+        self.with(T, |rule, world, out| rule.event(&Event::CapOutcome(Box::new(outcome)), world, out));
+    }
+
+    fn start(&mut self) {
+        let mut start = Start::zeroed();
+        start.header = fixture::header::<Start>(T + SECOND, WEB_CGROUP);
+        self.with(T + SECOND, |rule, world, out| rule.event(&Event::CapStart(start), world, out));
+    }
+
+    fn findings(&self, code: &str) -> Vec<Finding> {
+        let findings = self.out.iter().filter_map(|output| match output {
+            Output::Finding(finding) => Some((**finding).clone()),
+            _ => None,
+        });
+        findings.filter(|finding| finding.code.0 == code).collect()
+    }
+
+    /// Ends the run, ten seconds in, where one address has a name.
+    fn report(&mut self) -> Report {
+        let now = T + 10 * SECOND;
+        self.with(now, |rule, _, out| rule.finish(now, out));
+        let totals = Reading::Totals(self.totals.clone());
+        self.with(now, |rule, world, out| rule.reading(&totals, now, world, out));
+        let asked = self.out.iter().any(|output| matches!(output, Output::Ask(Question::Caps(Ask::Symbols(_)))));
+        assert!(asked, "names are asked for at the end");
+        let names = Reading::Symbols(Ok(HashMap::from([(OVERCOMMIT, "__vm_enough_memory".to_owned())])));
+        self.with(now, |rule, world, out| rule.reading(&names, now, world, out));
+        let reports: Vec<Report> = self
+            .out
+            .iter()
+            .filter_map(|output| match output {
+                Output::Caps(report) => Some((**report).clone()),
+                _ => None,
+            })
+            .collect();
+        let [report] = &reports[..] else { panic!("{} reports", reports.len()) };
+        report.clone()
+    }
+}
+
+/// The verdict on one check alone.
+fn verdict(key: CheckKey) -> (String, Evidence) {
+    let mut bench = Bench::new();
+    bench.asked(key);
+    let row = bench.report().evidence.remove(0);
+    (row.verdict.clone(), row)
+}
+
+#[test]
+fn needed_is_what_was_granted_to_the_application() {
+    let mut bench = Bench::new();
+    bench.asked(Bench::key(Capability::CAP_CHOWN, "fchownat", how::OPTIONS_UNKNOWN));
+    let report = bench.report();
+    assert_eq!(report.needed, ["CAP_CHOWN"]);
+    assert_eq!(report.unused, ["CAP_DAC_OVERRIDE", "CAP_NET_RAW", "CAP_SYS_ADMIN"]);
+    let row = &report.evidence[0];
+    assert_eq!((row.comm.as_str(), row.syscall.as_deref(), row.count), ("nginx", Some("fchownat"), 5));
+    assert!(report.equal_root.contains_key("CAP_SYS_ADMIN") && !report.equal_root.contains_key("CAP_CHOWN"));
+    assert_eq!((report.watched_ns, report.startup_seen, report.ended), (10 * SECOND, false, false));
+    assert_eq!(bench.findings("caps.unused").len(), 1);
+}
+
+#[test]
+fn probes_are_told_from_needs() {
+    let key = |capability, syscall, how| verdict(Bench::key(capability, syscall, how)).0;
+    let unknown = how::OPTIONS_UNKNOWN;
+    assert_eq!(key(Capability::CAP_SYS_ADMIN, "mmap", how::QUIET), "probed");
+    assert_eq!(key(Capability::CAP_SYS_ADMIN, "mmap", unknown), "probed");
+    // The function tells it in calls that no list has.
+    assert_eq!(key(Capability::CAP_SYS_ADMIN, "prctl", unknown), "probed");
+    assert_eq!(key(Capability::CAP_SETPCAP, "capset", 0), "probed");
+    assert_eq!(key(Capability::CAP_SETPCAP, "prctl", 0), "needed", "dropping from the bounding set");
+    assert_eq!(key(Capability::CAP_FSETID, "fchmod", 0), "probed");
+    assert_eq!(key(Capability::CAP_SYS_PTRACE, "read", how::QUIET), "probed");
+    assert_eq!(key(Capability::CAP_SYS_PTRACE, "read", 0), "needed", "not quiet");
+    assert_eq!(key(Capability::CAP_SYS_PTRACE, "ptrace", unknown), "needed");
+    // A quiet check may be a need: seccomp(2) without no_new_privs.
+    assert_eq!(key(Capability::CAP_NET_ADMIN, "seccomp", how::QUIET), "needed");
+    assert_eq!(key(Capability::CAP_DAC_OVERRIDE, "openat", how::BORROWED), "probed");
+    assert_eq!(
+        key(Capability::CAP_DAC_OVERRIDE, "faccessat2", how::BORROWED),
+        "needed",
+        "access(2) asks as the real user"
+    );
+    assert_eq!(key(Capability::CAP_NET_ADMIN, "access", how::BORROWED), "probed", "overlayfs looks for its xattrs");
+    assert_eq!(key(Capability::CAP_SYS_ADMIN, "mmap", how::DENIED | how::QUIET), "probed", "refused or not");
+}
+
+/// What the kernel has a name for in no list: the function decides, where it has a name.
+#[test]
+fn a_mount_is_no_overcommit() {
+    let mut bench = Bench::new();
+    bench.asked(Bench::key(Capability::CAP_SYS_ADMIN, "mount", how::OPTIONS_UNKNOWN));
+    bench.with(T, |rule, _, out| rule.finish(T, out));
+    let names = Reading::Symbols(Err("hidden".to_owned()));
+    bench.with(T, |rule, world, out| rule.reading(&names, T, world, out));
+    let report = bench.out.iter().find_map(|output| match output {
+        Output::Caps(report) => Some(report.clone()),
+        _ => None,
+    });
+    let report = report.expect("a report");
+    assert_eq!(report.needed, ["CAP_SYS_ADMIN"]);
+    assert_eq!(report.unknown["stack"], "hidden");
+}
+
+#[test]
+fn the_runtime_exec_and_other_namespaces_are_kept_apart() {
+    let own = Bench::key(Capability::CAP_CHOWN, "fchownat", 0);
+    let of = |origin: Origin, relation: Relation, how| {
+        verdict(CheckKey { origin: origin as u8, relation: relation as u8, how, ..own }).0
+    };
+    assert_eq!(of(Origin::Application, Relation::Own, 0), "needed");
+    assert_eq!(of(Origin::Runtime, Relation::Own, 0), "runtime");
+    assert_eq!(of(Origin::Exec, Relation::Own, 0), "exec");
+    assert_eq!(of(Origin::Application, Relation::Outer, how::DENIED), "other_namespace");
+    assert_eq!(of(Origin::Application, Relation::Inner, 0), "other_namespace");
+    // None of them makes the set larger.
+    let mut bench = Bench::new();
+    bench.asked(CheckKey { origin: Origin::Exec as u8, ..own });
+    let report = bench.report();
+    assert_eq!((report.needed.len(), report.exec.as_slice()), (0, &["CAP_CHOWN".to_owned()][..]));
+    assert!(report.unused.contains(&"CAP_CHOWN".to_owned()));
+}
+
+#[test]
+fn a_refusal_is_judged_by_what_became_of_the_call() {
+    let denied = how::DENIED | how::OPTIONS_UNKNOWN;
+    let judged = |capability, syscall: &str, all: &[Capability], granted: &[Capability], result| {
+        let mut bench = Bench::new();
+        bench.asked(Bench::key(capability, syscall, denied));
+        bench.came(syscall, all, granted, result);
+        let findings = bench.findings("caps.denied").len();
+        let report = bench.report();
+        (report.evidence[0].verdict.clone(), findings)
+    };
+    let is = |verdict: &str, findings| (verdict.to_owned(), findings);
+    use Capability::{CAP_AUDIT_WRITE, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SETUID, CAP_SYS_TIME};
+    assert_eq!(judged(CAP_SYS_TIME, "clock_settime", &[CAP_SYS_TIME], &[], -1), is("denied", 1));
+    // setuid asks first, and then finds that the id is the process's own.
+    assert_eq!(judged(CAP_SETUID, "setuid", &[CAP_SETUID], &[], 0), is("probed", 0));
+    assert_eq!(judged(CAP_DAC_READ_SEARCH, "openat", &[CAP_DAC_READ_SEARCH], &[CAP_DAC_OVERRIDE], 3), is("probed", 0));
+    assert_eq!(judged(CAP_DAC_READ_SEARCH, "openat", &[CAP_DAC_READ_SEARCH], &[], -13), is("denied", 1));
+    let both = [CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE];
+    assert_eq!(judged(CAP_DAC_OVERRIDE, "openat", &both, &[], -13), is("denied", 2));
+    // The refusal is in the netlink ack.
+    assert_eq!(judged(CAP_AUDIT_WRITE, "sendto", &[CAP_AUDIT_WRITE], &[], 0), is("denied", 1));
+}
+
+#[test]
+fn refused_in_one_call_and_used_in_another_is_needed() {
+    let mut bench = Bench::new();
+    bench.asked(Bench::key(Capability::CAP_NET_RAW, "socket", how::DENIED));
+    bench.asked(Bench::key(Capability::CAP_NET_RAW, "setsockopt", 0));
+    let report = bench.report();
+    assert_eq!((report.needed, report.denied.len()), (vec!["CAP_NET_RAW".to_owned()], 0));
+}
+
+#[test]
+fn one_alternative_is_said_to_do_for_the_other() {
+    let mut bench = Bench::new();
+    let both = [Capability::CAP_DAC_READ_SEARCH, Capability::CAP_DAC_OVERRIDE];
+    bench.asked(Bench::key(both[1], "openat", how::DENIED));
+    bench.came("openat", &both, &[], -13);
+    let row = &bench.report().evidence[0];
+    assert!(row.reason.contains("CAP_DAC_READ_SEARCH would do"), "{}", row.reason);
+    assert_eq!(row.results, ["EACCES"]);
+}
+
+#[test]
+fn eperm_without_a_capability_is_said_once_and_not_of_harmless_calls() {
+    let mut bench = Bench::new();
+    bench.came("keyctl", &[], &[], -1);
+    bench.came("keyctl", &[], &[], -1);
+    bench.came("setsid", &[], &[], -1);
+    bench.came("keyctl", &[Capability::CAP_SYS_ADMIN], &[], -1);
+    let found = bench.findings("caps.not-a-capability");
+    let [finding] = &found[..] else { panic!("{} findings", found.len()) };
+    assert!(finding.summary.contains("keyctl") && finding.why.contains("seccomp"), "{finding:?}");
+    assert_eq!(bench.findings("caps.denied").len(), 1, "the one with a refusal");
+    let report = bench.report();
+    assert_eq!(report.not_a_capability.len(), 2, "{:?}", report.not_a_capability);
+}
+
+#[test]
+fn asked_of_the_host_there_is_nothing_to_add() {
+    let mut bench = Bench::new();
+    let key = CheckKey { relation: Relation::Outer as u8, ..Bench::key(Capability::CAP_MKNOD, "mknodat", how::DENIED) };
+    bench.asked(key);
+    bench.came("mknodat", &[Capability::CAP_MKNOD], &[], -1);
+    let found = bench.findings("caps.denied");
+    assert_eq!(found[0].evidence["other_namespace"], true);
+    assert!(found[0].fix[0].starts_with("nothing to add"));
+}
+
+#[test]
+fn its_start_and_its_end_are_seen() {
+    let fixture::Host { containers, facts } = fixture::Host::new();
+    let mut bench = Bench { rule: Rule::default(), containers, facts, out: Vec::new(), totals: Totals::default() };
+    // The name, and with it that this one is meant, may come after the start.
+    bench.start();
+    bench.watch(false);
+    bench.asked(Bench::key(Capability::CAP_CHOWN, "fchownat", 0));
+    let mut rmdir = Rmdir::zeroed();
+    rmdir.header = Header { kind: Kind::CgroupRmdir as u32, size: 24, time_ns: T + 4 * SECOND, cgroup: WEB_CGROUP };
+    bench.with(T + 4 * SECOND, |rule, world, out| rule.event(&Event::CgroupRmdir(rmdir), world, out));
+    let report = bench.report();
+    assert_eq!((report.startup_seen, report.ended, report.watched_ns), (true, true, 4 * SECOND));
+    assert_eq!(report.not_exercised, ["reload", "restart"]);
+    assert!(report.unknown.contains_key("results"), "no hook on the returns");
+}
+
+#[test]
+fn a_capability_that_is_newer_than_this_build() {
+    let mut bench = Bench::new();
+    bench.asked(CheckKey { capability: 61, ..Bench::key(Capability::CAP_CHOWN, "fchownat", 0) });
+    assert_eq!(bench.report().needed, ["CAP_61"]);
+}
+
+#[test]
+fn merging_unites_and_takes_away_what_was_used_elsewhere() {
+    let mut one = Bench::new();
+    one.asked(Bench::key(Capability::CAP_CHOWN, "fchownat", 0));
+    let mut other = Bench::new();
+    other.asked(Bench::key(Capability::CAP_NET_RAW, "socket", 0));
+    other.asked(Bench::key(Capability::CAP_CHOWN, "fchownat", how::DENIED));
+    other.came("fchownat", &[Capability::CAP_CHOWN], &[], -1);
+    let (one, other) = (one.report(), other.report());
+    assert_eq!(other.denied, ["CAP_CHOWN"]);
+    // As they come from files.
+    let read = |report: &Report| serde_json::from_str(&serde_json::to_string(report).expect("plain")).expect("its own");
+    let all = merge(vec![read(&one), read(&other)]).expect("two");
+    assert_eq!(all.needed, ["CAP_CHOWN", "CAP_NET_RAW"]);
+    assert_eq!((all.denied.len(), all.observations, all.watched_ns), (0, 2, 20 * SECOND));
+    assert_eq!(all.unused, ["CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"]);
+    assert_eq!(all.container, one.container);
+    assert_eq!(merge(Vec::new()), None);
+}
+
+#[test]
+fn nothing_seen_is_no_finding() {
+    let mut bench = Bench::new();
+    let report = bench.report();
+    assert!(report.evidence.is_empty() && report.unused.len() == 4);
+    assert!(bench.findings("caps.unused").is_empty(), "a watch that saw nothing says nothing");
+}
+
+#[test]
+fn names_of_calls() {
+    assert_eq!(syscall_name(NO_SYSCALL), None);
+    assert_eq!(syscall_name(call("openat")).as_deref(), Some("openat"));
+    assert_eq!(syscall_name(5 | COMPAT).as_deref(), Some("32-bit call 5"));
+    assert_eq!(syscall_name(9999).as_deref(), Some("call 9999"));
+}

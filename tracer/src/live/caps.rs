@@ -1,0 +1,177 @@
+//! What the caps lens asks to be read and written: which cgroups the kernel side watches, what it counted, the sets of
+//! processes, and the names of addresses.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    sync::Arc,
+};
+
+use anyhow::Result;
+use tracer_common::caps::{CHECKS, CheckKey, Count, OUTCOMES, Origin, OutcomeKey, Process, WATCHED, Watched};
+
+use super::host::Host;
+use crate::{
+    containers::{Files, Table, inspect::Inspector},
+    findings::{
+        self,
+        caps::{Ask, ProcessSets, Reading, Sets, Totals},
+    },
+    kernel::{host as machine, load::Kernel, symbols::Symbols},
+    model::{Container, Runtime, Timestamp},
+    pipeline::{Answer, Record},
+};
+
+/// Processes whose sets are told one by one.
+const PROCESSES: usize = 64;
+
+/// Has the kernel side watch these containers. `ran`: they are running already.
+pub fn watch(
+    containers: &[Arc<Container>],
+    ran: bool,
+    table: &Table,
+    host: &Host,
+    kernel: &mut Kernel,
+) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for container in containers {
+        let since_ns = machine::boottime_ns();
+        if ran {
+            let plain = container.runtime == Some(Runtime::Systemd);
+            let pids = table.within(&container.cgroup).into_iter().filter_map(|id| Some((id, table.path(id)?)));
+            let pids: Vec<(u64, Vec<u32>)> = pids.map(|(id, path)| (id, host.pids(path))).collect();
+            let all: Vec<u32> = pids.iter().flat_map(|(_, pids)| pids.iter().copied()).collect();
+            let init = init_of(host, &all).or_else(|| all.first().copied());
+            let (userns, userns_level) = init.and_then(user_namespace).unwrap_or((0, 0));
+            for (pid, origin) in strangers(host, &all) {
+                kernel.put("CAP_PROCESSES", pid, Process { origin: origin as u32, ..Process::default() })?;
+            }
+            for (id, _) in pids {
+                let started = u32::from(!all.is_empty());
+                let watched = Watched { since_ns, userns, userns_level, started, plain: u32::from(plain) };
+                kernel.put("CAP_WATCHED", id, watched)?;
+            }
+        }
+        let reading = Reading::Watching { container: container.clone(), since_ns, ran };
+        records.push(Record::Answer(Answer::Caps(Box::new(reading))));
+    }
+    Ok(records)
+}
+
+pub fn answer(ask: &Ask, symbols: &Symbols, table: &Table, host: &Host, kernel: &Kernel) -> Result<Reading> {
+    Ok(match ask {
+        Ask::Sets(path) => Reading::Sets(path.clone(), sets(path, table, host).map(Box::new)),
+        Ask::Totals => Reading::Totals(Totals {
+            checks: sums::<CheckKey>(kernel, "CAP_CHECKS", CHECKS)?,
+            outcomes: sums::<OutcomeKey>(kernel, "CAP_OUTCOMES", OUTCOMES)?,
+            uncounted: sums::<u64>(kernel, "CAP_UNCOUNTED", WATCHED)?,
+        }),
+        Ask::Symbols(addresses) => {
+            let names = symbols.names(addresses).map(|names| {
+                let named = addresses.iter().zip(names).filter_map(|(address, name)| Some((*address, name?)));
+                named.collect::<HashMap<_, _>>()
+            });
+            Reading::Symbols(names.map_err(|why| why.to_string()))
+        }
+    })
+}
+
+fn sums<K: bytemuck::Pod>(kernel: &Kernel, map: &str, most: u32) -> Result<Vec<(K, u64)>> {
+    let entries = kernel.entries_per_cpu::<K, Count>(map, most as usize)?;
+    Ok(entries.into_iter().map(|(key, counts)| (key, counts.iter().map(|count| count.count).sum())).collect())
+}
+
+fn sets(path: &str, table: &Table, host: &Host) -> Option<Sets> {
+    let entry = table.containers().find(|entry| entry.container.cgroup == path)?;
+    let mountinfo = host.files().mountinfo();
+    let boot_ns = machine::boot_to_wall_ns();
+    let inspector = Inspector::new(host.files(), &host.hierarchy, &mountinfo, table, boot_ns);
+    let now = Timestamp((machine::boottime_ns() as i64).saturating_add(boot_ns));
+    let inspected = inspector.inspect(entry);
+    let init = inspected.capabilities?;
+    let others = inspector.processes(&inspected.container).iter().filter(|process| process.capabilities != init);
+    Some(Sets {
+        init,
+        processes: others
+            .take(PROCESSES)
+            .map(|process| ProcessSets {
+                pid: process.pid,
+                comm: text(host, &format!("/proc/{}/comm", process.pid)).unwrap_or_default().trim_end().to_owned(),
+                sets: process.capabilities,
+            })
+            .collect(),
+        spec: inspected.spec_capabilities,
+        no_new_privs: inspected.no_new_privs,
+        seccomp: inspected.seccomp,
+        uid: inspected.user.inside.or(inspected.user.outside),
+        findings: findings::containers::judge(&inspected, now),
+    })
+}
+
+/// Processes of a container that are not its own: those that came by exec, and their children. Their parents lead out of
+/// the container, and not to its PID 1.
+fn strangers(host: &Host, pids: &[u32]) -> Vec<(u32, Origin)> {
+    let Some(init) = init_of(host, pids) else { return Vec::new() };
+    let parent = |pid: u32| status(host, pid, "PPid")?.parse::<u32>().ok();
+    let mut found = Vec::new();
+    for &pid in pids {
+        let mut at = pid;
+        // Deeper than any chain of parents is a torn reading.
+        for _ in 0..64 {
+            if at == init || !pids.contains(&at) {
+                break;
+            }
+            let Some(next) = parent(at) else { break };
+            at = next;
+        }
+        if at != init {
+            let comm = text(host, &format!("/proc/{pid}/comm")).unwrap_or_default();
+            found.push((pid, if comm.starts_with("runc:[") { Origin::Runtime } else { Origin::Exec }));
+        }
+    }
+    found
+}
+
+/// PID 1 of a pid namespace below the host's.
+fn init_of(host: &Host, pids: &[u32]) -> Option<u32> {
+    let is_init = |pid: &&u32| {
+        status(host, **pid, "NSpid").is_some_and(|pids| {
+            let mut pids = pids.split_whitespace();
+            pids.next_back() == Some("1") && pids.next().is_some()
+        })
+    };
+    pids.iter().find(is_init).copied()
+}
+
+fn status(host: &Host, pid: u32, field: &str) -> Option<String> {
+    let status = text(host, &format!("/proc/{pid}/status"))?;
+    let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value.map(|value| value.trim().to_owned())
+}
+
+fn text(host: &Host, path: &str) -> Option<String> {
+    host.files().read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
+}
+
+/// Inode number and depth of a process's user namespace. Its descriptor, and those of the namespaces around it, are
+/// closed at once.
+fn user_namespace(pid: u32) -> Option<(u32, u32)> {
+    const NS_GET_PARENT: libc::Ioctl = 0xb702;
+    let link = fs::read_link(format!("/proc/{pid}/ns/user")).ok()?;
+    let inode = link.to_str()?.strip_prefix("user:[")?.strip_suffix(']')?.parse().ok()?;
+    let mut namespace: OwnedFd = File::open(format!("/proc/{pid}/ns/user")).ok()?.into();
+    let mut level = 0;
+    // The kernel nests them 32 deep.
+    while level < 33 {
+        // SAFETY: a plain ioctl without an argument on a descriptor that is open.
+        let parent = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT) };
+        if parent < 0 {
+            break;
+        }
+        // SAFETY: a new descriptor that the kernel just gave to this process alone.
+        namespace = unsafe { OwnedFd::from_raw_fd(parent) };
+        level += 1;
+    }
+    Some((inode, level))
+}

@@ -1,0 +1,301 @@
+//! `ctrace caps verify`: proves a set of capabilities. The user's check passes with it, and with each single capability
+//! taken away it fails, or that one was not needed.
+
+mod bundle;
+mod program;
+
+use std::{
+    fs,
+    io::Write,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use caps::{CapSet, Capability};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use serde::Serialize;
+
+use crate::{findings::caps::Report, views};
+
+/// In the kernel's order, each once.
+pub type Set = Vec<Capability>;
+
+pub struct Options {
+    /// A new container of the same spec for each trial; `None`: the check itself runs with fewer capabilities.
+    pub container: Option<String>,
+    /// Names between commas, or a file that `ctrace caps --format json` wrote.
+    pub set: String,
+    /// For one trial at most.
+    pub timeout: Duration,
+    pub check: Vec<String>,
+    pub json: bool,
+}
+
+/// One run of the check.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Trial {
+    pub set: Vec<String>,
+    /// What was taken away for this one; `None`: nothing.
+    pub without: Option<String>,
+    pub passed: bool,
+    pub took_ns: u64,
+    /// How it ended, in words.
+    pub how: String,
+}
+
+/// How one trial ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub passed: bool,
+    pub took: Duration,
+    pub how: String,
+}
+
+/// What the trials prove.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Proof {
+    /// Without any one of these the check fails.
+    pub required: Vec<String>,
+    /// The check passes without all of these.
+    pub tolerated: Vec<String>,
+    /// One trial said this, the other that.
+    pub unproven: Vec<String>,
+    /// What the check cannot see.
+    pub notes: Vec<String>,
+    pub trials: Vec<Trial>,
+}
+
+/// Somewhere to try a set.
+pub trait Stage {
+    /// # Errors
+    /// It could not be tried at all.
+    fn run(&mut self, set: &Set, timeout: Duration) -> Result<Ended>;
+}
+
+/// A failed trial may not last longer than this many times the good one.
+const SLOWER: u32 = 3;
+const LEAST: Duration = Duration::from_secs(2);
+
+/// Set by SIGINT and SIGTERM: what was started is ended, and the run is over.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+fn ending() -> bool {
+    ENDING.load(Ordering::Relaxed)
+}
+
+/// # Errors
+/// The set does not pass the check, or nothing could be tried. One line, with what to do.
+pub fn run(options: &Options) -> Result<()> {
+    catch_signals()?;
+    let mut stage: Box<dyn Stage> = match &options.container {
+        Some(container) => Box::new(bundle::Bundle::of(container, &options.check)?),
+        None => Box::new(program::Program::new(&options.check)),
+    };
+    let set = parse(&options.set)?;
+    let own = caps::read(None, CapSet::Bounding).context("reading the own capabilities")?;
+    if let Some(lacking) = set.iter().find(|one| !own.contains(one)) {
+        bail!("{lacking} cannot be given here: ctrace itself lacks it");
+    }
+    let proof = prove(&set, options.timeout, stage.as_mut())?;
+    let text = if options.json {
+        serde_json::to_string(&proof).context("writing the proof")? + "\n"
+    } else {
+        views::caps::proof(&proof)
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("writing the output (is the disk full, or stdout closed?)")
+}
+
+/// One pass: what the check passes without stays away, so that what is left is minimal. (More never hurts: a set that
+/// fails has no subset that passes.)
+///
+/// # Errors
+/// The check does not pass with the whole set, or a trial could not be made.
+pub fn prove(set: &Set, timeout: Duration, stage: &mut dyn Stage) -> Result<Proof> {
+    let mut proof = Proof::default();
+    let whole = stage.run(set, timeout)?;
+    proof.trials.push(trial(set, None, &whole));
+    if !whole.passed {
+        bail!(
+            "the check does not pass with this set ({}): {}. Is it right with all that the container has? Watch again while \
+             it is done: ctrace caps --from-start",
+            names(set),
+            whole.how
+        );
+    }
+    let patience = (whole.took * SLOWER).max(LEAST).min(timeout);
+    let mut left = set.clone();
+    for one in set {
+        let fewer: Set = left.iter().filter(|other| *other != one).copied().collect();
+        let mut again = Vec::new();
+        // A failure may be an accident, a pass is none: who failed once is asked again.
+        for _ in 0..2 {
+            if ending() {
+                bail!("ended by a signal");
+            }
+            let ended = stage.run(&fewer, patience)?;
+            proof.trials.push(trial(&fewer, Some(*one), &ended));
+            again.push(ended.passed);
+            if ended.passed {
+                break;
+            }
+        }
+        match again.as_slice() {
+            [true] => {
+                proof.tolerated.push(one.to_string());
+                left = fewer;
+            }
+            [false, true] => proof.unproven.push(one.to_string()),
+            _ => proof.required.push(one.to_string()),
+        }
+    }
+    proof.notes.extend(caution(&proof.tolerated));
+    Ok(proof)
+}
+
+/// Programs ask for these to give power up: one that is refused and goes on all the same does so with more power.
+pub const GIVE_UP: [&str; 4] = ["CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_CHROOT"];
+
+fn caution(tolerated: &[String]) -> Option<String> {
+    let risky: Vec<&str> = tolerated.iter().map(String::as_str).filter(|name| GIVE_UP.contains(name)).collect();
+    (!risky.is_empty()).then(|| {
+        format!(
+            "{}: the check passes without, but programs use it to give power up, and may go on as root without it: see as \
+             which user it runs before leaving it away",
+            risky.join(", ")
+        )
+    })
+}
+
+fn trial(set: &Set, without: Option<Capability>, ended: &Ended) -> Trial {
+    Trial {
+        set: set.iter().map(ToString::to_string).collect(),
+        without: without.map(|one| one.to_string()),
+        passed: ended.passed,
+        took_ns: u64::try_from(ended.took.as_nanos()).unwrap_or(u64::MAX),
+        how: ended.how.clone(),
+    }
+}
+
+fn names(set: &Set) -> String {
+    if set.is_empty() {
+        return "none".to_owned();
+    }
+    set.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// `CHOWN,CAP_SETUID`, `none`, or a file.
+fn parse(text: &str) -> Result<Set> {
+    let one = |name: &str| -> Result<Capability> {
+        let name = name.trim().to_uppercase();
+        let name = if name.starts_with("CAP_") { name } else { format!("CAP_{name}") };
+        name.parse().ok().with_context(|| format!("there is no capability {name}"))
+    };
+    if text == "none" || text.is_empty() {
+        return Ok(Set::new());
+    }
+    if !text.contains('/') && fs::metadata(text).is_err() {
+        return text.split(',').map(one).collect::<Result<Set>>().map(ordered);
+    }
+    let content = fs::read_to_string(text).with_context(|| format!("reading {text}"))?;
+    let line = content.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    let report: Report =
+        serde_json::from_str(line).with_context(|| format!("{text} is not what `ctrace caps --format json` writes"))?;
+    report.needed.iter().map(|name| one(name)).collect::<Result<Set>>().map(ordered)
+}
+
+fn ordered(mut set: Set) -> Set {
+    set.sort_by_key(Capability::index);
+    set.dedup();
+    set
+}
+
+fn catch_signals() -> Result<()> {
+    extern "C" fn end(_: libc::c_int) {
+        ENDING.store(true, Ordering::Relaxed);
+    }
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: the handler stores one flag.
+        unsafe { sigaction(signal, &action) }.context("catching signals")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use Capability::{CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_KILL};
+
+    use super::*;
+
+    /// Passes where the function says so; counts its trials.
+    struct Fake<F>(F, usize);
+
+    impl<F: FnMut(&Set, usize) -> bool> Stage for Fake<F> {
+        fn run(&mut self, set: &Set, _: Duration) -> Result<Ended> {
+            self.1 += 1;
+            let passed = (self.0)(set, self.1);
+            Ok(Ended { passed, took: Duration::from_millis(5), how: "ended".to_owned() })
+        }
+    }
+
+    fn proven(set: &[Capability], passes: impl FnMut(&Set, usize) -> bool) -> Result<Proof> {
+        prove(&set.to_vec(), Duration::from_secs(1), &mut Fake(passes, 0))
+    }
+
+    #[test]
+    fn required_is_what_the_check_fails_without() {
+        let proof = proven(&[CAP_CHOWN, CAP_KILL], |set, _| set.contains(&CAP_CHOWN)).expect("it passes");
+        assert_eq!(
+            (proof.required, proof.tolerated, proof.unproven.len()),
+            (vec!["CAP_CHOWN".to_owned()], vec!["CAP_KILL".to_owned()], 0)
+        );
+        assert!(proof.notes.is_empty());
+        let without: Vec<_> = proof.trials.iter().map(|trial| (trial.without.as_deref(), trial.passed)).collect();
+        let twice = (Some("CAP_CHOWN"), false);
+        assert_eq!(without, [(None, true), twice, twice, (Some("CAP_KILL"), true)]);
+    }
+
+    /// Apache serves as root where setuid is refused: the check passes, and the user should know.
+    #[test]
+    fn what_gives_power_up_is_not_left_away_unseen() {
+        let proof = proven(&[CAP_KILL, Capability::CAP_SETUID], |_, _| true).expect("it passes");
+        assert_eq!(proof.tolerated.len(), 2);
+        assert!(proof.notes[0].starts_with("CAP_SETUID: the check passes without"), "{:?}", proof.notes);
+    }
+
+    /// Either one does: after the first is gone the second is required, and what is left is minimal.
+    #[test]
+    fn of_two_that_do_for_each_other_one_is_required() {
+        let either = |set: &Set, _| set.contains(&CAP_DAC_OVERRIDE) || set.contains(&CAP_DAC_READ_SEARCH);
+        let proof = proven(&[CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH], either).expect("it passes");
+        assert_eq!((proof.required.len(), proof.tolerated.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_fails_once_and_passes_then_is_unproven() {
+        let proof = proven(&[CAP_CHOWN], |_, trial| trial != 2).expect("it passes");
+        assert_eq!(proof.unproven, ["CAP_CHOWN"]);
+        assert!(proof.required.is_empty() && proof.tolerated.is_empty());
+    }
+
+    #[test]
+    fn a_set_that_is_not_enough_is_no_proof() {
+        let error = proven(&[CAP_CHOWN], |_, _| false).expect_err("it fails");
+        assert!(error.to_string().contains("does not pass with this set (CAP_CHOWN)"), "{error}");
+    }
+
+    #[test]
+    fn sets_from_the_command_line() {
+        assert_eq!(parse("chown,CAP_KILL").expect("two"), [CAP_CHOWN, CAP_KILL]);
+        assert_eq!(parse("kill,chown,KILL").expect("two"), [CAP_CHOWN, CAP_KILL]);
+        assert_eq!(parse("none").expect("none"), Set::new());
+        assert!(parse("chwon").expect_err("a mistake").to_string().contains("no capability CAP_CHWON"));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let report = Report { needed: vec!["CAP_KILL".to_owned()], ..Report::default() };
+        fs::write(file.path(), serde_json::to_string(&report).expect("plain")).expect("writable");
+        assert_eq!(parse(&file.path().display().to_string()).expect("a report"), [CAP_KILL]);
+        fs::write(file.path(), "{}").expect("writable");
+        assert!(parse(&file.path().display().to_string()).is_err());
+    }
+}

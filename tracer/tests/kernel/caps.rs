@@ -1,0 +1,368 @@
+//! `ctrace caps`: what a container needs, what it was refused, and what only looks like a need.
+
+use std::process::Command;
+
+use ::caps::Capability;
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{Lack, Test},
+    support::{
+        capable::{self, EXERCISES},
+        cgroups::{Group, Tree},
+        ctrace::{Ctrace, command, run},
+        evidence,
+        player::{self, Player},
+        wait_until,
+    },
+};
+
+pub static TESTS: &[Test] = &[
+    Test::core("caps::each_capability_is_needed", each_capability_is_needed),
+    Test::core("caps::each_capability_is_missed", each_capability_is_missed),
+    Test::core("caps::from_the_start_without_the_runtime", from_the_start_without_the_runtime),
+    Test::core("caps::what_comes_by_exec", what_comes_by_exec),
+    Test::core("caps::eperm_of_a_filter", eperm_of_a_filter),
+    Test::full("caps::another_user_namespace", another_user_namespace),
+    Test::full("caps::it_ends_with_the_container", it_ends_with_the_container),
+    Test::full("caps::one_object_on_stdout", one_object_on_stdout),
+    Test::core("caps::verify_a_program", verify_a_program),
+    Test::full("caps::verify_a_container", verify_a_container).needs(&[Lack::Runc]),
+];
+
+/// `ctrace caps` of a container that runs, attached.
+fn watching(group: &Group) -> Ctrace {
+    Ctrace::ready(command(&["caps", "--json", "--container", group.name()]))
+}
+
+/// Plays the steps as the container's own program: PID 1, after an exec.
+fn application(group: &Group, steps: &[&str]) -> Player {
+    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let exec = ["exec", own.as_str(), "play"];
+    Player::as_init(group, &exec.into_iter().chain(steps.iter().copied()).collect::<Vec<_>>())
+}
+
+/// The capabilities that this machine gives, of those that there is a program for.
+fn here() -> Vec<(Capability, &'static str)> {
+    let all = capable::all();
+    EXERCISES.iter().filter(|(own, ..)| all.contains(own)).map(|(own, call, _)| (*own, *call)).collect()
+}
+
+/// Ends the watch, and gives its report.
+fn report(ctrace: Ctrace) -> Value {
+    let said = ctrace.stop();
+    let reports: Vec<&Value> = said.lines.iter().map(|line| &line.json).filter(|line| line["type"] == "caps").collect();
+    assert_eq!(reports.len(), 1, "one report");
+    reports[0].clone()
+}
+
+fn has(report: &Value, list: &str, capability: Capability) -> bool {
+    report[list].as_array().expect(list).contains(&json!(capability.to_string()))
+}
+
+/// The evidence of a verdict on a capability in a call.
+fn row<'a>(report: &'a Value, capability: Capability, call: &str, verdict: &str) -> Option<&'a Value> {
+    let rows = report["evidence"].as_array().expect("evidence");
+    rows.iter()
+        .find(|row| row["capability"] == capability.to_string() && row["syscall"] == call && row["verdict"] == verdict)
+}
+
+fn each_capability_is_needed() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let mut app = application(&group, &["caps", "pause"]);
+    app.said("ready");
+    let ctrace = watching(&group);
+    app.go();
+    app.said("done");
+    let report = report(ctrace);
+    assert_eq!(report["container"]["id"], group.name());
+    assert_eq!((&report["startup_seen"], &report["uncounted"]), (&json!(false), &json!(0)));
+    for (capability, call) in here() {
+        assert!(app.heard(&format!("{capability} 0")), "{capability}: {:?}", app.lines());
+        let found = row(&report, capability, call, "needed");
+        assert!(found.is_some() && has(&report, "needed", capability), "{capability} in {call}: {report:#}");
+        let found = found.expect("looked at above");
+        assert!(found["stack"].as_array().is_some_and(|stack| !stack.is_empty()), "no stack: {found}");
+        assert!(!has(&report, "unused", capability), "{capability} is used");
+    }
+    // Memory is accounted at every mapping, and that is no need of anything.
+    assert!(row(&report, Capability::CAP_SYS_ADMIN, "mmap", "needed").is_none(), "{report:#}");
+    app.go();
+    app.said("over");
+}
+
+/// Near misses: the same programs, each without its own capability. Nothing of it is called needed.
+fn each_capability_is_missed() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let mut app = application(&group, &["caps=without", "pause"]);
+    app.said("ready");
+    let ctrace = watching(&group);
+    app.go();
+    app.said("done");
+    for (capability, call) in here() {
+        ctrace.wait_for(&format!("caps.denied of {capability}"), |line| {
+            let evidence = &line.json["evidence"];
+            line.json["code"] == "caps.denied"
+                && evidence["capability"] == capability.to_string()
+                && evidence["syscall"] == call
+                && line.json["container"]["id"] == group.name()
+        });
+    }
+    let report = report(ctrace);
+    for (capability, call) in here() {
+        assert!(!app.heard(&format!("{capability} 0")), "{capability} was not needed: {:?}", app.lines());
+        let found = row(&report, capability, call, "denied");
+        let result = found.map(|row| &row["results"][0]);
+        assert!(
+            result == Some(&json!("EPERM")) || result == Some(&json!("EACCES")),
+            "{capability} in {call}: {report:#}"
+        );
+        // To be without one, the others ask for SETPCAP.
+        let needed = capability != Capability::CAP_SETPCAP && has(&report, "needed", capability);
+        assert!(!needed, "{capability}: {report:#}");
+    }
+    app.go();
+    app.said("over");
+}
+
+/// What happens before the container's own program runs is the runtime's, and no need.
+fn from_the_start_without_the_runtime() {
+    let tree = Tree::new();
+    let group = tree.group("docker"); // its parent is there; the container itself is not
+    let id = crate::support::cgroups::container_id();
+    let ctrace = Ctrace::ready(command(&["caps", "--json", "--from-start", "--container", &id]));
+    ctrace.wait_for("that it waits", |line| line.json["code"] == "waiting");
+    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let group = tree.group(&format!("{}/{id}", group.name()));
+    // The runtime changes its user and its root; the application sends a signal.
+    let runtime = [
+        "try=CAP_SYS_CHROOT",
+        "try=CAP_SETGID",
+        "exec",
+        &own,
+        "play",
+        "say=ready",
+        "try=CAP_KILL",
+        "say=done",
+        "pause",
+    ];
+    let app = Player::as_init(&group, &runtime);
+    app.said("done");
+    ctrace.wait_for("that it is here", |line| line.json["code"] == "found");
+    let report = report(ctrace);
+    assert_eq!(report["startup_seen"], true);
+    for capability in [Capability::CAP_SYS_CHROOT, Capability::CAP_SETGID] {
+        assert!(has(&report, "runtime", capability) && !has(&report, "needed", capability), "{capability}: {report:#}");
+        assert!(has(&report, "unused", capability), "{capability}: {report:#}");
+    }
+    assert!(has(&report, "needed", Capability::CAP_KILL), "{report:#}");
+    let not = report["not_exercised"].as_array().expect("a list");
+    assert!(!not.contains(&json!("startup")) && not.contains(&json!("stop")), "{report:#}");
+}
+
+/// What is started beside the application, as `docker exec` does, is kept apart; also its children.
+fn what_comes_by_exec() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let mut app = application(&group, &["say=ready", "await", "try=CAP_CHOWN", "say=done", "pause"]);
+    app.said("ready");
+    let ctrace = watching(&group);
+    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let guest = Player::within(&group, &["mounts", "exec", &own, "play", "child", "chroot", "say=guest", "pause"]);
+    guest.said("guest");
+    app.go();
+    app.said("done");
+    let report = report(ctrace);
+    assert!(
+        has(&report, "needed", Capability::CAP_CHOWN) && !has(&report, "exec", Capability::CAP_CHOWN),
+        "{report:#}"
+    );
+    let chroot = Capability::CAP_SYS_CHROOT;
+    assert!(has(&report, "exec", chroot) && !has(&report, "needed", chroot), "{report:#}");
+}
+
+/// EPERM that no capability is the reason of; beside it one of which a capability is.
+fn eperm_of_a_filter() {
+    let tree = Tree::new();
+    let (filtered, free) = (tree.container(), tree.container());
+    let mut app = application(&filtered, &["say=ready", "await", "filter", "keyctl", "say=done", "pause"]);
+    let mut other = application(&free, &["say=ready", "await", "keyctl", "say=done", "pause"]);
+    app.said("ready");
+    other.said("ready");
+    let (ctrace, beside) = (watching(&filtered), watching(&free));
+    app.go();
+    other.go();
+    let finding = ctrace.finding("caps.not-a-capability", &filtered).json;
+    assert_eq!(finding["evidence"]["syscall"], "keyctl");
+    other.said("done");
+    let ended = report(ctrace);
+    assert_eq!(ended["not_a_capability"][0]["results"], json!(["EPERM"]), "{ended:#}");
+    assert!(ended["not_a_capability"][0]["reason"].as_str().is_some_and(|why| why.contains("seccomp")), "{ended:#}");
+    let near = report(beside);
+    assert_eq!(near["not_a_capability"], json!([]), "{near:#}");
+}
+
+/// In a user namespace of its own, what is asked of the host's is not the container's to have.
+fn another_user_namespace() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let enter = player::enter(&group);
+    let steps = [&enter, "userns", "pidns", "exec", &own, "play", "caps", "pause"];
+    let mut app = Player::bare(&steps);
+    app.said("ready");
+    let ctrace = watching(&group);
+    app.go();
+    app.said("done");
+    let report = report(ctrace);
+    let mknod = Capability::CAP_MKNOD;
+    assert!(has(&report, "other_namespace", mknod) && !has(&report, "denied", mknod), "{report:#}");
+    let chroot = Capability::CAP_SYS_CHROOT;
+    assert!(has(&report, "needed", chroot) && !has(&report, "other_namespace", chroot), "{report:#}");
+    app.go();
+    app.said("over");
+}
+
+fn it_ends_with_the_container() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let mut app = application(&group, &["say=ready", "await", "try=CAP_CHOWN", "say=done"]);
+    app.said("ready");
+    let mut ctrace = watching(&group);
+    app.go();
+    app.ended();
+    wait_until("the cgroup to go", || std::fs::remove_dir(group.directory()).ok());
+    assert_eq!(ctrace.exited().code(), Some(0));
+    let lines = ctrace.lines();
+    let report = &lines.last().expect("a report").json;
+    evidence::check(report);
+    assert_eq!((&report["type"], &report["ended"]), (&json!("caps"), &json!(true)));
+    assert!(has(report, "needed", Capability::CAP_CHOWN), "{report:#}");
+}
+
+/// What is pasted or read by a program has stdout for itself; too short a watch says that it is.
+fn one_object_on_stdout() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let app = application(&group, &["say=ready", "pause"]);
+    app.said("ready");
+    let with = |arguments: &[&str]| -> Command {
+        command(&[&["caps", "--container", group.name(), "--for", "200ms"], arguments].concat())
+    };
+    let ended = run(with(&["--format", "json"]));
+    assert_eq!((ended.code, ended.out.len()), (Some(0), 1), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.out[0]).expect("an object");
+    evidence::check(&report);
+    assert_eq!(report["evidence"], json!([]));
+    let ended = run(with(&["--format", "docker"]));
+    assert!(ended.out.iter().any(|line| line == "docker run --cap-drop ALL"), "{ended:?}");
+    assert!(ended.out.iter().any(|line| line.contains("NOTHING WAS ASKED FOR")), "{ended:?}");
+    let ended = run(with(&[]));
+    assert!(ended.out.iter().any(|line| line.contains("Watch longer")), "{ended:?}");
+    let unknown = run(command(&["caps", "--container", "no-such-one"]));
+    assert_eq!(unknown.code, Some(1));
+    assert!(unknown.err[0].contains("no container no-such-one"), "{unknown:?}");
+}
+
+/// `ctrace caps verify` with a check that needs to change its root, and nothing else.
+fn verify_a_program() {
+    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let check = ["--", &own, "play", "chroot"];
+    let ended =
+        run(command(&[&["caps", "verify", "--set", "KILL,SYS_CHROOT", "--format", "json"], &check[..]].concat()));
+    assert_eq!((ended.code, ended.out.len()), (Some(0), 1), "{ended:?}");
+    let proof: Value = serde_json::from_str(&ended.out[0]).expect("an object");
+    assert_eq!(proof["required"], json!(["CAP_SYS_CHROOT"]), "{proof:#}");
+    assert_eq!((&proof["tolerated"], &proof["unproven"]), (&json!(["CAP_KILL"]), &json!([])));
+    assert_eq!(proof["trials"].as_array().map(Vec::len), Some(4), "{proof:#}");
+    // A set that is not enough proves nothing.
+    let ended = run(command(&[&["caps", "verify", "--set", "KILL"], &check[..]].concat()));
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.err[0].contains("the check does not pass with this set (CAP_KILL)"), "{ended:?}");
+}
+
+/// A container of runc's whose program waits for its fate behind a call that needs a capability.
+struct Runc {
+    home: tempfile::TempDir,
+    name: String,
+    child: std::process::Child,
+}
+
+impl Runc {
+    /// Runs these steps with those capabilities, over the host's own programs and libraries.
+    fn run(steps: &[&str], capabilities: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(home.path().join("rootfs")).expect("a folder");
+        let own = std::env::current_exe().expect("the path of this program");
+        let args: Vec<&str> = ["/kernel", "play"].into_iter().chain(steps.iter().copied()).collect();
+        let bind = |path: &str, to: &str| json!({"destination": to, "type": "bind", "source": path, "options": ["rbind", "ro"]});
+        let mut mounts = vec![
+            json!({"destination": "/proc", "type": "proc", "source": "proc"}),
+            bind(&own.display().to_string(), "/kernel"),
+        ];
+        let there = ["/lib", "/lib64", "/usr"].into_iter().filter(|path| std::path::Path::new(path).exists());
+        mounts.extend(there.map(|path| bind(path, path)));
+        let namespaces = ["pid", "mount", "ipc", "uts", "network"].map(|kind| json!({"type": kind}));
+        let spec = json!({
+            "ociVersion": "1.0.0",
+            "process": {
+                "user": {"uid": 0, "gid": 0}, "cwd": "/", "args": args, "env": ["PATH=/usr/bin"],
+                "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+            },
+            "root": {"path": "rootfs"}, "mounts": mounts, "linux": {"namespaces": namespaces},
+        });
+        std::fs::write(home.path().join("config.json"), spec.to_string()).expect("a spec");
+        let name = format!("ctrace-test-{:x}", crate::support::unique());
+        let child = Command::new("runc")
+            .args(["run", &name])
+            .current_dir(home.path())
+            .stdin(std::process::Stdio::null())
+            .spawn()
+            .expect("runc runs");
+        Self { home, name, child }
+    }
+}
+
+impl Drop for Runc {
+    fn drop(&mut self) {
+        let _ = Command::new("runc").args(["delete", "--force", &self.name]).status();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(self.home.path().join("rootfs"));
+    }
+}
+
+/// A real container from its start: runc's own work is apart, the derived set is proven with others of the same spec.
+fn verify_a_container() {
+    let name = format!("ctrace-test-{:x}", crate::support::unique() + 1);
+    let ctrace = Ctrace::ready(command(&["caps", "--json", "--from-start", "--container", &name]));
+    ctrace.wait_for("that it waits", |line| line.json["code"] == "waiting");
+    let container = Runc::run(&["chroot", "pause"], &["CAP_SYS_CHROOT", "CAP_KILL", "CAP_CHOWN"]);
+    assert_eq!(container.name, name, "the next one");
+    wait_until("its program to have changed its root", || {
+        ctrace.lines().iter().any(|line| line.json["code"] == "found").then_some(())
+    });
+    wait_until("its program to wait", || {
+        let state = Command::new("runc").args(["ps", &name]).output().ok()?;
+        String::from_utf8_lossy(&state.stdout).contains("/kernel play").then_some(())
+    });
+    let seen = report(ctrace);
+    assert_eq!((&seen["needed"], &seen["startup_seen"]), (&json!(["CAP_SYS_CHROOT"]), &json!(true)), "{seen:#}");
+    assert_eq!(seen["granted"], json!(["CAP_CHOWN", "CAP_KILL", "CAP_SYS_CHROOT"]));
+    assert!(has(&seen, "runtime", Capability::CAP_SYS_ADMIN) && seen["container"]["runtime"] == "runc", "{seen:#}");
+    // It lives for as long as its PID 1 does, which ends at once where it may not change its root.
+    let alive = ["--", "sh", "-c", "sleep 0.3; test -d /proc/$CTRACE_PID/root/proc"];
+    let verify = ["caps", "verify", "--container", &name, "--set", "SYS_CHROOT,KILL", "--format", "json"];
+    let ended = run(command(&[&verify[..], &alive[..]].concat()));
+    assert_eq!((ended.code, ended.out.len()), (Some(0), 1), "{ended:?}");
+    let proof: Value = serde_json::from_str(&ended.out[0]).expect("an object");
+    assert_eq!(
+        (&proof["required"], &proof["tolerated"]),
+        (&json!(["CAP_SYS_CHROOT"]), &json!(["CAP_KILL"])),
+        "{proof:#}"
+    );
+    let left = std::fs::read_dir("/run").expect("/run").flatten();
+    let left: Vec<_> = left.filter(|entry| entry.file_name().to_string_lossy().starts_with("ctrace-verify")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
