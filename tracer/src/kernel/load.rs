@@ -154,7 +154,7 @@ impl Kernel {
     }
 
     /// Takes up to `most` records out of the ring. True: the ring was emptied.
-    pub fn drain(&mut self, most: usize, mut take: impl FnMut(Bytes)) -> bool {
+    pub fn drain(&mut self, most: usize, mut take: impl FnMut(Bytes) -> bool) -> bool {
         for _ in 0..most {
             let Some(record) = self.ring.next() else {
                 self.drains += 1;
@@ -162,7 +162,9 @@ impl Kernel {
                 let _ = self.epoch.set(0, self.drains, 0);
                 return true;
             };
-            take(Bytes::copy_from_slice(&record));
+            if !take(Bytes::copy_from_slice(&record)) {
+                break;
+            }
         }
         false
     }
