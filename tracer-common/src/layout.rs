@@ -116,6 +116,7 @@ macro_rules! kernel_facts {
             STAT_INDEX_SLAB_UNRECLAIMABLE;
             STAT_INDEX_KERNEL_STACK;
             STAT_INDEX_PERCPU;
+            STAT_INDEX_SOCK;
             /// 1: every exit is wanted; else only those in cgroups that an OOM kill hit.
             WANT_ALL_EXITS;
             /// Which signals are wanted: `SCOPE_*` of the signal records.

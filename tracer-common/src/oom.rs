@@ -17,7 +17,8 @@ pub const STAT_SLAB_RECLAIMABLE: usize = 5;
 pub const STAT_SLAB_UNRECLAIMABLE: usize = 6;
 pub const STAT_KERNEL_STACK: usize = 7;
 pub const STAT_PERCPU: usize = 8;
-pub const STATS: usize = 9;
+pub const STAT_SOCK: usize = 9;
+pub const STATS: usize = 10;
 
 /// The victim belongs to a decision that `oom_kill_process` announced.
 pub const VICTIM_ANNOUNCED: u32 = 1;
@@ -90,7 +91,7 @@ pub struct Victim {
     pub stats: [i64; STATS],
     pub levels: [Level; MAX_LEVELS],
 }
-record!(Victim, OomVictim, 1056);
+record!(Victim, OomVictim, 1064);
 
 /// The kernel kills another process of the same decision: it shares the victim's memory (`vfork`, `CLONE_VM`), and no
 /// `mark_victim` announces it.

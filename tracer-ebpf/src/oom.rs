@@ -251,6 +251,7 @@ unsafe fn statistics(memcg: Ptr, out: *mut [i64; STATS]) {
         &layout::STAT_INDEX_SLAB_UNRECLAIMABLE,
         &layout::STAT_INDEX_KERNEL_STACK,
         &layout::STAT_INDEX_PERCPU,
+        &layout::STAT_INDEX_SOCK,
     ];
     let mut i = 0;
     while i < STATS {

@@ -6,6 +6,7 @@
 use tracer::model;
 
 #[path = "../src/tui/samples.rs"]
+#[expect(dead_code, reason = "the samples are shared: each user takes what it needs")]
 mod samples;
 
 use std::{io, time::Duration};

@@ -84,6 +84,7 @@ pub struct Containers {
 
 /// Options of every live command.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub struct Live {
     /// Only this container: name, id prefix, namespace/pod, pod/container, unit, or cgroup path.
     #[arg(long, short, value_name = "X")]

@@ -5,15 +5,16 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tracer::{
     containers::{Known, Seen, Table},
-    findings::HostFacts,
+    findings::{HostFacts, pids},
     kernel::load::Loss,
     lenses,
-    pipeline::{Output, Pipeline, Record},
+    pipeline::{Answer, Pipeline, Record},
     views,
 };
 use tracer_common::{
     Header, Kind,
     oom::{VICTIM_KILLED, Victim},
+    pids::ForkRefused,
     signal::Signal,
     task::{Exit, Task},
 };
@@ -83,11 +84,36 @@ fn lines() -> Vec<Value> {
         ] {
             pipeline.record(Record::Kernel(Bytes::copy_from_slice(bytes)), 0, &mut out);
         }
+        let mut refused = ForkRefused::zeroed();
+        refused.header = header(Kind::ForkRefused, size_of::<ForkRefused>(), SECOND);
+        (refused.asker, refused.count, refused.depth) = (task(104, 5), 1, 1);
+        refused.levels[0] = tracer_common::pids::Level { cgroup: CGROUP, current: 20, limit: 20 };
+        pipeline.record(Record::Kernel(Bytes::copy_from_slice(bytemuck::bytes_of(&refused))), 0, &mut out);
+        for reading in pids_readings() {
+            pipeline.record(Record::Answer(Answer::Pids(Box::new(reading))), 5 * SECOND, &mut out);
+        }
         let loss = Loss { kind: Some(Kind::Exit), cgroup: Some(CGROUP), budget: true, count: 3 };
         pipeline.record(Record::Loss(loss), SECOND, &mut out);
         pipeline.tick(10 * SECOND, &mut out);
     }
     out.iter().filter_map(views::json::line).map(|line| serde_json::from_str(&line).expect("a line is JSON")).collect()
+}
+
+/// Twelve dead children, and the counters of the cgroup.
+fn pids_readings() -> [pids::Reading; 2] {
+    let dead = |pid| pids::Dead {
+        stat: pids::Stat { pid, state: 'Z', ppid: 100, threads: 1, ..pids::Stat::default() },
+        exit_ns: Some(SECOND),
+        parent: Some(100),
+        key: Some(CGROUP),
+        cgroup: None,
+    };
+    let dead = (200..212).map(dead).collect();
+    let path = format!("/docker/{}", "ab".repeat(32));
+    let group = pids::Group { cgroup: path.as_str().into(), ..pids::Group::default() };
+    let level = pids::Level { id: CGROUP, path, current: 20, limit: Some(20), ..pids::Level::default() };
+    let counts = pids::Counts { groups: vec![group], levels: vec![level], same: true, ..pids::Counts::default() };
+    [pids::Reading::Unreaped(pids::Waiting { dead, ..pids::Waiting::default() }), pids::Reading::Counts(counts)]
 }
 
 #[test]
@@ -105,6 +131,9 @@ fn every_line_is_as_documented() {
         ("code", "exit.signal"),
         ("code", "exit.error"),
         ("code", "signal.init-ignored"),
+        ("code", "pids.limit"),
+        ("code", "pids.zombies"),
+        ("sample", "pids"),
         ("event", "exit"),
         ("event", "signal"),
         ("type", "loss"),

@@ -2,7 +2,7 @@
 //!
 //! aya-obj parses BTF into owned structures (tens of ms, tens of MB) and keeps members private; btf-rs is LGPL. ctrace
 //! asks for some forty names: one pass over the strings finds where those names stand, one over the types finds their
-//! ids, in about 3 ms and no memory beyond the file and an index.
+//! ids, in about 3 ms and no memory beyond an index.
 
 use std::collections::HashMap;
 
@@ -53,8 +53,8 @@ pub struct Member {
 }
 
 /// The names that can be asked for, of one BTF blob.
-pub struct Btf {
-    data: Vec<u8>,
+pub struct Btf<'a> {
+    data: &'a [u8],
     /// Where each type stands in `data`; index 0 is `void`.
     types: Vec<u32>,
     strings: usize,
@@ -81,10 +81,10 @@ struct Type {
     word: u32,
 }
 
-impl Btf {
+impl<'a> Btf<'a> {
     /// Indexes `data`; only structs, enums and typedefs of the `wanted` names can be found later.
-    pub fn parse(data: Vec<u8>, wanted: &[&str]) -> Result<Self, BtfError> {
-        let word = |at: usize| word(&data, at).ok_or(BtfError::Malformed("cut short"));
+    pub fn parse(data: &'a [u8], wanted: &[&str]) -> Result<Self, BtfError> {
+        let word = |at: usize| word(data, at).ok_or(BtfError::Malformed("cut short"));
         if data.get(..2).is_none_or(|magic| magic != MAGIC.to_le_bytes()) {
             return Err(BtfError::Malformed("no magic number"));
         }
@@ -244,7 +244,7 @@ impl Btf {
     }
 
     fn word(&self, at: usize) -> Option<u32> {
-        word(&self.data, at)
+        word(self.data, at)
     }
 
     fn string(&self, offset: u32) -> Option<&str> {
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn finds_members_through_nested_and_anonymous_structs() {
         let Some(data) = this_kernel() else { return };
-        let btf = Btf::parse(data, &["task_struct", "mem_cgroup", "cgroup_subsys_id", "btf_trace_sched_process_exit"])
+        let btf = Btf::parse(&data, &["task_struct", "mem_cgroup", "cgroup_subsys_id", "btf_trace_sched_process_exit"])
             .unwrap();
         let tgid = btf.member("task_struct.tgid").unwrap();
         assert!(tgid.offset > 0 && tgid.offset < 8192);
@@ -312,13 +312,13 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_btf() {
-        assert!(Btf::parse(Vec::new(), &[]).is_err());
-        assert!(Btf::parse(vec![0x9f, 0xeb], &[]).is_err());
+        assert!(Btf::parse(&[], &[]).is_err());
+        assert!(Btf::parse(&[0x9f, 0xeb], &[]).is_err());
         let mut cut = vec![0; 64];
         cut[..2].copy_from_slice(&MAGIC.to_le_bytes());
         cut[4] = 24;
         cut[12] = 200;
-        assert!(Btf::parse(cut, &[]).is_err());
+        assert!(Btf::parse(&cut, &[]).is_err());
     }
 
     proptest! {
@@ -330,7 +330,7 @@ mod tests {
             data[12..16].copy_from_slice(&types.to_le_bytes());
             data[16..20].copy_from_slice(&types.to_le_bytes());
             data[20..24].copy_from_slice(&strings.to_le_bytes());
-            if let Ok(btf) = Btf::parse(data, &["", "a"]) {
+            if let Ok(btf) = Btf::parse(&data, &["", "a"]) {
                 let _ = btf.member("a.a");
                 let _ = btf.enumerators("a");
                 let _ = btf.tracepoint_arguments("a");

@@ -1,11 +1,14 @@
 //! The kernel's layout, found in its BTF, as the globals that the kernel side reads.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use tracer_common::{ABSENT, kernel_facts, kernel_fields, layout as shape};
 
-use super::btf::{Btf, Shape};
+use super::{
+    btf::{Btf, Shape},
+    btf_file::{self, BtfFile},
+};
 
 macro_rules! table {
     ($($name:ident = $path:literal;)*) => { &[$((stringify!($name), $path)),*] };
@@ -40,14 +43,14 @@ pub struct Layout {
 impl Layout {
     /// Of the running kernel.
     pub fn of_this_kernel() -> Result<Self> {
-        let data = fs::read(BTF_PATH).with_context(|| {
-            format!("{BTF_PATH} cannot be read: ctrace needs a kernel built with CONFIG_DEBUG_INFO_BTF=y")
+        let data = BtfFile::of_this_kernel().with_context(|| {
+            format!("{} cannot be read: ctrace needs a kernel built with CONFIG_DEBUG_INFO_BTF=y", btf_file::PATH)
         })?;
-        Self::from_btf(data)
+        Self::from_btf(&data)
     }
 
     /// From the bytes of a BTF file: pure.
-    pub fn from_btf(data: Vec<u8>) -> Result<Self> {
+    pub fn from_btf(data: &[u8]) -> Result<Self> {
         let mut wanted: Vec<&str> = FURTHER.to_vec();
         wanted.extend(FIELDS.iter().flat_map(|(_, paths)| paths.split('|')).filter_map(|path| path.split('.').next()));
         wanted.sort_unstable();
@@ -180,8 +183,6 @@ impl Layout {
     }
 }
 
-const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
-
 const STATISTICS: &[(&str, &str)] = &[
     ("STAT_INDEX_ANON", "NR_ANON_MAPPED"),
     ("STAT_INDEX_FILE", "NR_FILE_PAGES"),
@@ -192,6 +193,7 @@ const STATISTICS: &[(&str, &str)] = &[
     ("STAT_INDEX_SLAB_UNRECLAIMABLE", "NR_SLAB_UNRECLAIMABLE_B"),
     ("STAT_INDEX_KERNEL_STACK", "NR_KERNEL_STACK_KB"),
     ("STAT_INDEX_PERCPU", "MEMCG_PERCPU_B"),
+    ("STAT_INDEX_SOCK", "MEMCG_SOCK"),
 ];
 
 /// Items of `node_stat_item` that memcgs do not count (`memcg_node_stat_items` leaves them out).
@@ -251,8 +253,8 @@ mod tests {
 
     #[test]
     fn this_kernel_has_what_oom_stands_on() {
-        let Ok(data) = fs::read(BTF_PATH) else { return };
-        let layout = Layout::from_btf(data).unwrap();
+        let Ok(data) = BtfFile::of_this_kernel() else { return };
+        let layout = Layout::from_btf(&data).unwrap();
         for global in [
             "TASK_TGID",
             "TASK_CGROUPS",

@@ -27,7 +27,7 @@ use super::{
 };
 
 /// What a run wants of the kernel side.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Wishes {
     pub probes: Vec<&'static Probe>,
     /// Ring size in bytes, a power of two.

@@ -1,6 +1,7 @@
 //! This kernel: its layout, what it offers, and how the kernel side is attached to it. Only this module knows aya.
 
 pub mod btf;
+pub mod btf_file;
 pub mod host;
 pub mod layout;
 pub mod load;

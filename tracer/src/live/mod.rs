@@ -28,7 +28,7 @@ use crate::{
     kernel::{
         host as machine,
         load::{Kernel, Wishes},
-        plan::{Probe, Taken},
+        plan::{self, Probe, Taken},
     },
     lenses::{ATTRIBUTION, Registered},
     model::{Runtime, Timestamp},
@@ -76,7 +76,10 @@ pub async fn run(options: Options) -> Result<()> {
     let log = is_oom.then(Log::read);
     let mut view = View::open(&options.show, options.lens)?;
     // A wrong name ends the run before it says that it is ready.
-    let eager = options.container.is_some();
+    let waits = |probe: &Probe| options.lens.probes.iter().any(|own| own.name == probe.name) && !kernel.attached(probe);
+    // What is read from files instead counts from a first reading on: without that nothing is attached.
+    let polls = waits(&plan::FORK_REFUSED);
+    let eager = options.container.is_some() || polls;
     if !eager {
         view.show(&Output::Note(ready(&kernel.taken)))?;
         view.flush()?;
@@ -89,8 +92,13 @@ pub async fn run(options: Options) -> Result<()> {
     answer(&mut pipeline, &mut host, &kernel, &mut out);
     out.clear(); // names found at the start are no news
     let mut filter = Filter::new(&options, &pipeline.containers)?;
+    if polls {
+        pipeline.tick(machine::boottime_ns(), &mut out);
+        answer(&mut pipeline, &mut host, &kernel, &mut out);
+    }
     if eager {
         view.show(&Output::Note(ready(&kernel.taken)))?;
+        view.flush()?;
     }
     if let Some(wanted) = filter.awaits() {
         out.push(Output::Note(note("waiting", format!("no container {wanted} here yet: waiting for it"))));

@@ -59,7 +59,7 @@ impl Reader {
                 let refusals = if *events { BTreeMap::new() } else { kernel.refusals() };
                 let at_ns = machine::boottime_ns();
                 let counts = self.counts(of, *events, files, key);
-                Reading::Counts(Counts { at_ns, refusals, took_ns: took(), ..counts })
+                Reading::Counts(Counts { at_ns, refusals, events: *events, took_ns: took(), ..counts })
             }
             Ask::Unreaped { known } => {
                 let mut waiting = waiting(known, &kernel.unreaped(), files, key, machine::boottime_ns());
@@ -164,11 +164,11 @@ fn living_state(stat: &Stat, files: &HostFiles) -> char {
         return stat.state;
     }
     let threads = files.list(&format!("/proc/{}/task", stat.pid)).map(|listing| listing.items).unwrap_or_default();
-    let states = threads.iter().filter_map(|thread| {
+    let mut states = threads.iter().filter_map(|thread| {
         let text = text(files, &format!("/proc/{}/task/{}/stat", stat.pid, thread.name))?;
         Some(Stat::parse(&text)?.state)
     });
-    states.filter(|state| !matches!(state, 'Z' | 'X')).last().unwrap_or('S')
+    states.rfind(|state| !matches!(state, 'Z' | 'X')).unwrap_or('S')
 }
 
 fn waiting(

@@ -178,7 +178,7 @@ fn fix(kill: &Kill, parent: &str) -> Vec<String> {
 
 /// What the kernel's log still knew when ctrace started.
 fn before(now: i64) -> Finding {
-    let mut finding = kill(&Kill {
+    let told = kill(&Kill {
         code: "oom.container-limit",
         number: 0,
         now,
@@ -190,10 +190,13 @@ fn before(now: i64) -> Finding {
         init_alive: None,
     })
     .remove(0);
-    finding.id = "oom-before-0".to_owned();
-    finding.summary =
-        "OOM before ctrace started: its own limit of 256.0 MiB was hit; redis-server (pid 2211) was killed".to_owned();
-    finding.why = "read from the kernel log".to_owned();
+    let mut finding = Finding {
+        id: "oom-before-0".to_owned(),
+        summary: "OOM before ctrace started: its own limit of 256.0 MiB was hit; redis-server (pid 2211) was killed"
+            .to_owned(),
+        why: "read from the kernel log".to_owned(),
+        ..told
+    };
     finding.fix =
         vec!["see `ctrace explain` for this code; the next kill is told in full while ctrace runs".to_owned()];
     finding.unknown.insert("init_alive", "it was not watched then".to_owned());

@@ -2,9 +2,24 @@
 //!
 //! `kernel [--list core|full|host-oom|lockdown] [FILTER]`, as root. `cargo xtask test` runs it here and in each virtual
 //! machine. One program plays two parts: as `kernel play …` it is the workload (see `support::play`).
+#![allow(
+    clippy::redundant_closure,
+    clippy::needless_pass_by_value,
+    clippy::format_collect,
+    reason = "the workload forks and never returns: its functions take what they consume, whatever their type says"
+)]
+#![allow(
+    unreachable_code,
+    reason = "a call that never returns ends its arm, and the compiler still wants the empty match"
+)]
 
+mod exits;
 mod harness;
+mod loss;
 mod oom;
+mod pids;
+mod robust;
+mod signals;
 mod support;
 
 use std::process::ExitCode;
@@ -13,7 +28,9 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    [oom::TESTS].into_iter().flatten().flat_map(|tests| tests.iter())
+    let processes = [exits::TESTS, signals::TESTS];
+    let lenses = [oom::TESTS, pids::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().copied();
+    lenses.chain(processes).flat_map(|tests| tests.iter())
 }
 
 fn main() -> ExitCode {

@@ -6,7 +6,7 @@ use tracer_common::{
     UNKNOWN_U64,
     oom::{
         Level, STAT_ANON, STAT_FILE, STAT_KERNEL_STACK, STAT_KMEM, STAT_PERCPU, STAT_SHMEM, STAT_SLAB_RECLAIMABLE,
-        STAT_SLAB_UNRECLAIMABLE, STAT_SWAP, Victim,
+        STAT_SLAB_UNRECLAIMABLE, STAT_SOCK, STAT_SWAP, Victim,
     },
 };
 
@@ -20,9 +20,8 @@ const CONSTRAINT_CPUSET: u32 = 1;
 const CONSTRAINT_MEMORY_POLICY: u32 = 2;
 /// `PAGE_COUNTER_MAX` is `LONG_MAX / PAGE_SIZE`: a counter that stands there has no limit.
 const NO_LIMIT_PAGES: u64 = i64::MAX as u64 / 65_536;
-/// A cgroup's statistics are short of its counter by more than this share only where the kernel did not flush them.
-const STALE_SHARE: f64 = 0.5;
-const STALE_BYTES: u64 = 8 << 20;
+/// Pages that each CPU may have charged ahead, or before 5.13 hold back of the statistics (`MEMCG_CHARGE_BATCH`).
+const CHARGE_BATCH: u64 = 64;
 
 /// Whose limit it was.
 enum Whose {
@@ -238,10 +237,9 @@ fn numbers(case: &Case, first: &Victim, limiting: Option<&Level>, world: &World,
         kernel,
         swap: if v1 { pages(stat(STAT_SWAP)) } else { known64(level.swap_usage).map(|usage| usage * page) },
     };
-    let split = numbers.anon.unwrap_or(0) + numbers.file.unwrap_or(0) + numbers.kernel.unwrap_or(0);
     let reason = if numbers.anon.is_none() {
         Some("this kernel keeps memcg statistics where ctrace cannot find them (ctrace doctor says why)".to_owned())
-    } else if usage.is_some_and(|usage| usage > STALE_BYTES && (split as f64) < usage as f64 * STALE_SHARE) {
+    } else if is_stale(&numbers, first, level, world) {
         Some("stale: the kernel flushes these statistics for its own report, and had suppressed that report (many kills in a row)".to_owned())
     } else {
         None
@@ -256,6 +254,19 @@ fn numbers(case: &Case, first: &Victim, limiting: Option<&Level>, world: &World,
         unknown.insert("swap_bytes", "this kernel counts no swap per cgroup".to_owned());
     }
     numbers
+}
+
+/// What is charged is in one of the parts, but for what the CPUs hold back: where much is missing, the kernel did not
+/// flush its statistics.
+fn is_stale(numbers: &Numbers, first: &Victim, level: &Level, world: &World) -> bool {
+    let page = world.host.page_bytes;
+    let Some(usage) = known64(level.usage).map(|usage| usage * page) else { return false };
+    let sockets = u64::try_from(first.stats[STAT_SOCK]).map_or(0, |count| count * page);
+    let parts = [numbers.anon, numbers.file, numbers.kernel, Some(sockets)];
+    // Before `memory.kernel` (5.18) some kinds of kernel memory, such as page tables, are in none of them.
+    let uncounted = if first.stats[STAT_KMEM] < 0 { usage / 4 } else { usage / 20 };
+    let held_back = CHARGE_BATCH * world.host.cpus * page;
+    usage > parts.into_iter().flatten().sum::<u64>() + uncounted + held_back
 }
 
 /// Does PID 1 of the first victim's pid namespace live on? `None` in the host's own namespace, and where it is unread.
@@ -279,6 +290,8 @@ fn init_alive(case: &Case, first: &Victim, world: &World, unknown: &mut Unknown)
     let is_gone = case.gone.iter().any(|(pid, _)| *pid == task.init);
     Some(!was_victim && !is_gone && task.init_exiting == 0)
 }
+
+const SHARED: &str = "it shares the memory of another victim";
 
 fn evidence(
     case: &Case,
@@ -311,7 +324,7 @@ fn evidence(
             "file_bytes": null,
             "shmem_bytes": null,
             "oom_score_adj": sharer.oom_score_adj,
-            "unknown": {"anon_bytes": "it shares the memory of another victim"},
+            "unknown": {"anon_bytes": SHARED, "file_bytes": SHARED, "shmem_bytes": SHARED},
         })
     }));
     let cgroup = world.containers.path(first.header.cgroup).map(ToString::to_string);

@@ -38,8 +38,7 @@ fn level(cgroup: u64, usage_mib: u64, max_mib: Option<u64>) -> Level {
         max: max_mib.map_or(NO_LIMIT, |mib| mib * MIB_PAGES),
         swap_usage: 0,
         swap_max: NO_LIMIT,
-        oom_group: 0,
-        reserved: 0,
+        ..Level::zeroed()
     }
 }
 
@@ -90,6 +89,7 @@ fn done(at: u64, trigger: Task) -> Event {
     Event::OomDone(record)
 }
 
+#[expect(clippy::large_types_passed_by_value, reason = "each is made for this call")]
 fn mark(record: Victim) -> Event {
     Event::OomVictim(Box::new(record))
 }

@@ -168,7 +168,7 @@ impl Limits {
     /// What the events files counted, where there is no hook. The first reading is where counting starts.
     fn of_files(&mut self, counts: &Counts) -> Vec<Refusal> {
         let count = |level: &Level| level.refused_here.or(level.refused);
-        if !counts.levels.iter().any(|level| count(level).is_some()) {
+        if !counts.events {
             return Vec::new();
         }
         let now: HashMap<u64, u64> = counts.levels.iter().filter_map(|level| Some((level.id, count(level)?))).collect();
@@ -280,7 +280,7 @@ impl Open {
             unknown.insert("limiting_cgroup", "the cgroup was gone before its path was read".to_owned());
         }
         if asker.is_none() {
-            let reason = if counts.levels.iter().any(|level| level.refused.is_some()) {
+            let reason = if counts.events {
                 "no hook on pids_can_fork here: pids.events counts refusals and does not say who asked"
             } else {
                 "the record of the refusal was lost"

@@ -39,6 +39,8 @@ pub struct Counts {
     /// Refusals so far that the kernel side counted, by the asker's pids cgroup.
     pub refusals: BTreeMap<u64, u64>,
     pub host: HostPids,
+    /// What `pids.events` counted was asked for.
+    pub events: bool,
     /// The pids hierarchy is the one that carries the key.
     pub same: bool,
 }

@@ -111,10 +111,9 @@ impl Zombies {
             let since_ns = dead.exit_ns.or(before.as_ref().map(|seen| seen.since_ns)).unwrap_or(now_ns);
             let parent_ns = match &before {
                 Some(seen) if seen.parent == dead.stat.ppid => seen.parent_ns,
-                Some(_) => now_ns,
                 // As good as ever since, unless another parent had it at its end.
                 None if dead.parent.is_none_or(|parent| parent == dead.stat.ppid) => since_ns,
-                None => now_ns,
+                _ => now_ns,
             };
             let cgroup = self.cgroup(dead, world).or_else(|| before.and_then(|seen| seen.cgroup));
             let parent = dead.stat.ppid;
@@ -239,6 +238,9 @@ impl Facts<'_> {
         if open.parent.is_none() {
             unknown.insert("parent", "it was gone before it was read".to_owned());
         }
+        if self.dead.is_empty() {
+            unknown.insert("oldest_ns", "none is left".to_owned());
+        }
         let oldest = self.dead.iter().map(|seen| self.now_ns.saturating_sub(seen.since_ns)).max();
         let mut evidence = Evidence::new();
         evidence.insert("limit".to_owned(), json!(nearest.as_ref().map(|nearest| nearest.limit)));
@@ -263,7 +265,7 @@ impl Facts<'_> {
             container,
             summary: self.summary(state, open, nearest.as_ref(), to_limit),
             why: self.why(open, nearest.as_ref()),
-            fix: self.fix(open),
+            fix: self.fix(state, open),
             process: open.parent.clone(),
             evidence,
             refers_to: None,
@@ -308,8 +310,11 @@ impl Facts<'_> {
         )
     }
 
-    fn fix(&self, open: &Open) -> Vec<String> {
+    fn fix(&self, state: State, open: &Open) -> Vec<String> {
         let who = self.who(open);
+        if state == State::Closed {
+            return vec![format!("nothing now; should they come again: let {who} wait for its children")];
+        }
         let is_init = open.parent.as_ref().is_some_and(|parent| parent.ns_pid == Some(1) && parent.pid != 1);
         let init = "run the container with an init that reaps: docker run --init, tini or dumb-init as entrypoint; in a pod shareProcessNamespace: true";
         let wait = format!(

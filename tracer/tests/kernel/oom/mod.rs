@@ -4,6 +4,7 @@ mod group;
 mod init;
 mod own;
 mod parent;
+mod past;
 mod victims;
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     support::{cgroups::Tree, ctrace::Ctrace, player::Player},
 };
 
-pub static TESTS: &[&[Test]] = &[own::TESTS, parent::TESTS, group::TESTS, init::TESTS, victims::TESTS];
+pub static TESTS: &[&[Test]] = &[own::TESTS, parent::TESTS, group::TESTS, init::TESTS, victims::TESTS, past::TESTS];
 
 /// A kill that comes after a near miss: once ctrace tells it, it has seen all that came before.
 fn sentinel(ctrace: &Ctrace, tree: &Tree) {

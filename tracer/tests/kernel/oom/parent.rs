@@ -74,18 +74,20 @@ fn the_one_who_asked_is_another_container() {
     let (large, growing) = (tree.container_below("pod"), tree.container_below("pod"));
     let mut victim = Player::within(&large, &["anon=22", "say=full", "pause"]);
     let killed = victim.said("full");
-    let asker = Player::within(&growing, &["say=asker", "anon=14", "say=grown", "pause"]);
+    let mut asker = Player::within(&growing, &["say=asker", "anon=12", "pause"]);
     let asked = asker.said("asker");
     victim.ended();
-    asker.said("grown");
     let finding = ctrace.finding("oom.parent-limit", &large).json;
     assert_eq!(victim_pids(&finding), [killed.pid]);
     assert_eq!(finding["evidence"]["limiting_cgroup"], pod.path);
     assert_eq!(finding["evidence"]["trigger"]["process"]["pid"], asked.pid);
     assert_eq!(finding["evidence"]["trigger"]["container"]["id"], growing.name());
+    sentinel(&ctrace, &tree);
+    // Some kernels choose once more before the first victim's memory is free.
+    let own: &[&str] = if asker.lives() { &[] } else { &["oom.parent-limit"] };
     let said = ctrace.stop();
     assert_eq!(said.codes(&large), ["oom.parent-limit"]);
-    assert_eq!(said.codes(&growing), [""; 0]);
+    assert_eq!(said.codes(&growing), own);
 }
 
 /// The inner one is the container; the outer one's limit is a parent's.

@@ -198,6 +198,17 @@ pub struct Ended {
     pub err: Vec<String>,
 }
 
+/// The same where stdout is the caller's.
+pub fn run_with_stdout(mut command: Command) -> Ended {
+    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("ctrace");
+    let err: Arc<Mutex<Vec<Line>>> = Arc::default();
+    let reader = follow(child.stderr.take().expect("a pipe"), &err);
+    let status = wait_until("ctrace to end", || child.try_wait().expect("a child"));
+    reader.join().expect("a reader");
+    let err = err.lock().expect("nobody panics with it").iter().map(|line| line.text.clone()).collect();
+    Ended { code: status.code(), out: Vec::new(), err }
+}
+
 /// Runs to its end, which must come soon.
 pub fn run(command: Command) -> Ended {
     let mut ctrace = Ctrace::start(command);

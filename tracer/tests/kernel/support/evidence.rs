@@ -54,8 +54,8 @@ fn reasons<'a>(value: &'a Value, around: &mut Vec<&'a Value>, line: &Value) {
         Value::Object(map) => {
             around.push(value);
             for (key, inner) in map {
-                // No container is the host; no engine was asked.
-                if inner.is_null() && !matches!(key.as_str(), "container" | "engine") {
+                // No container is the host; no engine was asked; a process ends by a status or a signal; nobody sent it.
+                if inner.is_null() && !matches!(key.as_str(), "container" | "engine" | "exit_code" | "signal" | "by") {
                     let explained =
                         around.iter().any(|object| object["unknown"][key].as_str().is_some_and(|why| !why.is_empty()));
                     assert!(explained, "{key} is null without a reason: {line}");

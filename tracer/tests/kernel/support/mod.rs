@@ -4,6 +4,7 @@ pub mod cgroups;
 pub mod ctrace;
 pub mod evidence;
 pub mod kernel_log;
+pub mod pids;
 pub mod play;
 pub mod player;
 

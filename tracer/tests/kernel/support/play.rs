@@ -9,9 +9,17 @@
 //! | `herd=N` | N children that only wait |
 //! | `sharer` | another process in the same memory (`CLONE_VM` without `CLONE_THREAD`) that only waits |
 //! | `thread`, `leaderless` | goes on in a thread that is not the leader, who waits, or is gone |
+//! | `last-thread` | goes on in another thread, after the leader has ended |
 //! | `comm=TEXT`, `uid=N`, `adj=N` | its name, user, `oom_score_adj` |
 //! | `anon=MIB`, `shmem=MIB`, `anon`, `shmem` | touches memory page by page, and keeps it; without a number until killed |
+//! | `default=N`, `ignore=N`, `handle=N`, `block=N` | what becomes of a signal |
+//! | `kill=N` | sends a signal to PID 1 of its namespace |
+//! | `flood=N` | sends itself so many SIGUSR1, some thousands a second |
+//! | `segv`, `abort` | ends by a fault of its own: touches [`BAD_ADDRESS`]; `abort()` |
 //! | `forks=N` | N children that end at once |
+//! | `bomb=N` | asks N times for a child that only waits, and writes `tried MADE REFUSED` |
+//! | `zombies=N`, `orphans=N` | N children that end and are not waited for; its own, or its children's |
+//! | `leaderless-herd=N` | N children whose leader is gone and whose thread waits |
 //! | `say=WORD` | writes `WORD PID TID`, as the host sees them |
 //! | `await` | waits for a line on stdin |
 //! | `pause`, `exit=N` | waits for ever; ends |
@@ -28,11 +36,12 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
-        signal::Signal,
+        signal::{SigHandler, SigSet, Signal, kill, raise, signal},
         wait::{WaitStatus, waitpid},
     },
     unistd::{ForkResult, Gid, Pid, Uid, fork, pause, setgid, setuid},
@@ -44,6 +53,8 @@ const PAGE: usize = 4096;
 const ENOUGH_MIB: usize = 512;
 /// The exit code of a hog that nobody stopped.
 pub const NEVER_KILLED: i32 = 99;
+/// What `segv` touches.
+pub const BAD_ADDRESS: usize = 0x10;
 
 pub fn play(steps: Vec<OsString>) -> ! {
     die_with_parent();
@@ -90,6 +101,48 @@ fn go_on(steps: &[OsString]) {
                 // SAFETY: ends this thread alone, with nothing of it borrowed by the other.
                 unsafe { libc::syscall(libc::SYS_exit, 0) };
             }
+            "last-thread" => {
+                let rest = rest.to_vec();
+                std::thread::spawn(move || {
+                    while !leader_is_gone() {
+                        std::thread::yield_now();
+                    }
+                    go_on(&rest);
+                    std::process::exit(0)
+                });
+                // SAFETY: ends this thread alone; it holds nothing that the other one wants.
+                unsafe { libc::syscall(libc::SYS_exit, 0) };
+            }
+            "default" | "ignore" | "handle" | "block" => {
+                let number = Signal::try_from(number() as i32).expect("a signal");
+                let handler = match &*verb {
+                    "ignore" => SigHandler::SigIgn,
+                    "handle" => SigHandler::Handler(nothing),
+                    _ => SigHandler::SigDfl,
+                };
+                // SAFETY: the handler does nothing.
+                unsafe { signal(number, handler) }.expect("a disposition");
+                if verb == "block" {
+                    SigSet::from(number).thread_block().expect("a mask");
+                }
+            }
+            "kill" => kill(Pid::from_raw(1), Signal::try_from(number() as i32).expect("a signal")).expect("PID 1"),
+            "flood" => {
+                for _ in 0..number() {
+                    kill(Pid::this(), Signal::SIGUSR1).expect("itself");
+                    std::thread::sleep(std::time::Duration::from_micros(20));
+                }
+            }
+            "segv" => {
+                prctl::set_dumpable(false).expect("no core");
+                let bad = std::ptr::without_provenance_mut::<u8>(BAD_ADDRESS);
+                // SAFETY: none. The fault is the purpose.
+                unsafe { bad.write_volatile(1) };
+            }
+            "abort" => {
+                prctl::set_dumpable(false).expect("no core");
+                let _ = raise(Signal::SIGABRT);
+            }
             "comm" => prctl::set_name(&CString::new(value).expect("no NUL")).expect("a name"),
             "uid" => {
                 setgid(Gid::from_raw(number() as u32)).expect("another group");
@@ -109,6 +162,32 @@ fn go_on(steps: &[OsString]) {
                 for _ in 0..number() {
                     let child = forked(|| std::process::exit(0));
                     let _ = waitpid(child, None);
+                }
+            }
+            "bomb" => bomb(number()),
+            "zombies" => {
+                for _ in 0..number() {
+                    forked(|| std::process::exit(0));
+                }
+            }
+            "orphans" => {
+                let count = number();
+                let parent = forked(|| {
+                    for _ in 0..count {
+                        forked(|| std::process::exit(0));
+                    }
+                    std::process::exit(0)
+                });
+                waitpid(parent, None).expect("their parent ends");
+            }
+            "leaderless-herd" => {
+                for _ in 0..number() {
+                    forked(|| {
+                        std::thread::spawn(|| for_ever());
+                        // SAFETY: ends this thread alone, with nothing of it borrowed by the other.
+                        unsafe { libc::syscall(libc::SYS_exit, 0) };
+                        for_ever()
+                    });
                 }
             }
             "say" => say(&text),
@@ -150,6 +229,14 @@ fn fork_and(parent: impl FnOnce(Pid) -> std::convert::Infallible) {
     }
 }
 
+extern "C" fn nothing(_: libc::c_int) {}
+
+/// The leader is a zombie until its last thread ends.
+fn leader_is_gone() -> bool {
+    let status = fs::read_to_string("/proc/self/status").expect("/proc");
+    status.lines().any(|line| line.starts_with("State:") && line.contains('Z'))
+}
+
 /// A child that does `work` and nothing else.
 fn forked(work: impl FnOnce() -> std::convert::Infallible) -> Pid {
     // SAFETY: one thread only, so nothing is locked in the child.
@@ -160,6 +247,24 @@ fn forked(work: impl FnOnce() -> std::convert::Infallible) -> Pid {
             match work() {}
         }
     }
+}
+
+/// Asks for more children than it may have.
+fn bomb(tries: usize) {
+    let (mut made, mut refused) = (0, 0);
+    for _ in 0..tries {
+        // SAFETY: one thread only, so nothing is locked in the child.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { .. }) => made += 1,
+            Ok(ForkResult::Child) => {
+                die_with_parent();
+                for_ever()
+            }
+            Err(Errno::EAGAIN) => refused += 1,
+            Err(other) => panic!("fork: {other}"),
+        }
+    }
+    println!("tried {made} {refused}");
 }
 
 fn die_with_parent() {

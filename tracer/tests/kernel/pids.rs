@@ -1,0 +1,261 @@
+//! `ctrace pids`: refused forks by whose limit, zombies by whose child, and what must be neither.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::{
+    harness::Test,
+    support::{
+        cgroups::Group,
+        ctrace::{Ctrace, Line, command},
+        pids::{PidsTree, current, limit, play},
+    },
+};
+
+pub static TESTS: &[&[Test]] = &[&[
+    Test::core("pids::own_limit", own_limit),
+    Test::core("pids::full_but_nobody_refused", full_but_nobody_refused),
+    Test::full("pids::parent_limit", parent_limit),
+    Test::full("pids::limit_closes", limit_closes),
+    Test::full("pids::flood_is_counted_and_hides_nobody", flood_is_counted_and_hides_nobody),
+    Test::core("pids::zombies", zombies),
+    Test::core("pids::nine_zombies", nine_zombies),
+    Test::full("pids::leaders_of_running_threads_are_no_zombies", leaders_of_running_threads_are_no_zombies),
+    Test::full("pids::zombies_from_before_attach", zombies_from_before_attach),
+    Test::full("pids::zombies_name_their_new_parent", zombies_name_their_new_parent),
+    Test::full("pids::samples", samples),
+]];
+
+fn ctrace() -> Ctrace {
+    Ctrace::ready(command(&["pids", "--json"]))
+}
+
+/// Waits for a finding about a container of which something is true.
+fn finding(ctrace: &Ctrace, code: &str, of: &Group, what: &str, is: impl Fn(&Value) -> bool) -> Line {
+    ctrace.wait_for(&format!("{code} of {} {what}", of.path), |line| {
+        line.json["code"] == code && line.json["container"]["cgroup"] == of.path && is(&line.json)
+    })
+}
+
+/// A refusal that comes after a near miss: once ctrace tells it, it has seen all that came before.
+fn sentinel(ctrace: &Ctrace, tree: &PidsTree) {
+    let sentinel = tree.container();
+    limit(&sentinel, 3);
+    let _bomb = play(&sentinel, &["bomb=10", "pause"]);
+    ctrace.finding("pids.limit", &sentinel);
+}
+
+fn has_hook() -> bool {
+    Path::new("/sys/bus/event_source/devices/kprobe/type").exists()
+}
+
+fn own_limit() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let container = tree.container();
+    limit(&container, 20);
+    let bomb = play(&container, &["say=bomb", "bomb=60", "pause"]);
+    let who = bomb.said("bomb");
+    // Itself and 19 children fit.
+    let tried = bomb.said("tried");
+    assert_eq!((tried.pid, tried.tid), (19, 41), "forked, refused");
+    let json =
+        finding(&ctrace, "pids.limit", &container, "with every refusal", |json| json["evidence"]["refused"] == 41).json;
+    let open = finding(&ctrace, "pids.limit", &container, "open", |json| json["state"] == "open").json;
+    assert_eq!(json["id"], open["id"]);
+    let evidence = &open["evidence"];
+    assert_eq!(open["severity"], "critical");
+    assert_eq!(open["container"]["id"], container.name());
+    assert_eq!(evidence["limit"], 20);
+    assert_eq!(evidence["current"], 20);
+    assert_eq!(evidence["limiting_cgroup"], container.path);
+    assert_eq!(evidence["whose"], "own");
+    assert_eq!(evidence["inferred"], false);
+    assert_eq!(evidence["zombies"], 0);
+    if has_hook() {
+        assert_eq!(evidence["asker"]["process"]["pid"], who.pid);
+        assert_eq!(evidence["asker"]["container"]["id"], container.name());
+        assert_eq!(open["process"]["pid"], who.pid);
+    } else {
+        assert!(open["unknown"]["asker"].as_str().is_some_and(|why| why.contains("pids.events")));
+    }
+    ctrace.stop();
+}
+
+/// Every pid is used, and nobody asked for one more.
+fn full_but_nobody_refused() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let container = tree.container();
+    limit(&container, 20);
+    let herd = play(&container, &["herd=19", "say=full", "pause"]);
+    herd.said("full");
+    assert_eq!(current(&container), 20);
+    sentinel(&ctrace, &tree);
+    assert!(ctrace.stop().codes(&container).is_empty());
+}
+
+fn parent_limit() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let container = tree.container_below("slice");
+    let parent = tree.parent("slice");
+    limit(&parent, 15);
+    limit(&container, 50);
+    let bomb = play(&container, &["bomb=30", "pause"]);
+    bomb.said("tried");
+    let json = ctrace.finding("pids.limit", &container).json;
+    assert_eq!(json["evidence"]["limiting_cgroup"], parent.path);
+    assert_eq!(json["evidence"]["whose"], "parent");
+    assert_eq!(json["evidence"]["limit"], 15);
+    assert_eq!(json["evidence"]["current"], 15);
+    ctrace.stop();
+}
+
+fn limit_closes() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let container = tree.container();
+    limit(&container, 5);
+    let bomb = play(&container, &["bomb=10", "pause"]);
+    bomb.said("tried");
+    let open = ctrace.finding("pids.limit", &container).json;
+    drop(bomb);
+    let closed = finding(&ctrace, "pids.limit", &container, "closed", |json| json["state"] == "closed").json;
+    assert_eq!(closed["id"], open["id"]);
+    assert_eq!(closed["evidence"]["refused"], 6);
+    assert_eq!(closed["evidence"]["current"], 0);
+    ctrace.stop();
+}
+
+/// A bomb that is refused as fast as it can ask, with a ring of one page.
+fn flood_is_counted_and_hides_nobody() {
+    let tree = PidsTree::new();
+    let ctrace = Ctrace::ready(command(&["pids", "--json", "--ring-kib", "4"]));
+    let (loud, quiet) = (tree.container(), tree.container());
+    limit(&loud, 2);
+    limit(&quiet, 2);
+    let bomb = play(&loud, &["bomb=20000", "pause"]);
+    ctrace.finding("pids.limit", &loud);
+    let other = play(&quiet, &["bomb=3", "pause"]);
+    other.said("tried");
+    finding(&ctrace, "pids.limit", &quiet, "with both refusals", |json| json["evidence"]["refused"] == 2);
+    assert_eq!(bomb.said("tried").tid, 19_999);
+    finding(&ctrace, "pids.limit", &loud, "with every refusal", |json| json["evidence"]["refused"] == 19_999);
+    let said = ctrace.stop();
+    assert!(!said.lines.iter().any(|line| line.json["type"] == "loss" && line.json["event"] == "fork_refused"));
+    assert!(said.about(&loud).count() < 60, "at most one update a second");
+}
+
+fn zombies() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let container = tree.container();
+    limit(&container, 40);
+    let parent = play(&container, &["say=parent", "zombies=12", "pause"]);
+    let who = parent.said("parent");
+    let open = ctrace.finding("pids.zombies", &container).json;
+    assert_eq!(open["severity"], "warning");
+    assert_eq!(open["state"], "open");
+    assert_eq!(open["process"]["pid"], who.pid);
+    let evidence = &open["evidence"];
+    assert_eq!(evidence["parent"]["process"]["pid"], who.pid);
+    assert_eq!(evidence["zombies"], 12);
+    assert_eq!(evidence["limit"], 40);
+    assert_eq!(evidence["current"], 13);
+    assert_eq!(evidence["limiting_cgroup"], container.path);
+    assert_eq!(evidence["growth_per_s"], 0.0, "they came at once, and no more come");
+    assert!(evidence["oldest_ns"].as_u64().is_some_and(|age| age >= 3_000_000_000), "{evidence}");
+    drop(parent);
+    let closed =
+        ctrace.wait_for("that they are gone", |line| line.json["id"] == open["id"] && line.json["state"] == "closed");
+    assert!(closed.json["evidence"]["zombies"].as_u64().is_some_and(|left| left < 10));
+    ctrace.stop();
+}
+
+fn nine_zombies() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let (few, many) = (tree.container(), tree.container());
+    let nine = play(&few, &["zombies=9", "say=done", "pause"]);
+    nine.said("done");
+    let _twelve = play(&many, &["zombies=12", "pause"]);
+    ctrace.finding("pids.zombies", &many);
+    assert!(ctrace.stop().codes(&few).is_empty());
+}
+
+/// /proc shows Z for a leader that ended before its threads.
+fn leaders_of_running_threads_are_no_zombies() {
+    let tree = PidsTree::new();
+    let container = tree.container();
+    // From before attach, so that the sweep meets them, and after.
+    let early = play(&container, &["leaderless-herd=12", "say=done", "pause"]);
+    early.said("done");
+    let ctrace = ctrace();
+    let late = play(&container, &["leaderless-herd=12", "say=done", "pause"]);
+    late.said("done");
+    let many = tree.container();
+    let _twelve = play(&many, &["zombies=12", "pause"]);
+    ctrace.finding("pids.zombies", &many);
+    assert!(ctrace.stop().codes(&container).is_empty());
+}
+
+fn zombies_from_before_attach() {
+    let tree = PidsTree::new();
+    let container = tree.container();
+    let parent = play(&container, &["say=parent", "zombies=12", "say=done", "pause"]);
+    let who = parent.said("parent");
+    parent.said("done");
+    let ctrace = ctrace();
+    let open = ctrace.finding("pids.zombies", &container).json;
+    assert_eq!(open["evidence"]["zombies"], 12);
+    assert_eq!(open["process"]["pid"], who.pid);
+    assert!(open["unknown"]["growth_per_s"].is_string(), "nobody saw them end");
+    ctrace.stop();
+}
+
+/// Orphans go to the PID 1 of their namespace, which has to reap them, and here does not.
+fn zombies_name_their_new_parent() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let container = tree.container();
+    let init = play(&container, &["pidns", "say=init", "orphans=12", "pause"]);
+    let who = init.said("init");
+    let open = ctrace.finding("pids.zombies", &container).json;
+    assert_eq!(open["process"]["pid"], who.pid);
+    assert_eq!(open["process"]["ns_pid"], 1);
+    assert!(open["fix"][0].as_str().is_some_and(|fix| fix.contains("--init")), "{}", open["fix"]);
+    ctrace.stop();
+}
+
+fn samples() {
+    let tree = PidsTree::new();
+    let container = tree.container_below("slice");
+    let parent = tree.parent("slice");
+    limit(&parent, 30);
+    limit(&container, 25);
+    let herd = play(&container, &["herd=5", "zombies=2", "say=there", "pause"]);
+    herd.said("there");
+    let ctrace = ctrace();
+    let row = ctrace
+        .wait_for("the container's numbers", |line| {
+            line.json["sample"] == "pids" && line.json["cgroup"] == container.path && line.json["states"]["Z"] == 2
+        })
+        .json;
+    assert_eq!(row["container"]["id"], container.name());
+    assert_eq!(row["states"]["S"], 6);
+    assert_eq!(row["processes"], 8);
+    assert_eq!(row["threads"], 8);
+    assert_eq!(row["current"], 8);
+    assert_eq!(row["limit"], 25);
+    assert_eq!(row["limiting_cgroup"], container.path);
+    let levels: Vec<&Value> = row["levels"].as_array().into_iter().flatten().map(|level| &level["cgroup"]).collect();
+    assert_eq!(levels, [container.path.as_str(), parent.path.as_str()]);
+    let host = ctrace.wait_for("the host's numbers", |line| {
+        line.json["sample"] == "pids" && line.json["container"].is_null() && line.json["states"].is_object()
+    });
+    assert!(host.json["pid_max"].as_u64().is_some_and(|most| most > 1000));
+    assert!(host.json["threads"].as_u64().is_some_and(|threads| threads > 8));
+    ctrace.stop();
+}
