@@ -154,7 +154,15 @@ impl Kernel {
     }
 
     /// Takes up to `most` records out of the ring. True: the ring was emptied.
-    pub fn drain(&mut self, most: usize, mut take: impl FnMut(Bytes) -> bool) -> bool {
+    pub fn drain(&mut self, most: usize, mut take: impl FnMut(Bytes)) -> bool {
+        self.drain_while(most, |record| {
+            take(record);
+            true
+        })
+    }
+
+    /// The same, until `take` wants no more.
+    pub fn drain_while(&mut self, most: usize, mut take: impl FnMut(Bytes) -> bool) -> bool {
         for _ in 0..most {
             let Some(record) = self.ring.next() else {
                 self.drains += 1;

@@ -142,7 +142,7 @@ pub async fn run(options: Options) -> Result<()> {
             quit = view.input() => if quit? { return view.close() },
             ready = ring.readable() => {
                 let mut ready = ready.context("watching the ring")?;
-                if kernel.drain(BATCH, |bytes| take(&mut pipeline, bytes, &mut out)) {
+                if kernel.drain_while(BATCH, |bytes| take(&mut pipeline, bytes, &mut out)) {
                     ready.clear_ready();
                 }
             }
@@ -162,7 +162,7 @@ pub async fn run(options: Options) -> Result<()> {
         }
     }
     // What is in the ring, or not ripe yet, happened in time, and is said.
-    while !kernel.drain(BATCH, |bytes| take(&mut pipeline, bytes, &mut out)) {
+    while !kernel.drain_while(BATCH, |bytes| take(&mut pipeline, bytes, &mut out)) {
         answer(&mut pipeline, &mut host, &kernel, &mut out);
     }
     let now_ns = machine::boottime_ns();
