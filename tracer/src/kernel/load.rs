@@ -122,6 +122,14 @@ impl Kernel {
 
     /// Takes up to `most` records out of the ring. True: the ring was emptied.
     pub fn drain(&mut self, most: usize, mut take: impl FnMut(Bytes)) -> bool {
+        self.drain_while(most, |record| {
+            take(record);
+            true
+        })
+    }
+
+    /// The same, until `take` wants no more.
+    pub fn drain_while(&mut self, most: usize, mut take: impl FnMut(Bytes) -> bool) -> bool {
         for _ in 0..most {
             let Some(record) = self.ring.next() else {
                 self.drains += 1;
@@ -129,7 +137,9 @@ impl Kernel {
                 let _ = self.epoch.set(0, self.drains, 0);
                 return true;
             };
-            take(Bytes::copy_from_slice(&record));
+            if !take(Bytes::copy_from_slice(&record)) {
+                break;
+            }
         }
         false
     }

@@ -148,7 +148,7 @@ pub async fn run(options: Options) -> Result<()> {
             quit = view.input() => if quit? { return view.close() },
             ready = ring.readable() => {
                 let mut ready = ready.context("watching the ring")?;
-                if kernel.drain(BATCH, |bytes| pipeline.record(Record::Kernel(bytes), 0, &mut out)) {
+                if kernel.drain_while(BATCH, |bytes| take(&mut pipeline, bytes, &mut out)) {
                     ready.clear_ready();
                 }
             }
@@ -168,12 +168,12 @@ pub async fn run(options: Options) -> Result<()> {
         }
     }
     // What is in the ring, or not ripe yet, happened in time, and is said.
-    kernel.drain(usize::MAX, |bytes| pipeline.record(Record::Kernel(bytes), 0, &mut out));
+    while !kernel.drain_while(BATCH, |bytes| take(&mut pipeline, bytes, &mut out)) {
+        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+    }
     let now_ns = machine::boottime_ns();
     lost(&mut kernel, &mut pipeline, now_ns, &mut out)?;
-    while let Some(due) = pipeline.next_ns() {
-        pipeline.tick(due, &mut out);
-    }
+    pipeline.finish(&mut out);
     answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     found(&mut filter, &pipeline, &mut out)?;
     for output in out.drain(..).filter(|output| filter.wants(output)) {
@@ -200,6 +200,14 @@ fn attach(options: &Options) -> Result<Kernel> {
         );
     }
     Ok(kernel)
+}
+
+/// Takes a record; whether the next one may follow at once. A new container's files are read first: what it does is told
+/// with its name, and it may live for 10 ms.
+fn take(pipeline: &mut Pipeline, bytes: bytes::Bytes, out: &mut Vec<Output>) -> bool {
+    let before = out.len();
+    pipeline.record(Record::Kernel(bytes), 0, out);
+    !out[before..].iter().any(|output| matches!(output, Output::Ask(Question::Facts(..) | Question::Identity(..))))
 }
 
 /// Reads what the pipeline asks for, until it asks for nothing more.

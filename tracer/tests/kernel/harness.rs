@@ -13,6 +13,8 @@ use std::{
 /// A test that takes longer than this hangs, and so would all that follow.
 const HUNG: Duration = Duration::from_mins(4);
 
+use crate::support::engines::installed;
+
 /// Which tests to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
@@ -47,6 +49,14 @@ pub enum Lack {
     CgroupV2,
     /// The memory controller in v1: `memory.oom_control`.
     CgroupV1,
+    /// An engine's packages.
+    Docker,
+    Containerd,
+    Podman,
+    Runc,
+    Crun,
+    /// PID 1 of the host that may be looked at: one with a capability that this process lacks may not.
+    OpenInit,
 }
 
 impl Lack {
@@ -57,12 +67,19 @@ impl Lack {
             Self::CgroupV2 => !fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
                 .is_ok_and(|list| list.split_whitespace().any(|controller| controller == "memory")),
             Self::CgroupV1 => !Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists(),
+            Self::Docker => installed("dockerd").and(installed("docker")).is_none(),
+            Self::Containerd => installed("containerd").and(installed("ctr")).is_none(),
+            Self::Podman => installed("podman").is_none(),
+            Self::Runc => installed("runc").is_none(),
+            Self::Crun => installed("crun").is_none(),
+            Self::OpenInit => fs::metadata("/proc/1/root/").is_err(),
         }
     }
 
     /// The virtual machines have all but cgroup v1: there another lack is a fault of the test run.
     fn may_be(self) -> bool {
-        !in_virtual_machine() || self == Self::CgroupV1
+        let engines = [Self::Docker, Self::Containerd, Self::Podman, Self::Runc, Self::Crun];
+        !in_virtual_machine() || self == Self::CgroupV1 || engines.contains(&self)
     }
 }
 
@@ -72,6 +89,12 @@ impl fmt::Display for Lack {
             Self::Kprobes => "this kernel was built without kprobes",
             Self::CgroupV2 => "the memory controller is not in cgroup v2 here",
             Self::CgroupV1 => "the memory controller is not in cgroup v1 here",
+            Self::Docker => "docker.io is not installed",
+            Self::Containerd => "containerd is not installed",
+            Self::Podman => "podman is not installed",
+            Self::Runc => "runc is not installed",
+            Self::Crun => "crun is not installed",
+            Self::OpenInit => "PID 1 of this machine may not be looked at",
         })
     }
 }

@@ -13,6 +13,7 @@
     reason = "a call that never returns ends its arm, and the compiler still wants the empty match"
 )]
 
+mod containers;
 mod exits;
 mod harness;
 mod loss;
@@ -28,7 +29,7 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    let processes = [exits::TESTS, signals::TESTS];
+    let processes = [exits::TESTS, signals::TESTS, containers::TESTS];
     let lenses = [oom::TESTS, pids::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().copied();
     lenses.chain(processes).flat_map(|tests| tests.iter())
 }

@@ -2,6 +2,7 @@
 
 pub mod cgroups;
 pub mod ctrace;
+pub mod engines;
 pub mod evidence;
 pub mod kernel_log;
 pub mod pids;
