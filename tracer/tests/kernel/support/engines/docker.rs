@@ -40,10 +40,13 @@ impl Docker {
         run(&mut self.command(arguments))
     }
 
-    /// Starts a container in the background; gives its id.
+    /// Starts a container in the background, without a network unless `options` give it one; gives its id.
     pub fn detached(&self, name: &str, options: &[&str], program: &[&str]) -> String {
-        let mut arguments = vec!["run", "--detach", "--network", "none", "--name", name];
+        let mut arguments = vec!["run", "--detach", "--name", name];
         arguments.extend(options);
+        if !options.contains(&"--network") {
+            arguments.extend(["--network", "none"]);
+        }
         arguments.push(IMAGE);
         arguments.extend(program);
         self.run(&arguments)

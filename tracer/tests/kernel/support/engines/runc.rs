@@ -20,7 +20,11 @@ pub struct Bundle {
 impl Bundle {
     /// Runs `program` as PID 1 of its own namespaces, as the host's root.
     pub fn new(place: &Place, runtime: &'static str, id: &str, program: &[&str]) -> Self {
-        let mounts = json!([{"destination": "/proc", "type": "proc", "source": "proc"}]);
+        // A /dev of its own: many share the root file system, and runtimes make devices.
+        let mounts = json!([
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+        ]);
         let namespaces: Vec<Value> = ["pid", "mount", "ipc", "uts"].map(|kind| json!({"type": kind})).into();
         let config = json!({
             "ociVersion": "1.0.2",
