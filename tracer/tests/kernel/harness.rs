@@ -138,6 +138,13 @@ pub fn detail(text: String) {
     DETAILS.lock().unwrap_or_else(PoisonError::into_inner).push(text);
 }
 
+/// What a test measured: shown with its outcome, whichever it is.
+static MEASURED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+pub fn measured(text: String) {
+    MEASURED.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+}
+
 pub fn run(all: impl Iterator<Item = &'static Test>, list: List, filter: &str) -> ExitCode {
     let listed = |test: &&Test| test.list == list || (list == List::Full && test.list == List::Core);
     let tests: Vec<&'static Test> = all.filter(listed).filter(|test| test.name.contains(filter)).collect();
@@ -162,11 +169,13 @@ pub fn run(all: impl Iterator<Item = &'static Test>, list: List, filter: &str) -
         match outcome(test) {
             Some(true) => {
                 println!("ok ({:.1} s)", start.elapsed().as_secs_f64());
+                show(&MEASURED);
                 passed += 1;
             }
             Some(false) => {
                 println!("FAILED ({:.1} s)", start.elapsed().as_secs_f64());
-                show_details();
+                show(&MEASURED);
+                show(&DETAILS);
                 failed += 1;
             }
             None => {
@@ -175,13 +184,16 @@ pub fn run(all: impl Iterator<Item = &'static Test>, list: List, filter: &str) -
                     HUNG.as_secs(),
                     tests.len() - number - 1
                 );
-                show_details();
+                show(&MEASURED);
+                show(&DETAILS);
                 failed += tests.len() - number;
                 println!("kernel: {passed} passed, {failed} failed, {skipped} skipped");
                 std::process::exit(1);
             }
         }
-        DETAILS.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for texts in [&DETAILS, &MEASURED] {
+            texts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
     println!("kernel: {passed} passed, {failed} failed, {skipped} skipped");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -198,8 +210,8 @@ fn outcome(test: &'static Test) -> Option<bool> {
     end.recv_timeout(HUNG).ok()
 }
 
-fn show_details() {
-    for text in DETAILS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+fn show(texts: &Mutex<Vec<String>>) {
+    for text in texts.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         for line in text.lines() {
             println!("    {line}");
         }

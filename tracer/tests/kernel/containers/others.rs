@@ -203,9 +203,9 @@ pub fn nothing_is_held() {
     let place = Place::new();
     let ctrace = live("exits", &[]);
     let pid = ctrace.pid().as_raw();
-    let before = open_files(pid).len();
+    let mut before = Vec::new();
     let (mut ids, mut cgroups) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
+    for round in 0..4 {
         let bundle = Bundle::new(&place, "runc", &format!("held-{:x}", unique()), &["/bin/sleep", "600"]);
         let init = bundle.detached();
         cgroups.push(one(&bundle.id)["cgroup"].as_str().expect("a path").to_owned());
@@ -214,11 +214,15 @@ pub fn nothing_is_held() {
         bundle.remove();
         exit_of(&ctrace, init);
         ids.push(bundle.id.clone());
+        if round == 0 {
+            before = open_files(pid); // by now it has all that it works with
+        }
     }
     for cgroup in &cgroups {
         wait_until("the cgroup to be removed", || (!any_hierarchy_has(cgroup)).then_some(()));
     }
-    assert_eq!(open_files(pid).len(), before);
+    // More only while it reads something.
+    wait_until("ctrace to have no more open than before", || (open_files(pid).len() <= before.len()).then_some(()));
     // Gone, and still known.
     let said = ctrace.stop();
     for id in ids {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::live;
 use crate::{
-    harness::{detail, in_virtual_machine},
+    harness::{in_virtual_machine, measured},
     support::{
         cgroups::{Group, Tree},
         ctrace::{Ctrace, Said, command},
@@ -70,7 +70,7 @@ fn settled(ctrace: Ctrace, truth: &HashMap<u64, String>, is_pid: impl Fn(&Value)
         named += usize::from(exit["container"]["name"].is_string());
     }
     assert_eq!(right, truth.len(), "exits told of all containers");
-    detail(format!("{right} exits, all of the right container; {named} with its name"));
+    measured(format!("{right} exits, all of the right container; {named} with its name"));
     assert!(named * 100 >= truth.len() * 99, "only {named} of {} exits have the container's name", truth.len());
     said
 }
@@ -167,7 +167,7 @@ pub fn cgroups_that_come_and_go() {
         })
         .collect();
     let rate = truth.len() as f64 / start.elapsed().as_secs_f64();
-    detail(format!("{rate:.0} cgroups a second"));
+    measured(format!("{rate:.0} cgroups a second"));
     let tree = Tree::new();
     let mut last = Player::within(&tree.container(), &["say=last", "exit=0"]);
     let pid = last.said("last").pid;
@@ -224,7 +224,7 @@ pub fn five_thousand_idle_cgroups() {
         line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
     };
     let (now, peak) = (field("VmRSS:"), field("VmHWM:"));
-    detail(format!("{total} idle cgroups: ready after {} ms, {now} KiB, at most {peak} KiB", took.as_millis()));
+    measured(format!("{total} idle cgroups: ready after {} ms, {now} KiB, at most {peak} KiB", took.as_millis()));
     assert!(now < 30 << 10, "{now} KiB of memory");
     assert!(in_virtual_machine() || took < Duration::from_secs(1), "ready after {} ms", took.as_millis());
     let _ = ctrace.stop();
