@@ -26,6 +26,10 @@ pub enum List {
     HostOom,
     /// For a kernel booted with lockdown=confidentiality.
     Lockdown,
+    /// For a machine whose PID 1 is systemd, with engines of its own.
+    Systemd,
+    /// Needs the feature `sockets`.
+    Cri,
 }
 
 impl List {
@@ -35,6 +39,8 @@ impl List {
             "full" => Self::Full,
             "host-oom" => Self::HostOom,
             "lockdown" => Self::Lockdown,
+            "systemd" => Self::Systemd,
+            "cri" => Self::Cri,
             _ => return None,
         })
     }

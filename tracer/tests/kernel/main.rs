@@ -1,6 +1,6 @@
 //! The tests that meet a kernel: real kills in real cgroups, seen by the real `ctrace`.
 //!
-//! `kernel [--list core|full|host-oom|lockdown] [FILTER]`, as root. `cargo xtask test` runs it here and in each virtual
+//! `kernel [--list core|full|host-oom|lockdown|systemd|cri] [FILTER]`, as root. `cargo xtask test` runs it here and in each virtual
 //! machine. One program plays two parts: as `kernel play …` it is the workload (see `support::play`).
 #![allow(
     clippy::redundant_closure,
@@ -60,6 +60,8 @@ fn main() -> ExitCode {
 }
 
 fn usage(problem: &str) -> ExitCode {
-    eprintln!("kernel: {problem} is not understood; usage: kernel [--list core|full|host-oom|lockdown] [FILTER]");
+    eprintln!(
+        "kernel: {problem} is not understood; usage: kernel [--list core|full|host-oom|lockdown|systemd|cri] [FILTER]"
+    );
     ExitCode::from(2)
 }

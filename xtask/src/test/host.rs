@@ -25,6 +25,20 @@ pub fn lints(log: &mut Log) -> Result<Option<Tally>> {
     Ok(None)
 }
 
+/// The same for what only some features build.
+pub fn of_features(log: &mut Log, features: &[&str]) -> Result<Option<Tally>> {
+    let features = features.join(",");
+    let clippy = ["clippy", "--quiet", "--package", "tracer", "--all-targets", "--features", &features];
+    log.expect(cargo().args(clippy).args(DENY_WARNINGS))?;
+    let good = log.run(cargo().args(["test", "--quiet", "--package", "tracer", "--lib", "--features", &features]))?;
+    let tally = Tally::of_cargo_test(&log.text());
+    log.tally = Some(tally);
+    if !good && tally.failed == 0 {
+        bail!("cargo test failed");
+    }
+    Ok(Some(tally))
+}
+
 /// Everything that `cargo test` runs here, except the kernel tests.
 pub fn unit_tests(log: &mut Log, filter: Option<&str>) -> Result<Option<Tally>> {
     let mut targets = vec!["--lib".to_owned(), "--bins".to_owned()];

@@ -2,10 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{codes, containers, listed, live, one, oom_of};
+use super::{HOG, codes, containers, listed, live, one, oom_of};
 use crate::support::engines::docker::Docker;
-
-const HOG: [&str; 5] = ["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"];
 
 pub fn by_the_name_a_person_gave() {
     let docker = Docker::start();

@@ -27,7 +27,8 @@ pub fn ctrace_in_a_container() {
     tool.config["mounts"] = json!(mounts);
     let all: Vec<String> = caps::all().into_iter().map(|cap| cap.to_string()).collect();
     tool.config["process"]["capabilities"] = json!({"bounding": all, "effective": all, "permitted": all});
-    tool.config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}]);
+    tool.config["linux"]["namespaces"] =
+        json!([{"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}]);
     // A container that is there already, and one that comes.
     let neighbour = Bundle::new(&place, "runc", &format!("near-{:x}", unique()), &["/bin/sleep", "600"]);
     let pid = neighbour.detached();

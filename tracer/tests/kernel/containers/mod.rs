@@ -5,13 +5,14 @@ mod hostile;
 mod inside;
 mod others;
 mod stress;
+mod systemd;
 
 use std::fs;
 
 use serde_json::Value;
 
 use crate::{
-    harness::{Lack, Test},
+    harness::{Lack, List, Test},
     support::ctrace::{Ctrace, Ended, command, run},
 };
 
@@ -35,7 +36,15 @@ pub static TESTS: &[Test] = &[
         .needs(&[Lack::Docker, Lack::Containerd]),
     Test::full("containers::cgroups_that_come_and_go", stress::cgroups_that_come_and_go),
     Test::full("containers::five_thousand_idle_cgroups", stress::five_thousand_idle_cgroups),
+    Test::of(List::Systemd, "containers::docker_s_scopes", systemd::docker_s_scopes),
+    Test::of(List::Systemd, "containers::podman_s_scopes", systemd::podman_s_scopes),
+    Test::of(List::Systemd, "containers::a_user_s_own_podman", systemd::a_user_s_own_podman),
+    Test::of(List::Systemd, "containers::a_service", systemd::a_service),
+    Test::of(List::Systemd, "containers::a_machine_of_nspawn", systemd::a_machine_of_nspawn),
 ];
+
+/// Takes 100 MB at once.
+const HOG: [&str; 5] = ["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"];
 
 fn live(lens: &str, options: &[&str]) -> Ctrace {
     let mut arguments = vec![lens, "--json"];

@@ -15,12 +15,17 @@ pub const IMAGE: &str = "bb:1";
 
 impl Docker {
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With more options for the daemon.
+    pub fn with(options: &[&str]) -> Self {
         let place = Place::new();
         let at = |name: &str| place.dir.join(name);
         let socket = format!("unix://{}", at("docker.sock").display());
         let mut dockerd = Command::new(find("dockerd"));
         dockerd.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec")).arg("--pidfile").arg(at("pid"));
-        dockerd.args(["--host", &socket, "--iptables=false", "--bridge=none", "--storage-driver", "vfs"]);
+        dockerd.args(["--host", &socket, "--iptables=false", "--bridge=none", "--storage-driver", "vfs"]).args(options);
         let daemon = Daemon::start(dockerd, at("dockerd.log"));
         let docker = Self { socket, _daemon: daemon, place };
         wait_until("dockerd", || {

@@ -12,12 +12,17 @@ pub const IMAGE: &str = "localhost/bb:1";
 
 impl Podman {
     pub fn new() -> Self {
+        Self::with("cgroupfs", "runc")
+    }
+
+    pub fn with(cgroup_manager: &str, runtime: &str) -> Self {
         let place = Place::new();
         // The defaults ask for more open files than a machine without CAP_SYS_RESOURCE gives.
-        place.write(
-            "containers.conf",
-            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n[engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\nevents_logger = \"none\"\n",
+        let config = format!(
+            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n[engine]\n\
+             cgroup_manager = \"{cgroup_manager}\"\nruntime = \"{runtime}\"\nevents_logger = \"none\"\n"
         );
+        place.write("containers.conf", &config);
         let podman = Self { place };
         run(podman.command(&["import", "--quiet"]).arg(podman.place.tar()).arg(IMAGE));
         podman
