@@ -213,7 +213,10 @@ impl Engines {
                 }
             }
             "lxc-start" => {
-                if let Some(path) = process.path(&["-P", "--lxcpath"]) {
+                // In the background it calls itself `[lxc monitor] LXCPATH NAME`.
+                let monitor = process.args.first().and_then(|title| title.strip_prefix("[lxc monitor] "));
+                let told = monitor.and_then(|rest| rest.rsplit_once(' ')).map(|(path, _)| path.to_owned());
+                if let Some(path) = told.or_else(|| process.path(&["-P", "--lxcpath"])) {
                     add(&mut self.lxc, path, uid);
                 }
             }

@@ -61,6 +61,7 @@ pub enum Lack {
     Podman,
     Runc,
     Crun,
+    Lxc,
     /// PID 1 of the host that may be looked at: one with a capability that this process lacks may not.
     OpenInit,
 }
@@ -78,13 +79,14 @@ impl Lack {
             Self::Podman => installed("podman").is_none(),
             Self::Runc => installed("runc").is_none(),
             Self::Crun => installed("crun").is_none(),
+            Self::Lxc => installed("lxc-start").is_none(),
             Self::OpenInit => fs::metadata("/proc/1/root/").is_err(),
         }
     }
 
     /// The virtual machines have all but cgroup v1: there another lack is a fault of the test run.
     fn may_be(self) -> bool {
-        let engines = [Self::Docker, Self::Containerd, Self::Podman, Self::Runc, Self::Crun];
+        let engines = [Self::Docker, Self::Containerd, Self::Podman, Self::Runc, Self::Crun, Self::Lxc];
         !in_virtual_machine() || self == Self::CgroupV1 || engines.contains(&self)
     }
 }
@@ -100,6 +102,7 @@ impl fmt::Display for Lack {
             Self::Podman => "podman is not installed",
             Self::Runc => "runc is not installed",
             Self::Crun => "crun is not installed",
+            Self::Lxc => "lxc is not installed",
             Self::OpenInit => "PID 1 of this machine may not be looked at",
         })
     }

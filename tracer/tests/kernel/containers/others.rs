@@ -15,6 +15,7 @@ use crate::support::{
     engines::{
         Place,
         containerd::Containerd,
+        lxc::Lxc,
         output,
         podman::{IMAGE, Podman},
         runc::Bundle,
@@ -149,6 +150,23 @@ fn bare(runtime: &'static str) {
     assert_eq!(lines[0]["user"], json!({"inside": 0, "outside": 100_000}), "{}", lines[0]);
     assert_eq!((&lines[0]["userns"]["own"], &lines[0]["userns"]["rootless"]), (&json!(true), &json!(false)));
     assert_eq!(lines.len(), 1, "its root is not the host's, and nothing is to be said: {lines:?}");
+}
+
+pub fn lxc() {
+    let name = format!("box-{:x}", unique());
+    let (ctrace, twin) = (live("exits", &["--container", &name, "--wait"]), live("exits", &["--runtime", "docker"]));
+    let lxc = Lxc::start(&name, "/bin/sleep 600");
+    ctrace.wait_for("that it is here", |line| line.json["code"] == "found");
+    let own = one(&name);
+    assert_eq!((&own["id"], &own["name"], &own["runtime"]), (&json!(name), &json!(name), &json!("lxc")));
+    // From its own config, whose place only its monitor tells; and its monitor beside it is no container.
+    assert_eq!(own["image"], json!(lxc.image()), "{own}");
+    let all = listed(&[]);
+    let rows = all.iter().filter(|line| line["cgroup"].as_str().is_some_and(|path| path.contains(&name)));
+    assert_eq!(rows.count(), 1, "{all:?}");
+    let seen = kill_and_see(&ctrace, own["init_pid"].as_u64().expect("a pid"));
+    assert_eq!((&seen["container"]["id"], &seen["process"]["ns_pid"]), (&json!(name), &json!(1)));
+    assert!(!twin.stop().lines.iter().any(|line| line.json["container"]["id"] == json!(name)));
 }
 
 fn chown(place: &Place, uid: u32) {
