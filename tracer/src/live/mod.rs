@@ -8,6 +8,8 @@ mod filter;
 pub mod host;
 mod namespace;
 mod pids;
+#[cfg(feature = "sockets")]
+mod sockets;
 mod view;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Attribution and `ctrace containers`, with real engines.
 
+#[cfg(feature = "sockets")]
+mod cri;
 mod docker;
 mod hostile;
 mod inside;
@@ -37,6 +39,11 @@ pub static TESTS: &[Test] = &[
         .needs(&[Lack::Docker, Lack::Containerd]),
     Test::full("containers::cgroups_that_come_and_go", stress::cgroups_that_come_and_go),
     Test::full("containers::five_thousand_idle_cgroups", stress::five_thousand_idle_cgroups),
+    #[cfg(feature = "sockets")]
+    Test::of(List::Cri, "containers::a_pod_of_the_cri_plugin", cri::a_pod).needs(&[Lack::Containerd]),
+    #[cfg(feature = "sockets")]
+    Test::of(List::Cri, "containers::names_by_sockets_alone", cri::by_sockets_alone)
+        .needs(&[Lack::Docker, Lack::Containerd]),
     Test::of(List::Systemd, "containers::docker_s_scopes", systemd::docker_s_scopes),
     Test::of(List::Systemd, "containers::podman_s_scopes", systemd::podman_s_scopes),
     Test::of(List::Systemd, "containers::a_user_s_own_podman", systemd::a_user_s_own_podman),

@@ -90,7 +90,7 @@ fn any_hierarchy_has(cgroup: &str) -> bool {
 }
 
 /// The parents that containerd made and leaves.
-fn remove_pod(uid: &str) {
+pub fn remove_pod(uid: &str) {
     let mounts = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|entry| entry.path());
     for mount in mounts.chain(["/sys/fs/cgroup".into()]) {
         for part in [format!("kubepods/burstable/pod{uid}"), "kubepods/burstable".to_owned(), "kubepods".to_owned()] {

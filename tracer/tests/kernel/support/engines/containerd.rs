@@ -13,11 +13,30 @@ pub struct Containerd {
 
 impl Containerd {
     pub fn start() -> Self {
+        Self::with("disabled_plugins = [\"io.containerd.grpc.v1.cri\"]", "")
+    }
+
+    /// With its CRI plugin, for pods on the host's network: there is no other here.
+    #[cfg(feature = "sockets")]
+    pub fn with_cri(image: &str) -> Self {
+        let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
+        Self::with(
+            "",
+            &format!(
+                "[{cri}]\nsandbox_image = \"{image}\"\nrestrict_oom_score_adj = true\ndisable_apparmor = true\n\
+                 disable_hugetlb_controller = true\ntolerate_missing_hugetlb_controller = true\n\
+                 [{cri}.containerd]\nsnapshotter = \"native\"\n"
+            ),
+        )
+    }
+
+    fn with(first: &str, last: &str) -> Self {
         let place = Place::new();
         let at = |name: &str| place.dir.join(name).display().to_string();
         let socket = at("containerd.sock");
         let config = format!(
-            "version = 2\nroot = \"{}\"\nstate = \"{}\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{socket}\"\n[ttrpc]\naddress = \"{socket}.ttrpc\"\n",
+            "version = 2\nroot = \"{}\"\nstate = \"{}\"\n{first}\n[grpc]\naddress = \"{socket}\"\n\
+             [ttrpc]\naddress = \"{socket}.ttrpc\"\n{last}\n",
             at("root"),
             at("state")
         );
@@ -28,6 +47,18 @@ impl Containerd {
         let containerd = Self { socket, _daemon: daemon, place };
         wait_until("containerd", || output(&mut containerd.command(&["version"])).status.success().then_some(()));
         containerd
+    }
+
+    #[cfg(feature = "sockets")]
+    pub fn socket(&self) -> &str {
+        &self.socket
+    }
+
+    /// An image of the root file system, for the plugin as well.
+    #[cfg(feature = "sockets")]
+    pub fn import(&self, image: &str) {
+        let archive = self.place.image(image);
+        run(self.command(&["--namespace", "k8s.io", "images", "import", "--snapshotter", "native"]).arg(archive));
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

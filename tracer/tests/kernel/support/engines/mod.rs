@@ -69,6 +69,27 @@ impl Place {
         tar
     }
 
+    /// An archive with one image, in the form of `docker save`.
+    #[cfg(feature = "sockets")]
+    pub fn image(&self, name: &str) -> PathBuf {
+        let layer = self.tar();
+        let sum = run(Command::new(find("sha256sum")).arg(&layer));
+        let sum = sum.split_whitespace().next().expect("a sum");
+        let config = serde_json::json!({
+            "architecture": "amd64", "os": "linux",
+            "config": {"Entrypoint": ["/bin/sleep", "600"], "Env": ["PATH=/bin"]},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{sum}")]},
+        });
+        let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
+        self.write("archive/config.json", &config.to_string());
+        self.write("archive/manifest.json", &manifest.to_string());
+        let parts = self.dir.join("archive");
+        fs::copy(&layer, parts.join("layer.tar")).expect("a layer");
+        let archive = self.dir.join("archive.tar");
+        run(Command::new(find("tar")).arg("-C").arg(parts).arg("-cf").arg(&archive).arg("."));
+        archive
+    }
+
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let file = self.dir.join(name);
         fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
