@@ -24,6 +24,7 @@ macro_rules! kernel_fields {
             TASK_MM = "task_struct.mm";
             TASK_CGROUPS = "task_struct.cgroups";
             TASK_THREAD_PID = "task_struct.thread_pid";
+            TASK_OVER_HIGH = "task_struct.memcg_nr_pages_over_high";
             TASK_START_BOOTTIME = "task_struct.start_boottime|task_struct.real_start_time";
             TASK_EXIT_CODE = "task_struct.exit_code";
             TASK_UTIME = "task_struct.utime";
@@ -72,6 +73,46 @@ macro_rules! kernel_fields {
             OOM_CONSTRAINT = "oom_control.constraint";
             OOM_ORDER = "oom_control.order";
             OOM_TOTALPAGES = "oom_control.totalpages";
+            DTC_GDTC = "dirty_throttle_control.gdtc";
+            DTC_DIRTY = "dirty_throttle_control.dirty";
+            DTC_THRESH = "dirty_throttle_control.thresh";
+            DTC_BG_THRESH = "dirty_throttle_control.bg_thresh";
+            DTC_WB_DIRTY = "dirty_throttle_control.wb_dirty";
+            DTC_WB_THRESH = "dirty_throttle_control.wb_thresh";
+            WB_BDI = "bdi_writeback.bdi";
+            WB_BANDWIDTH = "bdi_writeback.avg_write_bandwidth";
+            BDI_DEV_NAME = "backing_dev_info.dev_name";
+            RQ_QUEUE = "request.q";
+            RQ_FLAGS = "request.cmd_flags";
+            RQ_DATA_LEN = "request.__data_len";
+            RQ_BIO = "request.bio";
+            RQ_DISK = "request.rq_disk";
+            RQ_START = "request.start_time_ns";
+            QUEUE_DISK = "request_queue.disk";
+            DISK_MAJOR = "gendisk.major";
+            DISK_MINOR = "gendisk.first_minor";
+            BIO_BLKG = "bio.bi_blkg";
+            BLKG_BLKCG = "blkcg_gq.blkcg";
+            BLKCG_CSS = "blkcg.css";
+            REGS_SYSCALL = "pt_regs.orig_ax|pt_regs.syscallno";
+            REGS_ARG0 = "pt_regs.di|pt_regs.orig_x0";
+            REGS_ARG1 = "pt_regs.si";
+            REGS_ARG2 = "pt_regs.dx";
+            REGS_ARG3 = "pt_regs.r10";
+            REGS_CS = "pt_regs.cs";
+            TASK_FILES = "task_struct.files";
+            FILES_FDT = "files_struct.fdt";
+            FDT_MAX = "fdtable.max_fds";
+            FDT_FD = "fdtable.fd";
+            FILE_DENTRY = "file.f_path.dentry";
+            DENTRY_SB = "dentry.d_sb";
+            DENTRY_INODE = "dentry.d_inode";
+            DENTRY_PARENT = "dentry.d_parent";
+            DENTRY_NAME = "dentry.d_name.name";
+            SB_DEV = "super_block.s_dev";
+            SB_MAGIC = "super_block.s_magic";
+            INODE_INO = "inode.i_ino";
+            INODE_MODE = "inode.i_mode";
             PIDS_CSS = "pids_cgroup.css";
             PIDS_CURRENT = "pids_cgroup.counter";
             PIDS_LIMIT = "pids_cgroup.limit";
@@ -104,6 +145,12 @@ macro_rules! kernel_facts {
             MARK_VICTIM_HAS_TASK;
             /// 1: `sched_process_exit` has the argument `group_dead`.
             EXIT_HAS_GROUP_DEAD;
+            /// 1: `balance_dirty_pages` passes its `dirty_throttle_control`; 0: the numbers in it.
+            PAUSE_HAS_CONTROL;
+            /// Which argument of `block_rq_issue` is the request.
+            RQ_ISSUE_ARGUMENT;
+            /// Nanoseconds of a jiffy.
+            TICK_NS;
             /// `sizeof(struct k_sigaction)`.
             KSIGACTION_SIZE;
             /// Indices into the memcg's statistics.

@@ -5,12 +5,16 @@
 //! compile time), so that both sides agree and the verifier never sees an uninitialised byte.
 #![no_std]
 
+pub mod block;
 pub mod cgroup;
+pub mod dirty;
 pub mod layout;
 pub mod loss;
 pub mod oom;
 pub mod pids;
 pub mod signal;
+pub mod space;
+pub mod stall;
 pub mod task;
 
 use bytemuck::{Pod, Zeroable};
@@ -36,10 +40,11 @@ pub enum Kind {
     CgroupRmdir = 7,
     Signal = 9,
     ForkRefused = 10,
+    FileRefused = 24,
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OomDecision,
         Self::OomVictim,
         Self::OomSharer,
@@ -49,10 +54,27 @@ impl Kind {
         Self::CgroupRmdir,
         Self::Signal,
         Self::ForkRefused,
+        Self::FileRefused,
     ];
 
     pub fn from_u32(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+
+    /// As losses and recordings show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OomDecision => "oom_decision",
+            Self::OomVictim => "oom_victim",
+            Self::OomSharer => "oom_sharer",
+            Self::OomDone => "oom_done",
+            Self::Exit => "exit",
+            Self::CgroupMkdir => "cgroup_mkdir",
+            Self::CgroupRmdir => "cgroup_rmdir",
+            Self::Signal => "signal",
+            Self::ForkRefused => "fork_refused",
+            Self::FileRefused => "file_refused",
+        }
     }
 }
 

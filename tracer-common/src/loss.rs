@@ -25,8 +25,8 @@ pub enum Cause {
     Budget = 2,
 }
 
-/// Loss keys that the map can hold; what is lost beyond them is counted by kind alone.
-pub const LOSS_KEYS: u32 = 8192;
+/// Loss keys that the map can hold; what is lost beyond them is counted by kind alone. The map is allocated per CPU.
+pub const LOSS_KEYS: u32 = 1024;
 
 /// A cgroup's use of the ring since user space last drained it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -34,4 +34,16 @@ pub const LOSS_KEYS: u32 = 8192;
 pub struct Spent {
     pub epoch: u64,
     pub bytes: u64,
+}
+
+/// What user space last said of its reading of the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Reader {
+    /// Raised each time the ring has been drained.
+    pub epoch: u64,
+    /// The epoch in which the kernel side last woke it because the ring filled up.
+    pub pressed: u64,
+    /// 1: it waits to be woken by the next record. 0: it looks by itself, soon.
+    pub asleep: u64,
 }

@@ -5,7 +5,7 @@ use tracer_common::cgroup::{Mkdir, NAME_LEN, Rmdir};
 
 use crate::kernel::{
     cgroup,
-    emit::emit,
+    emit::{emit, emit_at_once},
     layout,
     read::{Ptr, follow, place, u32_at, u64_at},
     task,
@@ -26,7 +26,7 @@ pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     }
     let node = follow(cgroup, &layout::CGROUP_KN);
     let parent = follow(node, &layout::KERNFS_PARENT);
-    emit::<Mkdir>(cgroup::id(cgroup), |record| {
+    emit_at_once::<Mkdir>(cgroup::id(cgroup), |record| {
         // SAFETY: a reserved record of this type.
         unsafe {
             (*record).parent = u64_at(place(parent, &layout::KERNFS_ID));
@@ -52,11 +52,18 @@ pub fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
 
 /// A kernfs node's name, NUL-terminated; empty where it cannot be read.
 #[inline(always)]
+#[expect(
+    clippy::cast_ptr_alignment,
+    reason = "a name stands at a multiple of 8 within its record, and records in the ring do too"
+)]
 fn name(node: Ptr, out: *mut [u8; NAME_LEN]) {
-    // SAFETY: `out` is a field of a reserved record, NAME_LEN bytes long; the helper checks the source itself. What it
-    // leaves behind the NUL is cleared first, so that no stale byte of the ring leaves.
+    // SAFETY: `out` is a field of a reserved record, NAME_LEN bytes long and 8-byte aligned; the helper checks the source
+    // itself. What it leaves behind the NUL is cleared first, so that no stale byte of the ring leaves: by words, and not
+    // as a memset, which the verifier walks byte by byte.
     unsafe {
-        out.write([0; NAME_LEN]);
+        for word in 0..NAME_LEN / 8 {
+            out.cast::<u64>().add(word).write_volatile(0);
+        }
         bpf_probe_read_kernel_str(out.cast(), NAME_LEN as u32, follow(node, &layout::KERNFS_NAME) as *const _);
     }
 }

@@ -7,12 +7,16 @@
     reason = "the verifier of 5.10 wants small call depth, and pruned branches fold only when inlined"
 )]
 
+mod block;
 mod cgroup_life;
+mod dirty;
 mod kernel;
 mod oom;
 mod pids;
 mod process_life;
 mod signal;
+mod space;
+mod stall;
 
 #[cfg(not(test))]
 #[panic_handler]

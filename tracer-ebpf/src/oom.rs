@@ -14,6 +14,7 @@ use tracer_common::{
 
 use crate::kernel::{
     cgroup,
+    diagnose::diagnose,
     emit::{emit, now},
     layout,
     read::{NOWHERE, Ptr, follow, i64_at, place, u8_at, u32_at, u64_at},
@@ -102,26 +103,17 @@ pub fn oom_victim(ctx: RawTracePointContext) -> i32 {
     let cgroup = cgroup::of(victim);
     let _ = TRIGGERS.insert(current, at, 0);
     let _ = HIT.insert(cgroup, at, 0);
-    // SAFETY: the value is copied out at once.
-    let announced = unsafe { DECISIONS.get(current) }.copied();
-    // SAFETY: the value is copied out at once.
-    let killed = unsafe { KILLS.get(current) }.copied() == Some(task::tgid(victim));
-    let mut flags = 0;
-    if announced.is_some() {
-        flags |= VICTIM_ANNOUNCED;
-    }
-    if killed {
-        flags |= VICTIM_KILLED;
-    }
-    emit::<Victim>(cgroup, |record| mark(record, victim, announced, flags));
+    diagnose!(ctx, "victim {} in cgroup {}", task::tgid(victim), cgroup);
+    emit::<Victim>(cgroup, |record| mark(record, victim, current));
     0
 }
 
+/// The branches come last: each doubles what the verifier has yet to look at.
 #[inline(always)]
-fn mark(record: *mut Victim, victim: Ptr, announced: Option<u64>, flags: u32) {
+fn mark(record: *mut Victim, victim: Ptr, current: u64) {
     let mm = follow(victim, &layout::TASK_MM);
     let trigger = task::current();
-    // SAFETY: a reserved record of this type; each field is written.
+    // SAFETY: a reserved record of this type; each field is written, of the levels those that there are.
     unsafe {
         task::describe(victim, &raw mut (*record).victim);
         task::describe(trigger, &raw mut (*record).trigger);
@@ -131,13 +123,21 @@ fn mark(record: *mut Victim, victim: Ptr, announced: Option<u64>, flags: u32) {
         (*record).rss_file_pages = rss(mm, MM_FILEPAGES);
         (*record).rss_shmem_pages = rss(mm, MM_SHMEMPAGES);
         (*record).oom_score_adj = task::oom_score_adj(victim);
-        (*record).flags = flags;
+        (*record).reserved = 0;
         let (depth, inferred) = levels(victim, &raw mut (*record).levels);
         (*record).depth = depth;
-        (*record).reserved = 0;
+        let announced = DECISIONS.get(current).copied();
         let memcg = announced.unwrap_or(inferred);
         (*record).stats_cgroup = memcg_cgroup(memcg);
         statistics(memcg, &raw mut (*record).stats);
+        let mut flags = 0;
+        if announced.is_some() {
+            flags |= VICTIM_ANNOUNCED;
+        }
+        if KILLS.get(current).copied() == Some(task::tgid(victim)) {
+            flags |= VICTIM_KILLED;
+        }
+        (*record).flags = flags;
     }
 }
 
@@ -155,13 +155,17 @@ unsafe fn levels(victim: Ptr, out: *mut [Level; MAX_LEVELS]) -> (u32, Ptr) {
         let slot = unsafe { out.cast::<Level>().add(i) };
         // SAFETY: as above.
         unsafe { level(memcg, slot) };
-        // No branch in here, see `read`: a flag is a mask of all ones or of none.
+        // The one branch: above the root there is nothing to read.
+        // SAFETY: `level` has filled it.
+        if unsafe { (*slot).cgroup } == u64::MAX {
+            break;
+        }
+        // No branch for these, see `read`: a flag is a mask of all ones or of none.
         // SAFETY: `level` has filled it.
         let (refused, almost) = unsafe { (below(slot, CHARGE_BATCH), below(slot, CHARGE_HUGE)) };
         limiting |= memcg & refused & unset(limiting);
         near |= memcg & almost & unset(near);
-        // SAFETY: `level` has filled it.
-        depth += u32::from(unsafe { (*slot).cgroup } != u64::MAX);
+        depth += 1;
         memcg = parent(memcg);
     }
     (depth, if limiting == 0 { near } else { limiting })

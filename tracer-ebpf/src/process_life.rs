@@ -6,6 +6,7 @@ use tracer_common::task::Exit;
 use crate::{
     kernel::{
         cgroup,
+        diagnose::diagnose,
         emit::emit,
         layout,
         read::{Ptr, follow, i32_at, place, u32_at, u64_at},
@@ -33,6 +34,7 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
     }
     let cgroup = cgroup::of(current);
     pids::left(current, cgroup);
+    diagnose!(ctx, "exit of process {} in cgroup {}", task::tgid(current), cgroup);
     if layout::WANT_ALL_EXITS.load() != 1 && !oom::hit_lately(cgroup) {
         return 0;
     }

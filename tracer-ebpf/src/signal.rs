@@ -42,7 +42,7 @@ pub fn signal(ctx: RawTracePointContext) -> i32 {
     let process = follow(target, &layout::TASK_SIGNAL);
     let unkillable = u32_at(place(process, &layout::SIGNAL_FLAGS)) & SIGNAL_UNKILLABLE;
     let handler = handler(target, signal);
-    if layout::WANT_SIGNALS.load() != SCOPE_ALL {
+    if layout::WANT_SIGNALS.load() & SCOPE_ALL == 0 {
         let quiet = (IGNORED_BY_DEFAULT | STOPS_BY_DEFAULT) >> (signal.wrapping_sub(1) & 63) & 1;
         let may_end = signal == SIGKILL || (quiet == 0 && (handler == SIG_DFL || unkillable != 0));
         if !may_end {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, interval};
 use tracer::{
     model::Runtime,
     pipeline::Output,
-    tui::{Settings, Status, Tui},
+    tui::{Settings, Status, Tui, panel},
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -25,6 +25,7 @@ async fn main() -> io::Result<()> {
         color: std::env::var_os("NO_COLOR").is_none(),
         title: "oom · node-7 · 6.12 · cgroup v2".to_owned(),
         zone: jiff::tz::TimeZone::UTC,
+        tabs: panel::tabs(&["oom"]),
     })?;
     if wish != "empty" {
         for finding in samples::afternoon(now()) {

@@ -7,17 +7,13 @@ use tracer::model::{Runtime, signal_names, signal_number};
 
 /// Which container, what happened, why, and what to do.
 #[derive(Debug, Parser)]
-#[command(
-    name = "ctrace",
-    version,
-    about,
-    max_term_width = 100,
-    subcommand_required = true,
-    arg_required_else_help = true
-)]
+#[command(name = "ctrace", version, about, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub struct Cli {
+    /// Without one: all that is found, the worst container first.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub live: Live,
 }
 
 #[derive(Debug, Subcommand)]
@@ -48,6 +44,10 @@ pub enum Command {
     },
     /// Why it can't fork: refused forks, zombies, processes against every limit.
     Pids(Live),
+    /// Is memory full of cache, or running out: use against every limit, reclaim, swap, stalls.
+    Mem(Live),
+    /// Who waits in write(), what devices and their limits do, which file system is full.
+    Io(Live),
     /// Every container here: runtime, name, pod, limits, user, capabilities, network.
     Containers(Containers),
     /// The long text behind a finding, like `rustc --explain`.
@@ -110,11 +110,11 @@ pub struct Live {
     /// No colour (as NO_COLOR in the environment does).
     #[arg(long)]
     pub no_color: bool,
-    /// Size of the kernel's event ring in KiB, a power of two.
-    #[arg(long, value_name = "KIB", default_value = "1024", value_parser = ring_kib)]
-    pub ring_kib: u32,
-    /// More about ctrace itself: accepted, and says nothing yet.
-    #[arg(short, long, hide = true, action = clap::ArgAction::Count)]
+    /// Size of the kernel's event ring in KiB, a power of two; by itself 512 or 1024.
+    #[arg(long, value_name = "KIB", value_parser = ring_kib)]
+    pub ring_kib: Option<u32>,
+    /// -vv: what the kernel side says about itself, in a debug build.
+    #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 

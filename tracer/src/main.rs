@@ -20,8 +20,13 @@ use tracer::{
     views::lines::Style,
 };
 
+/// Where no lens says more.
+const RING_KIB: u32 = 512;
+
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = Cli::parse();
+    let Some(command) = cli.command else { return exit_code(overview(cli.live)) };
+    exit_code(match command {
         Command::Oom(options) => run(&lenses::oom::LENS, options, Rows::default()),
         Command::Exits { live, failed } => run(&lenses::exits::LENS, live, Rows { failed, ..Rows::default() }),
         Command::Signals { live, signal, to_init, ignored } => {
@@ -29,10 +34,15 @@ fn main() -> ExitCode {
             run(&lenses::signals::LENS, live, Rows { signals, to_init, ignored, ..Rows::default() })
         }
         Command::Pids(options) => run(&lenses::pids::LENS, options, Rows::default()),
+        Command::Mem(options) => run(&lenses::mem::LENS, options, Rows::default()),
+        Command::Io(options) => run(&lenses::io::LENS, options, Rows::default()),
         Command::Containers(options) => containers(options).map(|()| ExitCode::SUCCESS),
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(json),
-    };
+    })
+}
+
+fn exit_code(result: Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         // A person reads one line: what, then what to do. If stderr is closed as well, the exit code is all there is.
         let _ = writeln!(std::io::stderr(), "ctrace: {error:#}");
@@ -40,25 +50,36 @@ fn main() -> ExitCode {
     })
 }
 
+/// Every lens at once: what was found, and not each event.
+fn overview(options: Live) -> Result<ExitCode> {
+    let none = options.json || options.lines || !std::io::stdout().is_terminal();
+    watch(lenses::overview(), options, Rows { none, ..Rows::default() })
+}
+
 fn run(lens: &'static Registered, options: Live, rows: Rows) -> Result<ExitCode> {
+    watch(vec![lens], options, rows)
+}
+
+fn watch(lenses: Vec<&'static Registered>, options: Live, rows: Rows) -> Result<ExitCode> {
     let terminal = std::io::stdout().is_terminal();
     let color = color(options.no_color);
     let show = if options.json {
         Show::Json
-    } else if options.lines || !terminal || !tracer::tui::panel::exists(lens.name) {
+    } else if options.lines || !terminal {
         Show::Lines(Style { zone: jiff::tz::TimeZone::system(), color })
     } else {
         Show::Tui { color }
     };
+    let ring_kib = lenses.iter().map(|lens| lens.ring_kib).max().unwrap_or(RING_KIB);
     let options = Options {
-        lens,
+        lenses,
         container: options.container,
         wait: options.wait,
         runtime: options.runtime,
         pid: options.pid,
         rows,
         duration: options.duration,
-        ring_bytes: options.ring_kib * 1024,
+        ring_bytes: options.ring_kib.unwrap_or(ring_kib) * 1024,
         show,
         verbose: options.verbose,
     };

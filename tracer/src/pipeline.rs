@@ -10,14 +10,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tracer_common::{Kind, signal::FoldKey};
+use tracer_common::signal::FoldKey;
 
 use self::late::{Due, Late};
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
     events::{self, Event, known64, text},
-    findings::{HostFacts, World, oom::HungReading, pids},
-    kernel::load::Loss,
+    findings::{HostFacts, World, io, mem, oom::HungReading, pids},
+    kernel::load::{Loss, LossCause},
     lenses::Lens,
     model::{Container, Finding, Owner, Process, Timestamp, Unknown},
 };
@@ -49,6 +49,10 @@ pub enum Answer {
     SignalTotals(Vec<(FoldKey, u64)>),
     /// Counts, limits and who is dead.
     Pids(Box<pids::Reading>),
+    /// The memory cgroups, and stalls in the kernel.
+    Mem(Box<mem::Reading>),
+    /// Pauses, requests, limits; where a file is.
+    Io(Box<io::Reading>),
     OomControl(Vec<HungReading>),
 }
 
@@ -70,6 +74,8 @@ pub enum Question {
     /// How many there were by now.
     SignalTotals(Vec<FoldKey>),
     Pids(pids::Ask),
+    Mem(mem::Ask),
+    Io(io::Ask),
     /// Of these v1 cgroups.
     OomControl(Vec<Arc<str>>),
 }
@@ -140,6 +146,18 @@ pub struct LossNote {
     pub count: u64,
     /// `ring full`, or `the cgroup's share of the ring`.
     pub cause: &'static str,
+}
+
+/// Lenses that stand on the same rule come to the same finding, of the same record: it is told once.
+fn told_once(out: &mut Vec<Output>, from: usize) {
+    let mut at = from;
+    while at < out.len() {
+        if matches!(out[at], Output::Finding(_)) && out[from..at].contains(&out[at]) {
+            out.remove(at);
+        } else {
+            at += 1;
+        }
+    }
 }
 
 /// Containers, lenses and the clock.
@@ -233,9 +251,11 @@ impl Pipeline {
         self.look_again(now_ns, out);
         let world =
             World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns, now_ns };
+        let from = out.len();
         for lens in &mut self.lenses {
             lens.tick(now_ns, &world, out);
         }
+        told_once(out, from);
     }
 
     /// When the next thing is due, by the records' clock.
@@ -319,34 +339,25 @@ impl Pipeline {
         }
         let world =
             World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns, now_ns };
+        let from = out.len();
         for lens in &mut self.lenses {
             lens.event(&event, &world, out);
         }
+        told_once(out, from);
     }
 
     fn loss(&self, loss: &Loss, now_ns: u64) -> LossNote {
         LossNote {
             time: self.world(now_ns).at(now_ns),
-            event: loss.kind.map_or("unknown", event_name),
+            event: loss.event,
             container: loss.cgroup.and_then(|cgroup| self.containers.owner(cgroup)),
             cgroup: loss.cgroup.and_then(|cgroup| self.containers.path(cgroup).map(ToString::to_string)),
             count: loss.count,
-            cause: if loss.budget { "the cgroup's share of the ring was used up" } else { "the ring was full" },
+            cause: match loss.cause {
+                LossCause::Full => "the ring was full",
+                LossCause::Budget => "the cgroup's share of the ring was used up",
+                LossCause::Skipped => "the kernel skipped the program, which was at work on that CPU already",
+            },
         }
-    }
-}
-
-/// An event's name, as losses and recordings show it.
-pub fn event_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::OomDecision => "oom_decision",
-        Kind::OomVictim => "oom_victim",
-        Kind::OomSharer => "oom_sharer",
-        Kind::OomDone => "oom_done",
-        Kind::Exit => "exit",
-        Kind::CgroupMkdir => "cgroup_mkdir",
-        Kind::CgroupRmdir => "cgroup_rmdir",
-        Kind::Signal => "signal",
-        Kind::ForkRefused => "fork_refused",
     }
 }

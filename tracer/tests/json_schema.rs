@@ -5,10 +5,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tracer::{
     containers::{Known, Seen, Table},
-    findings::{HostFacts, pids},
-    kernel::load::Loss,
+    findings::{HostFacts, io, mem, pids},
+    kernel::load::{Loss, LossCause},
     lenses,
-    pipeline::{Answer, Pipeline, Record},
+    pipeline::{Answer, Output, Pipeline, Question, Record},
     views,
 };
 use tracer_common::{
@@ -16,6 +16,7 @@ use tracer_common::{
     oom::{VICTIM_KILLED, Victim},
     pids::ForkRefused,
     signal::Signal,
+    space::{ENOSPC, EROFS, ON_FILE, ON_PATH, Refused},
     task::{Exit, Task},
 };
 
@@ -92,7 +93,29 @@ fn lines() -> Vec<Value> {
         for reading in pids_readings() {
             pipeline.record(Record::Answer(Answer::Pids(Box::new(reading))), 5 * SECOND, &mut out);
         }
-        let loss = Loss { kind: Some(Kind::Exit), cgroup: Some(CGROUP), budget: true, count: 3 };
+        pipeline.record(Record::Answer(Answer::Mem(Box::new(mem_reading()))), 5 * SECOND, &mut out);
+        let mut full = Refused::zeroed();
+        full.header = header(Kind::FileRefused, size_of::<Refused>(), SECOND);
+        (full.asker, full.errno, full.on, full.count, full.mode) = (task(105, 6), ENOSPC, ON_FILE, 1, 0o100_644);
+        let mut read_only = full;
+        (read_only.errno, read_only.on) = (EROFS, ON_PATH);
+        read_only.path[..28].copy_from_slice(b"/proc/sys/net/core/somaxconn");
+        for refused in [full, read_only] {
+            let from = out.len();
+            pipeline.record(Record::Kernel(Bytes::copy_from_slice(bytemuck::bytes_of(&refused))), 0, &mut out);
+            for output in out.split_off(from) {
+                let Output::Ask(Question::Io(io::Ask::Place(wanted))) = output else {
+                    out.push(output);
+                    continue;
+                };
+                let place = io::Reading::Place(wanted, Box::default());
+                pipeline.record(Record::Answer(Answer::Io(Box::new(place))), 5 * SECOND, &mut out);
+            }
+        }
+        for second in 5..8 {
+            pipeline.record(Record::Answer(Answer::Io(Box::new(io_reading(second)))), second * SECOND, &mut out);
+        }
+        let loss = Loss { event: "exit", cgroup: Some(CGROUP), cause: LossCause::Budget, count: 3 };
         pipeline.record(Record::Loss(loss), SECOND, &mut out);
         pipeline.tick(10 * SECOND, &mut out);
     }
@@ -116,6 +139,38 @@ fn pids_readings() -> [pids::Reading; 2] {
     [pids::Reading::Unreaped(pids::Waiting { dead, ..pids::Waiting::default() }), pids::Reading::Counts(counts)]
 }
 
+/// A writer that is paused, requests at their limit.
+fn io_reading(second: u64) -> io::Reading {
+    use tracer_common::{block, dirty};
+    let path: std::sync::Arc<str> = format!("/docker/{}", "ab".repeat(32)).into();
+    let who = Some(tracer::events::process(&task(101, 2)));
+    let (histogram, last) = ([second; dirty::BUCKETS], io::Control::default());
+    let (count, total_ns) = (12 * second, second * SECOND);
+    let pauses = io::PauseTotal { who, count, total_ns, worst_ns: 9, worst_call_ns: 9, histogram, last };
+    let requests = io::IoTotal { count: second, bytes: second * 1000, ..io::IoTotal::default() };
+    let limit = io::Limit { device: (8, 0), write_bps: Some(1000), ..io::Limit::default() };
+    io::Reading::Counts(io::Counts {
+        at_ns: second * SECOND,
+        pauses: vec![(dirty::PauseKey { cgroup: CGROUP, tgid: 101, reserved: 0 }, pauses)],
+        requests: vec![(block::IoKey { cgroup: CGROUP, major: 8, minor: 0, op: block::WRITE, reserved: 0 }, requests)],
+        limits: [(path, vec![limit])].into(),
+        ..io::Counts::default()
+    })
+}
+
+/// A container full of cache, whose tasks stall.
+fn mem_reading() -> mem::Reading {
+    let path: std::sync::Arc<str> = format!("/docker/{}", "ab".repeat(32)).into();
+    let (active_file, inactive_file) = (Some(10), Some(80));
+    let stat = mem::Stat { active_file, inactive_file, file: Some(90), anon: Some(5), ..mem::Stat::default() };
+    let level = mem::Level { usage: Some(99), limit: Some(100), stat, ..mem::Level::default() };
+    let who = tracer::events::process(&task(101, 2));
+    let total = mem::StallTotal { who: Some(who), count: 7, total_ns: SECOND, worst_ns: 9 };
+    let key = tracer_common::stall::StallKey { cgroup: CGROUP, tgid: 101, kind: tracer_common::stall::LIMIT };
+    let levels = [(path, level)].into();
+    mem::Reading { at_ns: 5 * SECOND, levels, stalls: vec![(key, total)], ..mem::Reading::default() }
+}
+
 #[test]
 fn every_line_is_as_documented() {
     let schema = schema();
@@ -133,7 +188,15 @@ fn every_line_is_as_documented() {
         ("code", "signal.init-ignored"),
         ("code", "pids.limit"),
         ("code", "pids.zombies"),
+        ("code", "mem.page-cache"),
+        ("code", "mem.reclaim-stall"),
         ("sample", "pids"),
+        ("sample", "mem"),
+        ("code", "io.dirty-throttled"),
+        ("code", "io.throttled"),
+        ("code", "fs.no-space"),
+        ("code", "net.sysctl-readonly"),
+        ("sample", "io"),
         ("event", "exit"),
         ("event", "signal"),
         ("type", "loss"),

@@ -2,19 +2,22 @@
 //!
 //! One cgroup's flood must not blind the others: as long as the ring is at most half full anybody may write; beyond
 //! that each cgroup has an eighth of the ring until user space has drained it again.
+//!
+//! Waking the reader costs ten times what a record does, so it is done for the first record after a pause, and when the
+//! ring fills up; in between the reader looks by itself every few dozen milliseconds.
 
 use aya_ebpf::{
-    bindings::BPF_RB_AVAIL_DATA,
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::generated::bpf_ktime_get_boot_ns,
     macros::map,
     maps::{Array, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use tracer_common::{
     Header, Record,
-    loss::{Cause, LOSS_KEYS, LossKey, Spent},
+    loss::{Cause, LOSS_KEYS, LossKey, Reader, Spent},
 };
 
-use super::layout;
+use super::{diagnose::diagnose, layout};
 
 /// The size is this run's; the default stands here.
 #[map]
@@ -28,9 +31,8 @@ static LOST: PerCpuHashMap<LossKey, u64> = PerCpuHashMap::with_max_entries(LOSS_
 #[map]
 static LOST_ELSEWHERE: PerCpuArray<u64> = PerCpuArray::with_max_entries(32, 0);
 
-/// Raised by user space each time it has drained the ring.
 #[map]
-static EPOCH: Array<u64> = Array::with_max_entries(1, 0);
+static READER: Array<Reader> = Array::with_max_entries(1, 0);
 
 /// What each cgroup wrote since the last drain, while the ring was more than half full.
 #[map]
@@ -45,6 +47,17 @@ pub fn now() -> u64 {
 /// Sends a record of type `T` about `cgroup`. `fill` must write every field but the header.
 #[inline(always)]
 pub fn emit<T: Record + 'static>(cgroup: u64, fill: impl FnOnce(*mut T)) {
+    send(cgroup, fill, wakeup);
+}
+
+/// The same for what must be read at once: a container's files may be gone in 10 ms.
+#[inline(always)]
+pub fn emit_at_once<T: Record + 'static>(cgroup: u64, fill: impl FnOnce(*mut T)) {
+    send(cgroup, fill, || u64::from(BPF_RB_FORCE_WAKEUP));
+}
+
+#[inline(always)]
+fn send<T: Record + 'static>(cgroup: u64, fill: impl FnOnce(*mut T), wakeup: impl FnOnce() -> u64) {
     let size = size_of::<T>() as u64;
     if !within_budget(cgroup, size) {
         return lost::<T>(cgroup, Cause::Budget);
@@ -58,16 +71,39 @@ pub fn emit<T: Record + 'static>(cgroup: u64, fill: impl FnOnce(*mut T)) {
         *record.cast::<Header>() = Header { kind: T::KIND as u32, size: size as u32, time_ns: now(), cgroup };
     }
     fill(record);
-    entry.submit(0);
+    entry.submit(wakeup());
+}
+
+/// Asked for anew where it is needed: a number kept over the filling of a record doubles the verifier's states.
+#[inline(always)]
+fn used() -> u64 {
+    EVENTS.query(u64::from(BPF_RB_AVAIL_DATA))
+}
+
+#[inline(always)]
+fn wakeup() -> u64 {
+    let Some(reader) = READER.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the map's value; where CPUs or user space race for it, the reader is woken once too often, or looks by
+    // itself a moment later.
+    let reader = unsafe { &mut *reader };
+    if reader.asleep != 0 {
+        reader.asleep = 0;
+        return u64::from(BPF_RB_FORCE_WAKEUP);
+    }
+    if used() > u64::from(layout::RING_BYTES.load()) / 4 && reader.pressed != reader.epoch {
+        reader.pressed = reader.epoch;
+        return u64::from(BPF_RB_FORCE_WAKEUP);
+    }
+    u64::from(BPF_RB_NO_WAKEUP)
 }
 
 #[inline(always)]
 fn within_budget(cgroup: u64, size: u64) -> bool {
     let ring = u64::from(layout::RING_BYTES.load());
-    if EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) <= ring / 2 {
+    if used() <= ring / 2 {
         return true;
     }
-    let epoch = EPOCH.get(0).copied().unwrap_or(0);
+    let epoch = READER.get(0).map_or(0, |reader| reader.epoch);
     if let Some(spent) = SPENT.get_ptr_mut(cgroup) {
         // SAFETY: the map's value; two CPUs may race for it, which costs at most one record of precision.
         let spent = unsafe { &mut *spent };
@@ -83,6 +119,7 @@ fn within_budget(cgroup: u64, size: u64) -> bool {
 
 #[inline(never)]
 fn lost_of(cgroup: u64, kind: u32, cause: u32) {
+    diagnose!((), "lost a record of kind {} of cgroup {}: cause {}", kind, cgroup, cause);
     let key = LossKey { cgroup, kind, cause };
     if let Some(count) = LOST.get_ptr_mut(key) {
         // SAFETY: this CPU's own slot, and a BPF program is not preempted by another use of it.

@@ -2,6 +2,7 @@
 //! leaves.
 
 pub mod cgroup;
+pub mod diagnose;
 pub mod emit;
 pub mod layout;
 pub mod read;

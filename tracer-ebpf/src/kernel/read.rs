@@ -37,6 +37,7 @@ reads! {
     i64_at: i64;
     i32_at: i32;
     i16_at: i16;
+    u16_at: u16;
     u8_at: u8;
 }
 

@@ -1,6 +1,7 @@
 //! Who a task is (include/linux/sched.h, include/linux/pid.h).
 
 use aya_ebpf::{
+    EbpfContext,
     helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel},
     programs::RawTracePointContext,
 };
@@ -26,6 +27,13 @@ pub fn current() -> Ptr {
 #[inline(always)]
 pub fn argument(ctx: &RawTracePointContext, n: usize) -> Ptr {
     ctx.arg::<u64>(n)
+}
+
+/// An argument of a raw tracepoint whose place depends on the kernel: the verifier lets nobody compute an address in a
+/// context, but lets a helper read there.
+#[inline(always)]
+pub fn argument_at(ctx: &RawTracePointContext, n: u64) -> u64 {
+    u64_at((ctx.as_ptr() as u64).wrapping_add(8 * n))
 }
 
 #[inline(always)]

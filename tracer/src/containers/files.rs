@@ -14,7 +14,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat},
-    sys::stat::Mode,
+    sys::{stat::Mode, statvfs::fstatvfs},
 };
 
 /// No file that names a container is larger; an engine's config with a seccomp profile has about 30 KiB.
@@ -45,6 +45,18 @@ pub struct Listing {
 pub struct Item {
     pub name: String,
     pub inode: u64,
+}
+
+/// How full a file system is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    /// To others than root.
+    pub available_bytes: u64,
+    /// 0: it has no fixed number of them.
+    pub inodes: u64,
+    pub inodes_free: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -148,6 +160,26 @@ impl HostFiles {
             Err(Errno::ENOSYS | Errno::EPERM) => Ok(open(&root.join(inside), flags, Mode::empty())?),
             opened => Ok(opened?),
         }
+    }
+
+    /// How full the file system at a path is, the path as a process sees it (`None`: the host). No link is followed on
+    /// the way: nobody inside may lead it elsewhere. Not to be asked of a file system whose server may not answer.
+    pub fn space(&self, process: Option<u32>, path: &str) -> Result<Space, Refused> {
+        let root = process.map_or_else(|| self.root.clone(), |pid| self.proc.join(format!("{pid}/root")));
+        let top = open(&root, OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY, Mode::empty())?;
+        let resolve =
+            ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_SYMLINKS;
+        let inside = Some(path.trim_start_matches('/')).filter(|inside| !inside.is_empty()).unwrap_or(".");
+        let at = openat2(&top, inside, OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve))?;
+        let stat = fstatvfs(&at)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+        Ok(Space {
+            total_bytes: bytes(stat.blocks()),
+            free_bytes: bytes(stat.blocks_free()),
+            available_bytes: bytes(stat.blocks_available()),
+            inodes: stat.files(),
+            inodes_free: stat.files_free(),
+        })
     }
 
     fn split<'a>(&'a self, path: &'a str) -> (&'a Path, &'a str) {

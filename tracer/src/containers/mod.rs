@@ -26,7 +26,7 @@ mod table;
 
 pub use engines::{Conmon, Engines, Place as EnginePlace, survey};
 pub use facts::Facts;
-pub use files::{Content, FILE_CAP, Files, HostFiles, Item, Listing, Refused};
+pub use files::{Content, FILE_CAP, Files, HostFiles, Item, Listing, Refused, Space};
 pub use forms::is_generated;
 pub use hierarchy::{Hierarchy, walk};
 pub use known::{Known, KnownContainer};

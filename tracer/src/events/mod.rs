@@ -9,6 +9,7 @@ use tracer_common::{
     oom::{Decision, Done, Sharer, Victim},
     pids::ForkRefused,
     signal::Signal,
+    space::Refused,
     task::{Exit, Task},
 };
 
@@ -26,6 +27,7 @@ pub enum Event {
     CgroupMkdir(Box<Mkdir>),
     CgroupRmdir(Rmdir),
     ForkRefused(Box<ForkRefused>),
+    FileRefused(Box<Refused>),
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -50,6 +52,7 @@ impl Event {
             Self::CgroupMkdir(record) => &record.header,
             Self::CgroupRmdir(record) => &record.header,
             Self::ForkRefused(record) => &record.header,
+            Self::FileRefused(record) => &record.header,
         }
     }
 }
@@ -69,6 +72,7 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
         Kind::CgroupRmdir => Event::CgroupRmdir(record(bytes)?),
         Kind::Signal => Event::Signal(Box::new(record(bytes)?)),
         Kind::ForkRefused => Event::ForkRefused(Box::new(record(bytes)?)),
+        Kind::FileRefused => Event::FileRefused(Box::new(record(bytes)?)),
     })
 }
 

@@ -5,9 +5,14 @@ pub mod containers;
 pub mod exits;
 #[cfg(test)]
 mod fixture;
+pub mod io;
+pub mod mem;
+mod numbers;
 pub mod oom;
 pub mod pids;
 pub mod signals;
+mod state;
+mod window;
 
 use crate::{
     containers::Table,
@@ -33,6 +38,8 @@ pub fn all() -> impl Iterator<Item = &'static Explained> {
         .chain(exits::EXPLAINED)
         .chain(signals::EXPLAINED)
         .chain(pids::EXPLAINED)
+        .chain(mem::EXPLAINED)
+        .chain(io::EXPLAINED)
         .chain(containers::EXPLAINED)
 }
 

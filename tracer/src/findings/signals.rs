@@ -23,6 +23,8 @@ const SIGCHLD: u32 = 17;
 const SETTLED_NS: u64 = 2_000_000_000;
 /// The kernel side counts a kind on over any silence, so that what was shown of it is kept for long.
 const KEPT_NS: u64 = 600_000_000_000;
+/// A verdict is not told again of the same signal from the same sender within this time: a flood would be all there is.
+const AGAIN_NS: u64 = 10_000_000_000;
 /// Kinds whose counts are followed at once; beyond, each record stands for itself.
 const KINDS: usize = 8192;
 
@@ -103,6 +105,8 @@ struct Kind {
     shown: u64,
     last: Box<Signal>,
     last_ns: u64,
+    /// When a verdict was last told, and how many were seen by then.
+    told: Option<(u64, u64)>,
 }
 
 impl Rule {
@@ -112,10 +116,15 @@ impl Rule {
         let shown = self.kinds.get(&key).map_or(0, |kind| kind.shown);
         // The kernel side forgets kinds that were not seen for long, and starts from 1 again.
         let count = if record.total > shown { record.total - shown } else { record.total };
+        let before = self.kinds.get(&key).and_then(|kind| kind.told).filter(|_| record.total > shown);
+        let is_news = before.is_none_or(|(told_ns, _)| now_ns.saturating_sub(told_ns) >= AGAIN_NS);
+        let since = before.map_or(0, |(_, total)| record.total.saturating_sub(total));
+        let finding = if is_news { self.verdict(record, since, world) } else { None };
+        let told = if finding.is_some() { Some((now_ns, record.total)) } else { before };
         if self.kinds.len() < KINDS || self.kinds.contains_key(&key) {
-            self.kinds.insert(key, Kind { shown: record.total, last: Box::new(*record), last_ns: now_ns });
+            self.kinds.insert(key, Kind { shown: record.total, last: Box::new(*record), last_ns: now_ns, told });
         }
-        (row(record, count, now_ns, world), self.verdict(record, world))
+        (row(record, count, now_ns, world), finding)
     }
 
     /// Kinds whose folded ones may not have been shown yet.
@@ -140,7 +149,8 @@ impl Rule {
         rows
     }
 
-    fn verdict(&mut self, record: &Signal, world: &World) -> Option<Finding> {
+    /// `since`: how many there were since the last verdict about this kind, with this one; 0 for the first.
+    fn verdict(&mut self, record: &Signal, since: u64, world: &World) -> Option<Finding> {
         if !to_init(record) || record.result != 1 || record.disposition != 0 || record.unkillable != 1 {
             return None;
         }
@@ -183,8 +193,10 @@ impl Rule {
                 ],
             )
         };
+        let summary = if since > 1 { format!("{summary} ({since} times since the last was told)") } else { summary };
         let mut evidence = Evidence::new();
         evidence.insert("signal".to_owned(), json!(name));
+        evidence.insert("count".to_owned(), json!(since.max(1)));
         evidence.insert("sender".to_owned(), sender_json(record, world));
         evidence.insert("sender_place".to_owned(), json!(place));
         evidence.insert(

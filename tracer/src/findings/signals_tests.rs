@@ -201,3 +201,22 @@ fn a_settled_kind_is_not_asked_for() {
     assert_eq!(rule.open(T + 2 * SECOND), [key], "it grew a second ago");
     assert!(rule.open(T + 3 * SECOND).is_empty());
 }
+
+/// A script that sends SIGTERM in a loop is one verdict in ten seconds, which counts; another sender's is told at once.
+#[test]
+fn a_flood_of_dropped_signals_is_one_verdict_in_ten_seconds() {
+    let host = Host::new();
+    let mut rule = Rule::default();
+    let mut told = Vec::new();
+    for number in 0..150 {
+        let mut record = Signal { total: number + 1, ..ignored() };
+        record.header.time_ns = T + number * 100 * MS;
+        told.extend(rule.event(&record, &host.world()).1);
+    }
+    let counts: Vec<&Value> = told.iter().map(|finding| &finding.evidence["count"]).collect();
+    assert_eq!(counts, [1, 100]);
+    assert!(told[1].summary.ends_with("(100 times since the last was told)"), "{}", told[1].summary);
+    let mut other = Signal { total: 1, sender: host_task(71, "kill"), ..ignored() };
+    other.header.time_ns = T + 15 * SECOND;
+    assert!(rule.event(&other, &host.world()).1.is_some());
+}

@@ -79,6 +79,11 @@ pub fn page_size() -> u64 {
     nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().map_or(4096, |size| size as u64)
 }
 
+/// Nanoseconds of a jiffy: what the coarse clocks go by.
+pub fn tick_ns() -> u32 {
+    nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE).map_or(4_000_000, |tick| tick.tv_nsec() as u32)
+}
+
 /// Nanoseconds to add to `CLOCK_BOOTTIME` to get wall-clock time.
 pub fn boot_to_wall_ns() -> i64 {
     let read = |clock| nix::time::clock_gettime(clock).map_or(0, |at| at.tv_sec() * 1_000_000_000 + at.tv_nsec());

@@ -30,6 +30,8 @@ const FURTHER: &[&str] = &[
     "k_sigaction",
     "btf_trace_mark_victim",
     "btf_trace_sched_process_exit",
+    "btf_trace_balance_dirty_pages",
+    "btf_trace_block_rq_issue",
 ];
 
 /// Values for the kernel side's globals; a global that is missing here stays `ABSENT`.
@@ -140,6 +142,22 @@ impl Layout {
         }
         let group_dead = btf.tracepoint_arguments("sched_process_exit").is_some_and(|arguments| arguments.len() >= 2);
         self.set("EXIT_HAS_GROUP_DEAD", u32::from(group_dead));
+        if let Some(arguments) = btf.tracepoint_arguments("block_rq_issue")
+            && let Some(at) = arguments.iter().position(|pointee| *pointee == Some("request"))
+        {
+            self.set("RQ_ISSUE_ARGUMENT", at as u32);
+        }
+        // A prototype that ctrace has not met is told by its length: 12 numbers, or 8 arguments with the control.
+        if let Some(arguments) = btf.tracepoint_arguments("balance_dirty_pages") {
+            match (arguments.len(), arguments.get(1).copied().flatten()) {
+                (12, None) => self.set("PAUSE_HAS_CONTROL", 0),
+                (8, Some("dirty_throttle_control")) => self.set("PAUSE_HAS_CONTROL", 1),
+                _ => self.lack(
+                    "PAUSE_HAS_CONTROL",
+                    "writeback:balance_dirty_pages has arguments that ctrace has not met".to_owned(),
+                ),
+            }
+        }
     }
 
     /// Where a memcg's statistics stand in its array. Since 6.10 or so the array holds only the items that memcgs use, in

@@ -3,8 +3,13 @@
 use std::{
     cell::LazyCell,
     collections::BTreeMap,
-    os::fd::{AsFd, OwnedFd},
+    fs::File,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -16,10 +21,11 @@ use aya::{
 use bytes::Bytes;
 use tracer_common::{
     ABSENT, Kind,
-    loss::{Cause, LossKey},
+    loss::{Cause, LossKey, Reader},
 };
 
 use super::{
+    diagnostics::{self, Diagnostics},
     host::{self, Hierarchy},
     layout::{FACTS, Layout},
     plan::{Branch, Hook, Probe, Taken},
@@ -35,6 +41,8 @@ pub struct Wishes {
     pub wants: Vec<(&'static str, u32)>,
     /// Entries of the maps that are wanted at more than their least size.
     pub maps: Vec<(&'static str, u32)>,
+    /// The kernel side's own diagnostics; a release build has none.
+    pub diagnostics: bool,
 }
 
 /// The kernel side, attached. Dropping it detaches everything.
@@ -42,23 +50,39 @@ pub struct Kernel {
     /// Holds the links: dropped, they are detached.
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
-    epoch: Array<MapData, u64>,
+    reader: Array<MapData, Shared<Reader>>,
     drains: u64,
+    /// Times in a row that the ring was found empty.
+    quiet: u32,
     lost: PerCpuHashMap<MapData, Shared<LossKey>, u64>,
     lost_elsewhere: PerCpuArray<MapData, u64>,
     counted: BTreeMap<(u32, u64, u32), u64>,
+    skipped: BTreeMap<&'static str, u64>,
+    diagnostics: Option<Diagnostics>,
+    /// What the kernel says of each program that is attached, by the probe's name.
+    skips: Vec<(&'static str, File)>,
     pub taken: Vec<Taken>,
 }
 
 /// Records that did not reach user space, since the last time that was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
-    pub kind: Option<Kind>,
-    /// `None`: of cgroups beyond those that can be counted one by one.
+    /// The record's kind by its name, or the probe whose program did not run.
+    pub event: &'static str,
+    /// `None`: not known, or of cgroups beyond those that can be counted one by one.
     pub cgroup: Option<u64>,
-    /// It was the cgroup's own share of the ring that was used up, not the ring.
-    pub budget: bool,
+    pub cause: LossCause,
     pub count: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossCause {
+    /// The ring was full.
+    Full,
+    /// The cgroup's own share of the ring was used up.
+    Budget,
+    /// The kernel skipped the program: it was at work on that CPU already. That is counted by program alone.
+    Skipped,
 }
 
 /// A type that both sides share, in aya's terms.
@@ -67,6 +91,12 @@ pub struct Loss {
 struct Shared<T>(T);
 // SAFETY: plain bytes without padding, which is what `bytemuck::Pod` promises.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Shared<T> {}
+
+/// In /proc/PID/fdinfo of a program (kernel/bpf/syscall.c, bpf_prog_show_fdinfo).
+const RECURSION_MISSES: &str = "recursion_misses:";
+
+/// While records come, the ring is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Parsed once, and only where a function is hooked through it: that takes some 20 ms and 25 MB.
 type KernelBtf = LazyCell<Result<Btf>>;
@@ -89,6 +119,9 @@ impl Kernel {
         for (name, value) in &globals {
             loader.override_global(name, value, false);
         }
+        let asked = wishes.diagnostics && diagnostics::BUILT_IN;
+        let level = if asked { diagnostics::ALL } else { diagnostics::SILENT };
+        loader.override_global(diagnostics::LEVEL, &level, false);
         for (map, entries) in &wishes.maps {
             loader.map_max_entries(map, *entries);
         }
@@ -97,17 +130,22 @@ impl Kernel {
             .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ctrace-ebpf")))
             .map_err(|error| refused(&error.into()))?;
         drop(loader);
+        let diagnostics = asked.then(|| Diagnostics::of(&mut ebpf)).transpose()?;
         let btf = KernelBtf::new(|| Btf::from_sys_fs().context("reading the kernel's BTF"));
         let taken: Vec<Taken> = wishes.probes.iter().map(|probe| take(&mut ebpf, probe, &layout, &btf)).collect();
         drop(btf);
         let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("the kernel side has no map {name}"));
         let kernel = Self {
             ring: RingBuf::try_from(map("EVENTS")?)?,
-            epoch: Array::try_from(map("EPOCH")?)?,
+            reader: Array::try_from(map("READER")?)?,
             lost: PerCpuHashMap::try_from(map("LOST")?)?,
             lost_elsewhere: PerCpuArray::try_from(map("LOST_ELSEWHERE")?)?,
             drains: 0,
+            quiet: 0,
             counted: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            diagnostics,
+            skips: taken.iter().filter_map(|taken| Some((taken.probe.name, program_file(&ebpf, taken)?))).collect(),
             taken,
             ebpf,
         };
@@ -120,21 +158,16 @@ impl Kernel {
         self.ring.as_fd().try_clone_to_owned().context("another descriptor for the ring")
     }
 
-    /// Takes up to `most` records out of the ring. True: the ring was emptied.
-    pub fn drain(&mut self, most: usize, mut take: impl FnMut(Bytes)) -> bool {
-        self.drain_while(most, |record| {
-            take(record);
-            true
-        })
-    }
-
-    /// The same, until `take` wants no more.
-    pub fn drain_while(&mut self, most: usize, mut take: impl FnMut(Bytes) -> bool) -> bool {
-        for _ in 0..most {
+    /// Takes up to `most` records out of the ring, until `take` wants no more. True: the ring was emptied.
+    pub fn drain(&mut self, most: usize, mut take: impl FnMut(Bytes) -> bool) -> bool {
+        for taken in 0..most {
             let Some(record) = self.ring.next() else {
                 self.drains += 1;
-                // Where the privilege for it is gone, budgets are not renewed: they only matter in a flood.
-                let _ = self.epoch.set(0, self.drains, 0);
+                self.quiet = if taken == 0 { self.quiet.saturating_add(1) } else { 0 };
+                let asleep = u64::from(self.quiet > 0);
+                // Where the privilege for it is gone, budgets are not renewed, which only matters in a flood, and
+                // records wait for the next look.
+                let _ = self.reader.set(0, Shared(Reader { epoch: self.drains, pressed: 0, asleep }), 0);
                 return true;
             };
             if !take(Bytes::copy_from_slice(&record)) {
@@ -142,6 +175,17 @@ impl Kernel {
             }
         }
         false
+    }
+
+    /// When to drain again though the ring's descriptor says nothing: the kernel side wakes nobody who looks anyway.
+    /// `None` once it has been told to wake, and had the time to see that.
+    pub fn look_again(&self) -> Option<Duration> {
+        (self.quiet < 2).then_some(LOOK_EVERY)
+    }
+
+    /// What the kernel side said about itself since this was last asked.
+    pub fn diagnostics(&mut self) -> Vec<String> {
+        self.diagnostics.as_mut().map(Diagnostics::take).unwrap_or_default()
     }
 
     /// What was lost since this was last asked.
@@ -153,9 +197,9 @@ impl Kernel {
             let seen = self.counted.entry((key.kind, key.cgroup, key.cause)).or_default();
             if total > *seen {
                 found.push(Loss {
-                    kind: Kind::from_u32(key.kind),
+                    event: Kind::from_u32(key.kind).map_or("unknown", Kind::name),
                     cgroup: Some(key.cgroup),
-                    budget: key.cause == Cause::Budget as u32,
+                    cause: if key.cause == Cause::Budget as u32 { LossCause::Budget } else { LossCause::Full },
                     count: total - *seen,
                 });
                 *seen = total;
@@ -166,7 +210,15 @@ impl Kernel {
             let total: u64 = counts.iter().sum();
             let seen = self.counted.entry((kind as u32, u64::MAX, 0)).or_default();
             if total > *seen {
-                found.push(Loss { kind: Some(kind), cgroup: None, budget: false, count: total - *seen });
+                found.push(Loss { event: kind.name(), cgroup: None, cause: LossCause::Full, count: total - *seen });
+                *seen = total;
+            }
+        }
+        for (event, file) in &self.skips {
+            let total = recursion_misses(file);
+            let seen = self.skipped.entry(event).or_default();
+            if total > *seen {
+                found.push(Loss { event, cgroup: None, cause: LossCause::Skipped, count: total - *seen });
                 *seen = total;
             }
         }
@@ -226,6 +278,27 @@ impl Kernel {
     }
 }
 
+/// What the kernel says of a program: held open, since /proc may be out of reach once privileges are dropped. `None`
+/// where it does not count what it skips (before 5.12).
+fn program_file(ebpf: &Ebpf, taken: &Taken) -> Option<File> {
+    let fd = ebpf.program(taken.branch?.program)?.fd().ok()?.as_fd().as_raw_fd();
+    let file = File::open(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    read_at_start(&file).contains(RECURSION_MISSES).then_some(file)
+}
+
+/// How often the kernel did not run a program because it was at work on that CPU already.
+fn recursion_misses(file: &File) -> u64 {
+    let text = read_at_start(file);
+    let line = text.lines().find_map(|line| line.strip_prefix(RECURSION_MISSES));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+fn read_at_start(file: &File) -> String {
+    let mut bytes = [0; 1024];
+    let read = file.read_at(&mut bytes, 0).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..read]).into_owned()
+}
+
 /// What can be said before anything is tried, in the order in which a person can mend it.
 fn preflight() -> Result<()> {
     let missing = host::missing_privileges();
@@ -259,6 +332,7 @@ fn configure(layout: &mut Layout, hierarchy: &Hierarchy, wishes: &Wishes) {
         let wanted = wishes.wants.iter().filter(|(wanted, _)| wanted == global).fold(0, |all, (_, value)| all | value);
         layout.set(global, wanted);
     }
+    layout.set("TICK_NS", host::tick_ns());
     layout.set("RING_BYTES", wishes.ring_bytes);
     layout.set("SELF_TGID", std::process::id());
 }
@@ -321,7 +395,11 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, btf: &KernelBtf) -> Result<()> {
                 bail!("this kernel was built without kprobes (CONFIG_KPROBE_EVENTS)");
             }
             let program: &mut KProbe = program.try_into()?;
-            program.load().map_err(verifier)?;
+            // Another branch may have loaded it and found no function of its name.
+            match program.load() {
+                Err(ProgramError::AlreadyLoaded) => {}
+                loaded => loaded.map_err(verifier)?,
+            }
             program.attach(function, 0)?;
         }
         Hook::Fentry(function) => {

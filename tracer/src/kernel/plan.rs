@@ -140,3 +140,79 @@ pub static PROCESS_FREE: Probe = Probe {
     needs: &["TASK_TGID", "TASK_PID", "TASK_START_BOOTTIME"],
     without: Some("zombies are found by a sweep of /proc every 10 s, and their age counts from there"),
 };
+pub static RECLAIM_BEGIN: Probe = Probe {
+    name: "reclaim_begin",
+    question: "who reclaims memory because a cgroup is at its limit",
+    branches: &[branch(Hook::RawTracepoint("mm_vmscan_memcg_reclaim_begin"), "reclaim_begin")],
+    needs: &["MEMORY_SUBSYS"],
+    without: Some("time that a container's tasks spend in reclaim is not known"),
+};
+pub static RECLAIM_END: Probe = Probe {
+    name: "reclaim_end",
+    question: "how long that takes",
+    branches: &[branch(Hook::RawTracepoint("mm_vmscan_memcg_reclaim_end"), "reclaim_end")],
+    needs: &["MEMORY_SUBSYS"],
+    without: Some("time that a container's tasks spend in reclaim is not known"),
+};
+pub static HOST_RECLAIM_BEGIN: Probe = Probe {
+    name: "host_reclaim_begin",
+    question: "who reclaims memory because the host is short of it",
+    branches: &[branch(Hook::RawTracepoint("mm_vmscan_direct_reclaim_begin"), "host_reclaim_begin")],
+    needs: &["TASK_TGID"],
+    without: Some("stalls because the host is short of memory are not seen"),
+};
+pub static HOST_RECLAIM_END: Probe = Probe {
+    name: "host_reclaim_end",
+    question: "how long that takes",
+    branches: &[branch(Hook::RawTracepoint("mm_vmscan_direct_reclaim_end"), "host_reclaim_end")],
+    needs: &["TASK_TGID"],
+    without: Some("stalls because the host is short of memory are not seen"),
+};
+pub static OVER_HIGH_BEGIN: Probe = Probe {
+    name: "over_high_begin",
+    question: "who is held because its cgroup is above memory.high",
+    branches: &[
+        branch(Hook::Kprobe("__mem_cgroup_handle_over_high"), "over_high_begin"),
+        branch(Hook::Kprobe("mem_cgroup_handle_over_high"), "over_high_begin"),
+    ],
+    needs: &["MEMORY_SUBSYS"],
+    without: Some("how long tasks are held at memory.high (v2) is not known, only how often"),
+};
+pub static OVER_HIGH_END: Probe = Probe {
+    name: "over_high_end",
+    question: "how long it is held",
+    branches: &[
+        branch(Hook::Kretprobe("__mem_cgroup_handle_over_high"), "over_high_end"),
+        branch(Hook::Kretprobe("mem_cgroup_handle_over_high"), "over_high_end"),
+    ],
+    needs: &["MEMORY_SUBSYS"],
+    without: Some("how long tasks are held at memory.high (v2) is not known, only how often"),
+};
+pub static DIRTY_PAUSE: Probe = Probe {
+    name: "dirty_pause",
+    question: "who is paused in write() because too much is dirty",
+    branches: &[branch(Hook::RawTracepoint("balance_dirty_pages"), "dirty_pause")],
+    needs: &["PAUSE_HAS_CONTROL", "TICK_NS"],
+    without: Some("pauses of buffered writers are not seen"),
+};
+pub static BLOCK_ISSUE: Probe = Probe {
+    name: "block_issue",
+    question: "when requests go to their device",
+    branches: &[branch(Hook::RawTracepoint("block_rq_issue"), "block_issue")],
+    needs: &["RQ_ISSUE_ARGUMENT", "RQ_BIO"],
+    without: Some("requests to block devices are not seen"),
+};
+pub static BLOCK_COMPLETE: Probe = Probe {
+    name: "block_complete",
+    question: "whose requests complete, how large, and how fast",
+    branches: &[branch(Hook::RawTracepoint("block_rq_complete"), "block_complete")],
+    needs: &["RQ_DATA_LEN", "DISK_MAJOR"],
+    without: Some("requests to block devices are not seen"),
+};
+pub static FILE_REFUSED: Probe = Probe {
+    name: "file_refused",
+    question: "which calls a file system refuses: no space, no quota, /proc/sys read-only",
+    branches: &[branch(Hook::RawTracepoint("sys_exit"), "file_refused")],
+    needs: &["REGS_SYSCALL", "REGS_ARG0"],
+    without: Some("full disks and quotas are not seen"),
+};

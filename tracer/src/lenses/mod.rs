@@ -2,6 +2,8 @@
 //! in [`REGISTERED`].
 
 pub mod exits;
+pub mod io;
+pub mod mem;
 pub mod oom;
 pub mod pids;
 pub mod signals;
@@ -35,13 +37,22 @@ pub struct Registered {
     pub wants: &'static [(&'static str, u32)],
     /// How many entries each map of this lens gets, where it runs; 1 where it does not.
     pub maps: &'static [(&'static str, u32)],
+    /// Size of the ring, where the command line says none: it counts as resident memory. A power of two.
+    pub ring_kib: u32,
+    /// Cheap enough to be always on, and of use without being asked about one container.
+    pub in_overview: bool,
     pub make: fn() -> Box<dyn Lens>,
 }
 
 /// What every lens stands on: which cgroup is which container.
 pub static ATTRIBUTION: &[&Probe] = &[&plan::CGROUP_MKDIR, &plan::CGROUP_RMDIR];
 
-pub static REGISTERED: &[&Registered] = &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS];
+pub static REGISTERED: &[&Registered] = &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS, &mem::LENS, &io::LENS];
+
+/// What `ctrace` alone shows.
+pub fn overview() -> Vec<&'static Registered> {
+    REGISTERED.iter().copied().filter(|lens| lens.in_overview).collect()
+}
 
 pub fn by_name(name: &str) -> Option<&'static Registered> {
     REGISTERED.iter().copied().find(|lens| lens.name == name)

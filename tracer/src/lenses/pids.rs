@@ -15,6 +15,8 @@ pub static LENS: Registered = Registered {
     probes: &[&plan::FORK_REFUSED, &plan::PROCESS_FREE, &plan::EXIT],
     wants: &[("WANT_UNREAPED", 1)],
     maps: &[("UNREAPED", UNREAPED)],
+    ring_kib: 512,
+    in_overview: true,
     make: || Box::new(Pids::default()),
 };
 

@@ -16,6 +16,8 @@ pub static LENS: Registered = Registered {
     probes: &[&plan::SIGNAL],
     wants: &[("WANT_SIGNALS", SCOPE_ALL)],
     maps: &[],
+    ring_kib: 1024,
+    in_overview: true,
     make: || Box::new(Signals::default()),
 };
 

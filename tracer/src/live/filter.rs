@@ -15,6 +15,7 @@ use crate::{
 
 /// Which rows of a lens are wanted; findings are always.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub struct Rows {
     /// Exits: not those with status 0.
     pub failed: bool,
@@ -22,12 +23,15 @@ pub struct Rows {
     pub signals: Vec<String>,
     pub to_init: bool,
     pub ignored: bool,
+    /// None at all: what is found is enough.
+    pub none: bool,
 }
 
 impl Rows {
     fn wants(&self, row: &EventRow) -> bool {
         let field = |key: &str| row.fields.get(key).unwrap_or(&Value::Null);
         match row.event {
+            _ if self.none => false,
             "exit" => !self.failed || field("exit_code") != &Value::from(0),
             "signal" => {
                 (self.signals.is_empty()
@@ -201,7 +205,7 @@ mod tests {
 
     fn options(container: &str, wait: bool, runtime: Option<Runtime>) -> Options {
         Options {
-            lens: &lenses::oom::LENS,
+            lenses: vec![&lenses::oom::LENS],
             container: (!container.is_empty()).then(|| container.to_owned()),
             wait,
             runtime,

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use tracer_common::signal::{Fold, FoldKey};
 
-use super::{ancestry, namespace, pids};
+use super::{ancestry, io, mem, namespace, pids};
 use crate::{
     containers::{self, Engines, Facts, Files, Hierarchy, HostFiles, Known, Seen},
     findings::oom::HungReading,
@@ -25,6 +25,7 @@ pub struct Host {
     /// No engines are looked for before this.
     next_survey: Instant,
     pids: pids::Reader,
+    io: io::Reader,
     #[cfg(feature = "sockets")]
     sockets: super::sockets::Sockets,
     /// Sentences for a person about what could not be read.
@@ -58,13 +59,14 @@ impl Host {
         let Ground { files, hierarchy, mountinfo, doubts } = ground;
         let started = Instant::now();
         let (engines, known) = containers::survey(&files, &hierarchy);
-        let pids = pids::Reader::new(&mountinfo);
+        let (pids, io) = (pids::Reader::new(&mountinfo), io::Reader::new(&mountinfo));
         let host = Self {
             files,
             hierarchy,
             engines,
             next_survey: pause_after(started),
             pids,
+            io,
             #[cfg(feature = "sockets")]
             sockets: super::sockets::Sockets::default(),
             doubts,
@@ -110,6 +112,8 @@ impl Host {
             Question::Pids(ask) => {
                 Answer::Pids(Box::new(self.pids.answer(ask, &self.files, &self.hierarchy, kernel)?))
             }
+            Question::Mem(ask) => Answer::Mem(Box::new(mem::read(ask, &self.files, &self.hierarchy, kernel)?)),
+            Question::Io(ask) => Answer::Io(Box::new(self.io.answer(ask, &self.files, &self.hierarchy, kernel)?)),
             Question::OomControl(cgroups) => {
                 Answer::OomControl(cgroups.iter().map(|cgroup| self.oom_control(cgroup)).collect())
             }

@@ -6,13 +6,16 @@ mod ancestry;
 mod before;
 mod filter;
 pub mod host;
+mod io;
+mod mem;
 mod namespace;
 mod pids;
+mod place;
 #[cfg(feature = "sockets")]
 mod sockets;
 mod view;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -33,7 +36,7 @@ use crate::{
     containers::Table,
     findings::HostFacts,
     kernel::{
-        host as machine,
+        diagnostics, host as machine,
         load::{Kernel, Wishes},
         plan::{self, Probe, Taken},
     },
@@ -51,9 +54,13 @@ const TICK: Duration = Duration::from_secs(1);
 /// The wall clock was set if it moved against the boot clock by more than this.
 const CLOCK_STEP_NS: i64 = 1_000_000;
 
+/// `-vv` shows what the kernel side says about itself.
+const DIAGNOSTICS: u8 = 2;
+
 /// What to show, of whom, for how long.
 pub struct Options {
-    pub lens: &'static Registered,
+    /// One, or all those that the overview is made of.
+    pub lenses: Vec<&'static Registered>,
     pub container: Option<String>,
     /// For a container that is not here yet.
     pub wait: bool,
@@ -80,11 +87,11 @@ pub async fn run(options: Options) -> Result<()> {
     let mut kernel = attach(&options)?;
     let ground = Ground::find()?;
     let end = options.duration.map(|duration| Instant::now() + duration);
-    let is_oom = options.lens.name == "oom";
+    let is_oom = options.lenses.iter().any(|lens| lens.name == "oom");
     let mut log = is_oom.then(Log::read);
-    let mut view = View::open(&options.show, options.lens)?;
+    let mut view = View::open(&options.show, &options.lenses)?;
     // A wrong name ends the run before it says that it is ready.
-    let waits = |probe: &Probe| options.lens.probes.iter().any(|own| own.name == probe.name) && !kernel.attached(probe);
+    let waits = |probe: &Probe| probes(&options.lenses).any(|own| own.name == probe.name) && !kernel.attached(probe);
     // What is read from files instead counts from a first reading on: without that nothing is attached.
     let polls = waits(&plan::FORK_REFUSED);
     let eager = options.container.is_some() || polls;
@@ -94,16 +101,16 @@ pub async fn run(options: Options) -> Result<()> {
     }
     let (mut host, known) = Host::survey(ground);
     let mut clock = machine::boot_to_wall_ns();
-    let mut pipeline = Pipeline::new(Table::new(known), host_facts(&kernel, &host), clock, vec![(options.lens.make)()]);
+    let lenses = options.lenses.iter().map(|lens| (lens.make)()).collect();
+    let mut pipeline = Pipeline::new(Table::new(known), host_facts(&kernel, &host), clock, lenses);
     let mut out = Vec::new();
     pipeline.record(Record::Cgroups(host.cgroups()), machine::boottime_ns(), &mut out);
     answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     out.clear(); // names found at the start are no news
     let mut filter = Filter::new(&options, &pipeline.containers)?;
-    if polls {
-        pipeline.tick(machine::boottime_ns(), &mut out);
-        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
-    }
+    // What grows counts from a first reading on.
+    pipeline.tick(machine::boottime_ns(), &mut out);
+    answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     if eager {
         view.show(&Output::Note(ready(&kernel.taken)))?;
         view.flush()?;
@@ -116,6 +123,10 @@ pub async fn run(options: Options) -> Result<()> {
             pipeline.record(Record::Before(Box::new(finding)), machine::boottime_ns(), &mut out);
         }
     }
+    if options.verbose >= DIAGNOSTICS && !diagnostics::BUILT_IN {
+        let text = "-vv: a release build has no diagnostics in its kernel side; build with `cargo xtask build`";
+        out.push(Output::Note(note("doubt", text.to_owned())));
+    }
     for text in host.doubts.drain(..).chain(log.into_iter().flat_map(|log| log.doubts)) {
         out.push(Output::Note(note("doubt", text)));
     }
@@ -126,6 +137,7 @@ pub async fn run(options: Options) -> Result<()> {
         .context("watching the ring")?;
     let mut lost_so_far = 0;
     let mut tick = Instant::now() + TICK;
+    let mut look = Some(Instant::now());
     loop {
         answer(&mut pipeline, &mut host, &kernel, &mut out)?;
         found(&mut filter, &pipeline, &mut out)?;
@@ -142,19 +154,23 @@ pub async fn run(options: Options) -> Result<()> {
         }
         let now_ns = machine::boottime_ns();
         let due = pipeline.next_ns().map(|due| now + Duration::from_nanos(due.saturating_sub(now_ns)));
-        let wake = [due, end].into_iter().flatten().fold(tick, Instant::min);
+        let wake = [due, end, look].into_iter().flatten().fold(tick, Instant::min);
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             quit = view.input() => if quit? { return view.close() },
             ready = ring.readable() => {
-                let mut ready = ready.context("watching the ring")?;
-                if kernel.drain_while(BATCH, |bytes| take(&mut pipeline, bytes, &mut out)) {
-                    ready.clear_ready();
-                }
+                ready.context("watching the ring")?.clear_ready();
+                look = Some(now);
             }
             () = sleep_until(wake) => {}
+        }
+        if look.is_some_and(|look| Instant::now() >= look) || Instant::now() >= tick {
+            let emptied = kernel.drain(BATCH, |bytes| take(&mut pipeline, bytes, &mut out));
+            let pause = if emptied { kernel.look_again() } else { Some(Duration::ZERO) };
+            look = pause.map(|pause| Instant::now() + pause);
+            out.extend(kernel.diagnostics().into_iter().map(|text| Output::Note(note("kernel", text))));
         }
         let now_ns = machine::boottime_ns();
         pipeline.tick(now_ns, &mut out);
@@ -169,8 +185,9 @@ pub async fn run(options: Options) -> Result<()> {
             view.status(&pipeline, lost_so_far, TICK);
         }
     }
+    out.extend(kernel.diagnostics().into_iter().map(|text| Output::Note(note("kernel", text))));
     // What is in the ring, or not ripe yet, happened in time, and is said.
-    while !kernel.drain_while(BATCH, |bytes| take(&mut pipeline, bytes, &mut out)) {
+    while !kernel.drain(BATCH, |bytes| take(&mut pipeline, bytes, &mut out)) {
         answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     }
     let now_ns = machine::boottime_ns();
@@ -184,19 +201,31 @@ pub async fn run(options: Options) -> Result<()> {
     view.close()
 }
 
+fn probes(lenses: &[&'static Registered]) -> impl Iterator<Item = &'static Probe> {
+    lenses.iter().flat_map(|lens| lens.probes).copied()
+}
+
 fn attach(options: &Options) -> Result<Kernel> {
-    let probes: Vec<&'static Probe> = options.lens.probes.iter().chain(ATTRIBUTION).copied().collect();
+    let mut wanted: Vec<&'static Probe> = probes(&options.lenses).chain(ATTRIBUTION.iter().copied()).collect();
+    // Of a probe that lenses share the last place counts: what must be attached before it is.
+    let mut seen = BTreeSet::new();
+    wanted.reverse();
+    wanted.retain(|probe| seen.insert(probe.name));
+    wanted.reverse();
     let kernel = Kernel::attach(&Wishes {
-        probes,
+        probes: wanted,
         ring_bytes: options.ring_bytes,
-        wants: options.lens.wants.to_vec(),
-        maps: options.lens.maps.to_vec(),
+        wants: options.lenses.iter().flat_map(|lens| lens.wants).copied().collect(),
+        maps: options.lenses.iter().flat_map(|lens| lens.maps).copied().collect(),
+        diagnostics: options.verbose >= DIAGNOSTICS,
     })?;
-    if let Some(taken) = kernel.taken.iter().find(|taken| !taken.attached() && taken.probe.without.is_none()) {
+    let is_lost = |taken: &&Taken| !taken.attached() && taken.probe.without.is_none();
+    // The overview does without what is missing, and says so where it is ready.
+    if let ([lens], Some(taken)) = (options.lenses.as_slice(), kernel.taken.iter().find(is_lost)) {
         let reasons: Vec<String> = taken.refused.iter().map(|(way, why)| format!("{way}: {why}")).collect();
         anyhow::bail!(
             "ctrace {} cannot work on this kernel: {} ({}). `ctrace doctor` tells more",
-            options.lens.name,
+            lens.name,
             taken.probe.name,
             reasons.join("; ")
         );

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,11 +14,11 @@ use crate::{
     kernel::host,
     lenses::Registered,
     pipeline::{Output, Pipeline},
-    views::{json, lines, pids, rows},
+    views::{json, lines, rows, table::Table},
 };
 
 pub enum View {
-    Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool, table: pids::Table },
+    Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool, table: Table },
     Tui { tui: Box<crate::tui::Tui>, before: Usage },
 }
 
@@ -29,21 +30,27 @@ pub struct Usage {
 }
 
 impl View {
-    pub fn open(show: &Show, lens: &Registered) -> Result<Self> {
+    pub fn open(show: &Show, lenses: &[&'static Registered]) -> Result<Self> {
+        let name = if let [lens] = lenses { lens.name } else { "overview" };
         let out = || io::BufWriter::new(io::stdout());
         Ok(match show {
             Show::Lines(style) => {
-                let table = pids::Table::default();
+                let table = Table::of(name);
                 let mut view = Self::Text { style: Some(style.clone()), out: out(), over: false, table };
-                if let (Self::Text { out, over, .. }, Some(header)) = (&mut view, rows::header(lens.name)) {
+                if let (Self::Text { out, over, .. }, Some(header)) = (&mut view, rows::header(name)) {
                     written(out.write_all(header.as_bytes()), over)?;
                 }
                 view
             }
-            Show::Json => Self::Text { style: None, out: out(), over: false, table: pids::Table::default() },
+            Show::Json => Self::Text { style: None, out: out(), over: false, table: Table::default() },
             Show::Tui { color } => {
-                let settings =
-                    crate::tui::Settings { color: *color, title: title(lens), zone: jiff::tz::TimeZone::system() };
+                let names: Vec<&str> = lenses.iter().map(|lens| lens.name).collect();
+                let settings = crate::tui::Settings {
+                    color: *color,
+                    title: title(name),
+                    zone: jiff::tz::TimeZone::system(),
+                    tabs: crate::tui::panel::tabs(&names),
+                };
                 let tui = Box::new(crate::tui::Tui::open(settings).context("opening the terminal")?);
                 Self::Tui { tui, before: Usage { records: 0, cpu: own_cpu() } }
             }
@@ -97,6 +104,7 @@ impl View {
     /// How the run is doing, once a tick; `lost` since the start.
     pub fn status(&mut self, pipeline: &Pipeline, lost: u64, tick: Duration) {
         let Self::Tui { tui, before } = self else { return };
+        tui.containers(pipeline.containers.containers().map(|entry| Arc::clone(entry.container)).collect());
         let now = Usage { records: pipeline.records, cpu: own_cpu() };
         let seconds = tick.as_secs_f64();
         tui.status(crate::tui::Status {
@@ -135,11 +143,11 @@ fn written(result: io::Result<()>, over: &mut bool) -> Result<()> {
 }
 
 /// `oom · node-7 · 6.12 · cgroup v2`.
-fn title(lens: &Registered) -> String {
+fn title(lens: &str) -> String {
     let name =
         nix::unistd::gethostname().map_or_else(|_| "host".to_owned(), |name| name.to_string_lossy().into_owned());
     let version = host::Hierarchy::of_this_host().version;
-    format!("{} · {name} · {} · cgroup v{version}", lens.name, host::release())
+    format!("{lens} · {name} · {} · cgroup v{version}", host::release())
 }
 
 fn own_cpu() -> Duration {

@@ -12,7 +12,7 @@ pub use finding::{Code, Evidence, Finding, Severity, State};
 pub use process::{Process, ProcessIn};
 pub use signal::{signal_name, signal_names, signal_number};
 pub use size::size;
-pub use time::Timestamp;
+pub use time::{Timestamp, span};
 
 use std::collections::BTreeMap;
 

@@ -26,3 +26,14 @@ impl Serialize for Timestamp {
         serializer.serialize_str(&self.rfc3339())
     }
 }
+
+/// A time span as a person reads it: `812 µs`, `412 ms`, `1.8 s`, `4 min`, `3 h`.
+pub fn span(ns: u64) -> String {
+    match ns {
+        ns if ns < 1_000_000 => format!("{} µs", ns / 1000),
+        ns if ns < 1_000_000_000 => format!("{} ms", ns / 1_000_000),
+        ns if ns < 120_000_000_000 => format!("{:.1} s", ns as f64 / 1e9),
+        ns if ns < 7_200_000_000_000 => format!("{:.0} min", ns as f64 / 60e9),
+        ns => format!("{:.0} h", ns as f64 / 3600e9),
+    }
+}

@@ -17,6 +17,7 @@ pub mod view;
 use std::{
     future::pending,
     io,
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
@@ -39,7 +40,10 @@ use self::{
     terminal::Taken,
     theme::Theme,
 };
-use crate::{model::Timestamp, pipeline::Output};
+use crate::{
+    model::{Container, Timestamp},
+    pipeline::Output,
+};
 
 /// What doesn't change during a run.
 #[derive(Clone, Debug)]
@@ -49,6 +53,8 @@ pub struct Settings {
     /// The top line's left: `oom · node-7 · 6.12 · cgroup v2`.
     pub title: String,
     pub zone: TimeZone,
+    /// `panel::tabs` of the lenses at work.
+    pub tabs: Vec<&'static panel::Panel>,
 }
 
 /// How the run is doing: the top line's right.
@@ -104,7 +110,7 @@ impl Tui {
         let stop = signal(SignalKind::from_raw(nix::libc::SIGTSTP))?;
         let go_on = signal(SignalKind::from_raw(nix::libc::SIGCONT))?;
         let theme = Theme::new(settings.color, theme::is_utf8(|name| std::env::var(name).ok()));
-        let app = App::new(settings.title, settings.zone, panel::REGISTERED, now());
+        let app = App::new(settings.title, settings.zone, &settings.tabs, now());
         let taken = Taken::take()?;
         let terminal = Terminal::new(terminal::backend())?;
         let mut shell = Shell { app, theme, terminal, pace: Pace::default() };
@@ -120,6 +126,11 @@ impl Tui {
 
     pub fn status(&mut self, status: Status) {
         self.shell.status(status, Instant::now());
+    }
+
+    /// The containers that are here.
+    pub fn containers(&mut self, containers: Vec<Arc<Container>>) {
+        self.shell.containers(containers, Instant::now());
     }
 
     /// Waits for a key, a new size or a frame that is due, and deals with it. `true`: the user wants to leave.
@@ -196,6 +207,12 @@ where
         }
     }
 
+    fn containers(&mut self, containers: Vec<Arc<Container>>, now: Instant) {
+        if self.app.containers(containers) {
+            self.pace.data(now);
+        }
+    }
+
     fn status(&mut self, status: Status, now: Instant) {
         if self.app.status(status) {
             self.pace.data(now);
@@ -220,6 +237,7 @@ where
         if !self.pace.is_due(now) {
             return Ok(());
         }
+        self.app.refresh();
         let (app, theme) = (&self.app, self.theme);
         let mut measured = None;
         self.terminal.draw(|frame| measured = Some(view::draw(app, theme, frame))).map_err(io::Error::other)?;
@@ -246,5 +264,7 @@ fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
+#[cfg(test)]
+mod overview_tests;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ const STATUS: Status = Status { events_per_s: 1234.0, lost: 0, containers: 41, c
 
 fn shell(width: u16, height: u16, theme: Theme) -> Shell<TestBackend> {
     let title = "oom · node-7 · 6.12 · cgroup v2".to_owned();
-    let app = App::new(title, TimeZone::UTC, panel::REGISTERED, Timestamp(NOON));
+    let app = App::new(title, TimeZone::UTC, &panel::tabs(&["oom"]), Timestamp(NOON));
     let Ok(terminal) = Terminal::new(TestBackend::new(width, height));
     Shell { app, theme, terminal, pace: Pace::default() }
 }

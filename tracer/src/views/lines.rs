@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::{escape::escape, pids, rows};
+use super::{escape::escape, io, mem, pids, rows};
 use crate::{
     model::{Finding, Owner, Severity, State, size},
     pipeline::{LossNote, Note, Output},
@@ -48,6 +48,12 @@ fn block(finding: &Finding, style: &Style) -> String {
     }
     if finding.code.0.starts_with("pids.") {
         pids::body(finding, &mut out);
+    }
+    if finding.code.0.starts_with("mem.") {
+        mem::body(finding, &mut out);
+    }
+    if finding.code.0.starts_with("io.") || finding.code.0.starts_with("fs.") {
+        io::body(finding, &mut out);
     }
     row(&mut out, "why", &escape(&finding.why));
     for fix in &finding.fix {

@@ -3,7 +3,10 @@
 
 pub mod containers;
 pub mod escape;
+pub mod io;
 pub mod json;
 pub mod lines;
+pub mod mem;
 pub mod pids;
 pub mod rows;
+pub mod table;

@@ -3,71 +3,16 @@
 use std::fmt::Write;
 
 use serde_json::Value;
-use unicode_width::UnicodeWidthStr;
 
 use super::{
     escape::escape,
-    lines::{Style, row},
+    lines::row,
+    table::{Line, Shape, name},
 };
-use crate::{
-    model::{Finding, State, Timestamp},
-    pipeline::{Output, SampleRow},
-};
+use crate::{model::Finding, pipeline::SampleRow};
 
-/// Rows that a table shows at the most: those nearest to their limits.
-const ROWS: usize = 20;
+pub static TABLE: Shape = Shape { sample: "pids", codes: &["pids."], head: table_head, line: table_line, rank: share };
 const STATES: [&str; 6] = ["R", "S", "D", "T", "Z", "I"];
-
-/// The latest counts, and whether they are worth a table now: at the start, when a finding opens or closes, at the end.
-#[derive(Debug, Default)]
-pub struct Table {
-    rows: Vec<SampleRow>,
-    due: bool,
-    shown: Option<Timestamp>,
-}
-
-impl Table {
-    pub fn take(&mut self, output: &Output) {
-        match output {
-            Output::Sample(sample) if sample.sample == "pids" => {
-                if self.rows.first().is_some_and(|first| first.time != sample.time) {
-                    self.rows.clear();
-                }
-                self.due |= self.shown.is_none();
-                self.rows.push((**sample).clone());
-            }
-            Output::Finding(finding) if finding.code.0.starts_with("pids.") => {
-                self.due |= finding.state != Some(State::Update);
-            }
-            _ => {}
-        }
-    }
-
-    /// The table, if it is time for one.
-    pub fn if_due(&mut self, style: &Style) -> Option<String> {
-        if std::mem::take(&mut self.due) { self.text(style) } else { None }
-    }
-
-    /// The last one, unless it was shown.
-    pub fn at_end(&mut self, style: &Style) -> Option<String> {
-        let time = self.rows.first()?.time;
-        (self.shown != Some(time)).then(|| self.text(style))?
-    }
-
-    fn text(&mut self, style: &Style) -> Option<String> {
-        let time = self.rows.first()?.time;
-        self.shown = Some(time);
-        self.rows.sort_by_key(|sample| (sample.container.is_none(), std::cmp::Reverse(share(sample))));
-        let (containers, host): (Vec<_>, Vec<_>) = self.rows.iter().partition(|sample| sample.container.is_some());
-        let mut lines = vec![head()];
-        lines.extend(containers.iter().take(ROWS).chain(&host).map(|sample| line(sample)));
-        let more = containers.len().saturating_sub(ROWS);
-        if more > 0 {
-            lines.push(Line { name: format!("and {more} more"), ..Line::default() });
-        }
-        Some(aligned(&lines, &format!("{}  ", time.clock(&style.zone))))
-    }
-}
 
 /// Used of the nearest limit, in ten-thousandths.
 fn share(sample: &SampleRow) -> u64 {
@@ -75,20 +20,12 @@ fn share(sample: &SampleRow) -> u64 {
     number("limiting_current").zip(number("limit")).map_or(0, |(current, limit)| current * 10_000 / limit.max(1))
 }
 
-#[derive(Default)]
-struct Line {
-    name: String,
-    /// Right-aligned.
-    numbers: Vec<String>,
-    last: String,
-}
-
-fn head() -> Line {
+fn table_head() -> Line {
     let numbers = STATES.iter().copied().chain(["THREADS", "PIDS", "LIMIT", "USED"]).map(str::to_owned).collect();
     Line { name: "CONTAINER".to_owned(), numbers, last: "LIMIT OF".to_owned() }
 }
 
-fn line(sample: &SampleRow) -> Line {
+fn table_line(sample: &SampleRow) -> Line {
     let number = |value: Option<&Value>| value.and_then(Value::as_u64);
     let field = |key: &str| number(sample.fields.get(key));
     let shown = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
@@ -98,7 +35,7 @@ fn line(sample: &SampleRow) -> Line {
     numbers.push(shown(field("threads")));
     let (current, limit, last) = if sample.container.is_some() {
         let last = sample.fields.get("limiting_cgroup").and_then(Value::as_str).unwrap_or("no limit");
-        (field("limiting_current").or(field("current")), field("limit"), escape(last).into_owned())
+        (field("limiting_current").or(field("current")), field("limit"), last.to_owned())
     } else {
         let (pid_max, threads_max) = (field("pid_max"), field("threads_max"));
         let nearest = pid_max.into_iter().chain(threads_max).min();
@@ -109,27 +46,7 @@ fn line(sample: &SampleRow) -> Line {
     numbers.push(shown(limit));
     let used = current.zip(limit).map(|(current, limit)| format!("{} %", current * 100 / limit.max(1)));
     numbers.push(used.unwrap_or_else(|| "-".to_owned()));
-    let name = sample.container.as_ref().map_or_else(|| "host".to_owned(), |container| container.label());
-    Line { name: escape(&name).into_owned(), numbers, last }
-}
-
-fn aligned(lines: &[Line], first: &str) -> String {
-    let name_width = lines.iter().map(|line| line.name.width()).max().unwrap_or(0);
-    let columns = lines.iter().map(|line| line.numbers.len()).max().unwrap_or(0);
-    let width = |column: usize| lines.iter().filter_map(|line| line.numbers.get(column)).map(String::len).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let mut text = String::new();
-    for (number, line) in lines.iter().enumerate() {
-        let mut out = if number == 0 { first.to_owned() } else { " ".repeat(first.len()) };
-        let _ = write!(out, "{}{}", line.name, " ".repeat(name_width - line.name.width()));
-        for (number, width) in line.numbers.iter().zip(&widths) {
-            let _ = write!(out, "  {number:>width$}");
-        }
-        let _ = write!(out, "  {}", line.last);
-        text.push_str(out.trim_end());
-        text.push('\n');
-    }
-    text
+    Line { name: name(sample), numbers, last }
 }
 
 /// The numbers below a finding's first line.

@@ -33,6 +33,30 @@ pub fn line(row: &EventRow, style: &Style) -> Option<String> {
     }
 }
 
+/// What happened, in one line without time, container and process. Not escaped.
+pub fn summary(row: &EventRow) -> String {
+    let field = |key: &str| row.fields.get(key).unwrap_or(&Value::Null);
+    let text = |key: &str| field(key).as_str().unwrap_or("?").to_owned();
+    match row.event {
+        "exit" => {
+            let lived = field("lifetime_ns").as_u64().map_or_else(String::new, |ns| format!(" after {}", span(ns)));
+            let code = field("exit_code").as_u64().map_or_else(|| text("signal"), |code| format!("exit {code}"));
+            format!("{code}{lived}")
+        }
+        "signal" => {
+            let sender = &field("sender")["process"];
+            let from = sender["comm"]
+                .as_str()
+                .map_or_else(|| "the kernel".to_owned(), |comm| format!("{comm} {}", sender["pid"]));
+            let init = if field("to_init") == &Value::Bool(true) { " to PID 1" } else { "" };
+            let count = field("count").as_u64().filter(|count| *count > 1);
+            let times = count.map_or_else(String::new, |count| format!(", {count} times"));
+            format!("{}{init} from {from}: {}, {}{times}", text("signal"), text("result"), text("disposition"))
+        }
+        other => other.to_owned(),
+    }
+}
+
 fn exit(row: &EventRow, zone: &TimeZone) -> String {
     let field = |key: &str| row.fields.get(key).unwrap_or(&Value::Null);
     let process = row.process.as_ref();

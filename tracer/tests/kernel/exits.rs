@@ -12,7 +12,7 @@ use crate::{
     harness::Test,
     support::{
         cgroups::{Group, Tree},
-        ctrace::{Ctrace, command},
+        ctrace::{Ctrace, Said, command},
         play::BAD_ADDRESS,
         player::Player,
     },
@@ -27,6 +27,8 @@ pub static TESTS: &[Test] = &[
     Test::core("exits::a_stop_that_was_not_obeyed", a_stop_that_was_not_obeyed),
     Test::core("exits::a_stop_that_was_not_waited_for", a_stop_that_was_not_waited_for),
     Test::full("exits::the_leader_ends_first", the_leader_ends_first),
+    Test::full("exits::right_after_exec", right_after_exec),
+    Test::full("exits::exec_from_a_thread", exec_from_a_thread),
 ];
 
 fn exits() -> Ctrace {
@@ -260,4 +262,44 @@ fn the_leader_ends_first() {
     sentinel(&ctrace, &tree);
     let said = ctrace.stop();
     assert_eq!(said.lines.iter().filter(|line| of_it(&line.json)).count(), 1);
+}
+
+/// All that was told of ends in a cgroup.
+fn rows_of<'a>(said: &'a Said, group: &Group) -> Vec<&'a Value> {
+    let lines = said.lines.iter().map(|line| &line.json);
+    lines.filter(|json| json["event"] == "exit" && json["cgroup"] == *group.path).collect()
+}
+
+/// Gone before anybody can look into /proc: a hundred in a row, each with the name that it had last.
+fn right_after_exec() {
+    let tree = Tree::new();
+    let ctrace = exits();
+    let group = tree.container();
+    for _ in 0..100 {
+        Player::within(&group, &["exec", "/bin/true"]).ended();
+    }
+    sentinel(&ctrace, &tree);
+    let said = ctrace.stop();
+    let rows = rows_of(&said, &group);
+    let named = rows.iter().filter(|row| row["process"]["comm"] == "true" && row["exit_code"] == 0).count();
+    assert_eq!((named, rows.len()), (100, 100), "{rows:?}");
+    rows.iter().for_each(|row| is_of(row, &group));
+}
+
+/// The thread that execs takes the leader's place: one process, one end, under the pid that it always had.
+fn exec_from_a_thread() {
+    let tree = Tree::new();
+    let ctrace = exits();
+    let group = tree.container();
+    let mut app = Player::within(&group, &["say=app", "thread", "exec", "/bin/sh", "-c", "exit 5"]);
+    let who = app.said("app");
+    assert_eq!(app.ended().0.code(), Some(5));
+    let told = row(&ctrace, who.pid);
+    is_of(&told, &group);
+    assert_eq!((&told["process"]["comm"], &told["process"]["tid"]), (&json!("sh"), &json!(who.pid)));
+    assert_eq!((&told["exit_code"], &told["cause"]["kind"]), (&json!(5), &json!("status")));
+    sentinel(&ctrace, &tree);
+    let said = ctrace.stop();
+    assert_eq!(rows_of(&said, &group).len(), 1);
+    assert_eq!(said.codes(&group), ["exit.error"]);
 }

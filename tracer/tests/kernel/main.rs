@@ -16,8 +16,11 @@
 mod containers;
 mod exits;
 mod harness;
+mod io;
 mod loss;
+mod mem;
 mod oom;
+mod overview;
 mod pids;
 mod robust;
 mod signals;
@@ -29,8 +32,9 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    let processes = [exits::TESTS, signals::TESTS, containers::TESTS];
-    let lenses = [oom::TESTS, pids::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().copied();
+    let processes = [exits::TESTS, signals::TESTS, overview::TESTS, containers::TESTS];
+    let lenses =
+        [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, robust::TESTS, loss::TESTS].into_iter().flatten().copied();
     lenses.chain(processes).flat_map(|tests| tests.iter())
 }
 

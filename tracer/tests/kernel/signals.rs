@@ -23,6 +23,7 @@ pub static TESTS: &[Test] = &[
     Test::core("signals::a_pid_1_that_takes_it", a_pid_1_that_takes_it),
     Test::full("signals::what_is_ignored_anyway", what_is_ignored_anyway),
     Test::core("signals::kill_from_inside", kill_from_inside),
+    Test::full("signals::stop_from_inside", stop_from_inside),
     Test::full("signals::a_flood_hides_nobody", a_flood_hides_nobody),
 ];
 
@@ -162,6 +163,32 @@ fn kill_from_inside() {
     send(pid, Signal::SIGKILL);
     other.ended();
     assert_eq!(row(&ctrace, pid, "SIGKILL")["result"], "delivered");
+    sentinel(&ctrace, &tree);
+    let said = ctrace.stop();
+    assert_eq!(said.codes(&inside), ["signal.init-kill-from-inside"]);
+    assert_eq!(said.codes(&outside), [""; 0]);
+}
+
+/// SIGSTOP, as SIGKILL: dropped from inside; from outside it stops PID 1.
+fn stop_from_inside() {
+    let tree = Tree::new();
+    let ctrace = signals();
+    let (inside, outside) = (tree.container(), tree.container());
+    let mut app = Player::as_init(&inside, &["say=init", "child", "kill=19", "say=sent", "pause"]);
+    let (init, sent) = (app.said("init").pid, app.said("sent").pid);
+    let finding = ctrace.finding("signal.init-kill-from-inside", &inside).json;
+    assert_eq!((&finding["process"]["pid"], &finding["evidence"]["signal"]), (&json!(init), &json!("SIGSTOP")));
+    assert_eq!(finding["evidence"]["sender"]["process"]["pid"], sent);
+    assert!(app.lives());
+    let other = Player::as_init(&outside, &["say=init", "pause"]);
+    let pid = other.said("init").pid;
+    send(pid, Signal::SIGSTOP);
+    wait_until("PID 1 to be stopped", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.contains("State:\tT").then_some(())
+    });
+    assert_eq!(row(&ctrace, pid, "SIGSTOP")["result"], "delivered");
+    send(pid, Signal::SIGCONT);
     sentinel(&ctrace, &tree);
     let said = ctrace.stop();
     assert_eq!(said.codes(&inside), ["signal.init-kill-from-inside"]);

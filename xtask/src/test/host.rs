@@ -1,9 +1,19 @@
 //! The tiers that need no kernel: formatting, lints and unit tests.
 
-use anyhow::{Result, bail};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use super::{tally::Tally, tier::Log};
-use crate::cargo::{self, cargo};
+use crate::{
+    build,
+    cargo::{self, cargo},
+    process,
+};
 
 /// The target of the kernel side, and the only one whose lints need a standard library of its own.
 const BPF: &[&str] = &["-p", "tracer-ebpf", "--target", "bpfel-unknown-none", "-Z", "build-std=core"];
@@ -37,6 +47,33 @@ pub fn of_features(log: &mut Log, features: &[&str]) -> Result<Option<Tally>> {
         bail!("cargo test failed");
     }
     Ok(Some(tally))
+}
+
+/// The debug build with -vv: its kernel side passes the verifier, and what that says comes out.
+pub fn diagnostics(_: &mut Log) -> Result<Option<Tally>> {
+    let ctrace = build::ctrace("dev", &[], build::Output::Little)?;
+    let mut ctrace = process::as_root(ctrace);
+    ctrace.args(["exits", "-vv", "--json", "--for", "60s"]).stdout(Stdio::piped());
+    let mut ctrace = ctrace.spawn().context("cannot run the debug build")?;
+    let lines = BufReader::new(ctrace.stdout.take().context("no output")?).lines();
+    let mut found = false;
+    for line in lines {
+        let line: Value = serde_json::from_str(&line?)?;
+        if line["code"] == "ready" {
+            Command::new("true").status()?;
+        }
+        if line["code"] == "kernel" && line["text"].as_str().is_some_and(|text| text.contains("exit of process")) {
+            found = true;
+            break;
+        }
+    }
+    // Its reader is gone, so it ends with the next thing it says, or at the latest when its time is over.
+    Command::new("true").status()?;
+    let status = ctrace.wait()?;
+    if !found || !status.success() {
+        bail!("the debug build said nothing of its kernel side ({status})");
+    }
+    Ok(Some(Tally { passed: 1, ..Tally::default() }))
 }
 
 /// Everything that `cargo test` runs here, except the kernel tests.

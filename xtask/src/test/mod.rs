@@ -139,6 +139,9 @@ pub fn command(args: &Args) -> Result<ExitCode> {
     if plan.unit_tests {
         tiers.run("unit tests", |log| host::unit_tests(log, filter));
     }
+    if plan.unit_tests && filter.is_none() {
+        tiers.run("diagnostics of the debug build", host::diagnostics);
+    }
     if cargo::test_targets()?.iter().any(|name| name == kernel::TARGET) {
         let lists = plan.native.into_iter().chain(plan.kernels.iter().map(|(_, list)| *list));
         engines::ensure(&lists.collect::<Vec<_>>());

@@ -45,7 +45,7 @@ pub(super) fn rest(doc: &mut Doc, finding: &Finding, shown: &[&str]) {
 }
 
 /// `anon_bytes`, 1048576 → `anon`, `1.0 MiB`.
-fn with_unit(key: &str, value: &Value) -> (String, String) {
+pub(super) fn with_unit(key: &str, value: &Value) -> (String, String) {
     if let (Some(name), Some(bytes)) = (key.strip_suffix("_bytes"), value.as_u64()) {
         return (name.to_owned(), amount(bytes));
     }
@@ -68,7 +68,8 @@ fn with_unit(key: &str, value: &Value) -> (String, String) {
             .map(|(key, text)| format!("{key} {text}"))
             .collect::<Vec<_>>()
             .join(", "),
-        Value::Number(_) | Value::Array(_) => value.to_string(),
+        Value::Array(values) => values.iter().map(|value| with_unit("", value).1).collect::<Vec<_>>().join("; "),
+        Value::Number(_) => value.to_string(),
     };
     (key.to_owned(), text)
 }

@@ -5,7 +5,9 @@
 
 mod doc;
 mod evidence;
+mod findings;
 mod oom;
+mod overview;
 
 use jiff::{civil::Date, tz::TimeZone};
 
@@ -13,18 +15,35 @@ pub use self::doc::{Doc, Item, Tone};
 use super::state::Row;
 use crate::model::{Finding, Timestamp, size};
 
-/// The tabs, in their order.
-pub static REGISTERED: &[&Panel] = &[&oom::PANEL];
+/// The lenses' tabs, in their order.
+pub static REGISTERED: &[&Panel] =
+    &[&oom::PANEL, &findings::EXITS, &findings::SIGNALS, &findings::PIDS, &findings::MEM, &findings::IO];
 
-/// Is there a view of this lens? Without one its lines are shown, on a terminal too.
-pub fn exists(lens: &str) -> bool {
-    REGISTERED.iter().any(|panel| panel.lens == lens)
+/// The tabs for these lenses. Several have an overview before them, and all that was found.
+pub fn tabs(lenses: &[&str]) -> Vec<&'static Panel> {
+    let own = REGISTERED.iter().copied().filter(|panel| lenses.contains(&panel.lens));
+    if lenses.len() > 1 {
+        [&overview::PANEL, &findings::TIMELINE].into_iter().chain(own).collect()
+    } else {
+        own.collect()
+    }
+}
+
+/// What a tab lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// The findings and events of its lens.
+    Lens,
+    /// The findings of every lens.
+    Every,
+    Containers,
 }
 
 #[derive(Debug)]
 pub struct Panel {
-    /// The lens whose findings it lists.
+    /// The lens whose findings it lists, or what the tab is called.
     pub lens: &'static str,
+    pub of: Of,
     /// What the findings are, counted: `OOM event`, `OOM events`.
     pub noun: [&'static str; 2],
     pub columns: &'static [Column],
@@ -38,12 +57,22 @@ pub struct Column {
     pub title: &'static str,
     /// Columns on the screen; the one that grows takes at least this.
     pub width: u16,
-    pub grows: bool,
+    pub grows: Grows,
     pub right: bool,
     /// Where there is no room for all, the highest go first; 0 stays.
     pub rank: u8,
     pub cell: fn(&Row, &Look) -> (String, Tone),
     pub key: fn(&Row) -> Key,
+}
+
+/// Whether a column takes the room that is left, and where its text is cut if that is too little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grows {
+    No,
+    /// In the middle: both ends of a name tell it apart.
+    Name,
+    /// At its end: a sentence.
+    Text,
 }
 
 /// What rows are sorted by: numbers from the largest, text from A.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{Column, Depth, Doc, Item, Key, Look, Panel, Tone, amount, evidence, whom};
+use super::{Column, Depth, Doc, Grows, Item, Key, Look, Of, Panel, Tone, amount, evidence, whom};
 use crate::{
     model::{Finding, Severity},
     tui::{state::Row, text::fit},
@@ -12,6 +12,7 @@ use crate::{
 
 pub static PANEL: Panel = Panel {
     lens: "oom",
+    of: Of::Lens,
     noun: ["OOM event", "OOM events"],
     columns: COLUMNS,
     detail,
@@ -24,7 +25,7 @@ macro_rules! bytes {
         Column {
             title: $title,
             width: 10,
-            grows: false,
+            grows: Grows::No,
             right: true,
             rank: $rank,
             cell: |row, _| ($of(row).map_or_else(unknown, amount), Tone::Plain),
@@ -37,7 +38,7 @@ static COLUMNS: &[Column] = &[
     Column {
         title: "TIME",
         width: 9,
-        grows: false,
+        grows: Grows::No,
         right: false,
         rank: 0,
         cell: |row, look| (look.time(row.finding.time), Tone::Plain),
@@ -46,7 +47,7 @@ static COLUMNS: &[Column] = &[
     Column {
         title: "CONTAINER",
         width: 22,
-        grows: true,
+        grows: Grows::Name,
         right: false,
         rank: 0,
         cell: |row, _| (whom(&row.finding), Tone::Strong),
@@ -55,7 +56,7 @@ static COLUMNS: &[Column] = &[
     Column {
         title: "KILLED",
         width: 15,
-        grows: false,
+        grows: Grows::No,
         right: false,
         rank: 0,
         cell: |row, _| (killed(&row.finding), Tone::Plain),
@@ -64,7 +65,7 @@ static COLUMNS: &[Column] = &[
     Column {
         title: "PID",
         width: 7,
-        grows: false,
+        grows: Grows::No,
         right: true,
         rank: 4,
         cell: |row, _| {
@@ -76,7 +77,7 @@ static COLUMNS: &[Column] = &[
     Column {
         title: "OF",
         width: 6,
-        grows: false,
+        grows: Grows::No,
         right: false,
         rank: 2,
         cell: |row, _| (whose(&row.finding).to_owned(), Tone::Plain),
@@ -90,7 +91,7 @@ static COLUMNS: &[Column] = &[
     Column {
         title: "PID 1",
         width: 5,
-        grows: false,
+        grows: Grows::No,
         right: false,
         rank: 1,
         cell: |row, _| match init_alive(&row.finding) {

@@ -4,10 +4,17 @@ use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::Value;
 
+use super::overview::Samples;
 use crate::{
     findings,
-    model::{Container, Finding},
+    model::{Code, Container, Finding, Severity},
+    pipeline::EventRow,
+    views::rows,
 };
+
+/// In the place of codes: what events are.
+const EXIT: Code = Code("exit");
+const SIGNAL: Code = Code("signal");
 
 /// A line of a list: a finding, and what was found because of it (`refers_to`).
 #[derive(Clone, Debug)]
@@ -16,7 +23,18 @@ pub struct Row {
     pub number: u64,
     pub finding: Arc<Finding>,
     pub followers: Vec<Arc<Finding>>,
-    bytes: usize,
+    /// Of a container's row: the newest numbers of each lens.
+    pub samples: Samples,
+    pub standing: Standing,
+    pub(super) bytes: usize,
+}
+
+/// Of a container's row: is it here?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Here,
+    Gone,
+    Host,
 }
 
 impl Row {
@@ -45,6 +63,11 @@ impl Row {
 }
 
 fn lens(finding: &Finding) -> &'static str {
+    match finding.code {
+        EXIT => return "exits",
+        SIGNAL => return "signals",
+        _ => {}
+    }
     let known = findings::all().find(|explained| explained.code == finding.code);
     known.map_or_else(|| finding.code.0.split('.').next().unwrap_or_default(), |explained| explained.lens)
 }
@@ -61,8 +84,9 @@ pub struct History {
 }
 
 impl History {
-    pub fn new(budget: usize) -> Self {
-        Self { rows: VecDeque::new(), next: 0, bytes: 0, budget, gone: 0 }
+    /// Rows are numbered from `first` on.
+    pub fn new(budget: usize, first: u64) -> Self {
+        Self { rows: VecDeque::new(), next: first, bytes: 0, budget, gone: 0 }
     }
 
     pub fn rows(&self) -> impl DoubleEndedIterator<Item = &Row> {
@@ -94,10 +118,27 @@ impl History {
                 self.bytes += bytes;
             }
         } else {
-            self.rows.push_back(Row { number: self.next, finding, followers: Vec::new(), bytes });
-            self.next += 1;
-            self.bytes += bytes;
+            self.append(finding, bytes);
         }
+        self.forget();
+    }
+
+    /// Takes an event in, as a row that is no finding.
+    pub fn event(&mut self, event: &EventRow) {
+        let finding = as_finding(event);
+        let bytes = weight(&finding);
+        self.append(Arc::new(finding), bytes);
+        self.forget();
+    }
+
+    fn append(&mut self, finding: Arc<Finding>, bytes: usize) {
+        let (samples, standing) = (Samples::new(), Standing::Here);
+        self.rows.push_back(Row { number: self.next, finding, followers: Vec::new(), samples, standing, bytes });
+        self.next += 1;
+        self.bytes += bytes;
+    }
+
+    fn forget(&mut self) {
         // The newest stays, whatever it weighs: it is what the user is waiting for.
         while self.bytes > self.budget && self.rows.len() > 1 {
             let Some(row) = self.rows.pop_front() else { break };
@@ -114,6 +155,29 @@ impl History {
             (None, Some(other)) => rows.find(|row| row.finding.id == *other),
             (None, None) => None,
         }
+    }
+}
+
+/// An event in a finding's place: it has no verdict, and no code to explain.
+fn as_finding(event: &EventRow) -> Finding {
+    let mut evidence = event.fields.clone();
+    if let Some(cgroup) = &event.cgroup {
+        evidence.insert("cgroup".to_owned(), Value::String(cgroup.clone()));
+    }
+    Finding {
+        code: if event.event == EXIT.0 { EXIT } else { SIGNAL },
+        severity: Severity::Info,
+        id: String::new(),
+        state: None,
+        time: event.time,
+        container: event.container.clone(),
+        process: event.process.clone(),
+        summary: rows::summary(event),
+        evidence,
+        why: String::new(),
+        fix: Vec::new(),
+        refers_to: None,
+        unknown: event.unknown.clone(),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{App, Kind, Popup, Row};
 use crate::tui::{
     keys::Action,
-    panel::{Key, Panel},
+    panel::{Key, Of, Panel},
 };
 
 /// A lens's list, and what the user made of it.
@@ -31,6 +31,7 @@ impl Tab {
 #[derive(Debug)]
 pub struct Frozen {
     pub rows: Vec<Row>,
+    pub containers: Vec<Row>,
     /// Findings since.
     pub new: u64,
 }
@@ -42,26 +43,21 @@ impl App {
 
     /// The rows of a tab before any filter.
     pub fn count(&self, tab: &Tab) -> usize {
-        self.held().filter(|row| row.lens() == tab.panel.lens).count()
+        self.listed(tab).count()
     }
 
     /// Of the open tab's rows, those that ctrace was not there for.
     pub fn past(&self) -> usize {
-        let Some(tab) = self.current() else { return 0 };
+        let Some(tab) = self.current().filter(|tab| tab.panel.of == Of::Lens) else { return 0 };
         let is_past = |row: &&Row| row.finding.evidence.get("before_attach").and_then(Value::as_bool) == Some(true);
-        self.held().filter(|row| row.lens() == tab.panel.lens).filter(is_past).count()
+        self.listed(tab).filter(is_past).count()
     }
 
     /// What the list shows, in its order.
     pub fn rows(&self) -> Vec<&Row> {
         let Some(tab) = self.current() else { return Vec::new() };
         let words: Vec<String> = self.filter.split_whitespace().map(str::to_lowercase).collect();
-        let mut rows: Vec<&Row> = self
-            .held()
-            .rev()
-            .filter(|row| row.lens() == tab.panel.lens)
-            .filter(|row| words.is_empty() || matches(row, &words))
-            .collect();
+        let mut rows: Vec<&Row> = self.listed(tab).filter(|row| words.is_empty() || matches(row, &words)).collect();
         if let Some(column) = tab.panel.columns.get(tab.sort) {
             // Stable: among equals the newest is first.
             rows.sort_by_cached_key(|row| match (column.key)(row) {
@@ -86,10 +82,19 @@ impl App {
         rows.get(self.index(&rows)).copied()
     }
 
-    fn held(&self) -> Box<dyn DoubleEndedIterator<Item = &Row> + '_> {
-        match &self.frozen {
+    /// The rows of a tab before any filter, the newest first.
+    fn listed<'a>(&'a self, tab: &'a Tab) -> Box<dyn Iterator<Item = &'a Row> + 'a> {
+        let frozen = self.frozen.as_ref();
+        if tab.panel.of == Of::Containers {
+            return Box::new(frozen.map_or(self.overview.rows(), |frozen| &frozen.containers).iter());
+        }
+        let held: Box<dyn DoubleEndedIterator<Item = &Row>> = match frozen {
             Some(frozen) => Box::new(frozen.rows.iter()),
-            None => Box::new(self.history.rows()),
+            None => Box::new(self.events.rows().chain(self.history.rows())),
+        };
+        match tab.panel.of {
+            Of::Every => Box::new(held.rev().filter(|row| !row.finding.id.is_empty())),
+            _ => Box::new(held.rev().filter(|row| row.lens() == tab.panel.lens)),
         }
     }
 
@@ -129,7 +134,11 @@ impl App {
             Action::Freeze => {
                 self.frozen = match self.frozen {
                     Some(_) => None,
-                    None => Some(Frozen { rows: self.history.rows().cloned().collect(), new: 0 }),
+                    None => Some(Frozen {
+                        rows: self.events.rows().chain(self.history.rows()).cloned().collect(),
+                        containers: self.overview.rows().to_vec(),
+                        new: 0,
+                    }),
                 };
             }
             _ => {}

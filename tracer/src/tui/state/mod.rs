@@ -4,17 +4,20 @@ mod history;
 mod input;
 mod list;
 mod notes;
+mod overview;
 mod popup;
 
 use std::sync::Arc;
 
 use crossterm::event::KeyEvent;
 use jiff::{civil::Date, tz::TimeZone};
+use serde_json::json;
 
 pub use self::{
-    history::{History, Row},
+    history::{History, Row, Standing},
     list::{Frozen, Tab},
     notes::{Notes, Said},
+    overview::{Overview, QUIET, urgency},
     popup::{Kind, Popup},
 };
 use super::{
@@ -24,12 +27,18 @@ use super::{
 };
 use crate::{
     model::{Container, Timestamp},
-    pipeline::{Note, Output},
+    pipeline::{EventRow, Note, Output},
     views::escape::escape,
 };
 
 /// What findings may take: some five hundred OOM kills with all their numbers, and as many again while frozen.
 const HISTORY_BYTES: usize = 4 << 20;
+/// What events may take.
+const EVENT_BYTES: usize = 1 << 20;
+/// Events are numbered from here on, findings from 0.
+const EVENTS_FROM: u64 = 1 << 63;
+/// More events than this between two looks at the clock nobody reads: the rest is counted as gone.
+const EVENTS_AT_ONCE: u32 = 500;
 /// A terminal takes no more by OSC 52 than about this.
 const COPY_BYTES: usize = 32 << 10;
 
@@ -57,6 +66,10 @@ pub struct App {
     pub title: String,
     pub zone: TimeZone,
     pub history: History,
+    /// What is no finding: exits and signals.
+    pub events: History,
+    at_once: u32,
+    pub overview: Overview,
     pub notes: Notes,
     pub status: Status,
     /// Told by losses; the status may know of more.
@@ -81,7 +94,10 @@ impl App {
         Self {
             title,
             zone,
-            history: History::new(HISTORY_BYTES),
+            history: History::new(HISTORY_BYTES, 0),
+            events: History::new(EVENT_BYTES, EVENTS_FROM),
+            at_once: 0,
+            overview: Overview::default(),
             notes: Notes::default(),
             status: Status::default(),
             lost: 0,
@@ -104,6 +120,7 @@ impl App {
         match output {
             Output::Finding(finding) => {
                 self.history.push(finding);
+                self.overview.stale();
                 if let Some(frozen) = &mut self.frozen {
                     frozen.new += 1;
                 }
@@ -126,8 +143,43 @@ impl App {
                 self.notes.lost(loss);
                 true
             }
-            Output::Event(_) | Output::Sample(_) | Output::Ask(_) => false,
+            Output::Event(event) => self.event(event),
+            Output::Sample(sample) => {
+                self.overview.sample(sample);
+                false
+            }
+            Output::Ask(_) => false,
         }
+    }
+
+    fn event(&mut self, event: &EventRow) -> bool {
+        if event.event == "exit" {
+            self.overview.ended(event);
+        }
+        // Of a process that failed its finding tells.
+        let failed = |key: &str| event.fields.get(key).is_some_and(|value| !value.is_null() && value != &json!(0));
+        if event.event == "exit" && (failed("exit_code") || failed("signal")) {
+            return false;
+        }
+        self.at_once += 1;
+        if self.at_once > EVENTS_AT_ONCE {
+            self.events.gone += 1;
+            return false;
+        }
+        self.events.event(event);
+        true
+    }
+
+    /// The containers that are here, once a second. `true`: the screen is no longer right.
+    pub fn containers(&mut self, containers: Vec<Arc<Container>>) -> bool {
+        self.at_once = 0;
+        self.overview.containers(containers);
+        self.overview.refresh(&self.history, self.now)
+    }
+
+    /// Before drawing.
+    pub fn refresh(&mut self) {
+        self.overview.refresh(&self.history, self.now);
     }
 
     /// `true`: something that is shown of it has changed.
@@ -172,7 +224,8 @@ impl App {
             Action::Help => self.toggle(Kind::Help),
             Action::Notes => self.toggle(Kind::Notes),
             Action::Explain => {
-                if let Some(code) = self.chosen().map(|row| row.finding.code) {
+                // An event in a row of its own has nothing to explain.
+                if let Some(code) = self.chosen().filter(|row| !row.finding.id.is_empty()).map(|row| row.finding.code) {
                     self.toggle(Kind::Explain(code));
                 }
             }
@@ -241,7 +294,12 @@ impl App {
         let Some(value) = note.fields.get("container") else { return false };
         let Some(cgroup) = value["cgroup"].as_str() else { return false };
         let text = |key: &str| value[key].as_str().map(ToOwned::to_owned);
-        let lists = self.history.rows_mut().chain(self.frozen.iter_mut().flat_map(|frozen| &mut frozen.rows));
+        self.overview.stale();
+        let lists = self
+            .history
+            .rows_mut()
+            .chain(self.events.rows_mut())
+            .chain(self.frozen.iter_mut().flat_map(|frozen| &mut frozen.rows));
         let pages = self.popups.iter_mut().filter_map(|popup| match &mut popup.kind {
             Kind::Page(row) => Some(&mut **row),
             _ => None,

@@ -8,13 +8,13 @@ use crate::{
     model::{Finding, Runtime},
     pipeline::LossNote,
     tui::{
-        panel::REGISTERED,
+        panel::tabs,
         samples::{Kill, NOON, afternoon, container, kill},
     },
 };
 
 fn app() -> App {
-    App::new("oom".to_owned(), TimeZone::UTC, REGISTERED, Timestamp(NOON))
+    App::new("oom".to_owned(), TimeZone::UTC, &tabs(&["oom"]), Timestamp(NOON))
 }
 
 fn tell(app: &mut App, findings: impl IntoIterator<Item = Finding>) {

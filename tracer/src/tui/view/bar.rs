@@ -70,8 +70,9 @@ pub(super) fn tabs(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     if past > 0 {
         spans.push(Span::styled(format!(" ({past} before ctrace started)"), theme.quiet()));
     }
-    if app.history.gone > 0 {
-        spans.push(Span::styled(format!("  {} older are gone", app.history.gone), theme.quiet()));
+    let gone = app.history.gone + app.events.gone;
+    if gone > 0 {
+        spans.push(Span::styled(format!("  {gone} are not kept"), theme.quiet()));
     }
     Line::from(spans).render(area, buffer);
     let mut marks = Vec::new();

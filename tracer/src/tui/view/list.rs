@@ -10,8 +10,8 @@ use unicode_width::UnicodeWidthStr;
 use super::doc::tone_style;
 use crate::{
     tui::{
-        panel::{Column, Look},
-        state::{App, Row, Tab},
+        panel::{Column, Grows, Look},
+        state::{App, QUIET, Row, Tab},
         text::{fit, fit_middle, wrap},
         theme::{Theme, symbol},
     },
@@ -40,7 +40,9 @@ pub(super) fn draw(tab: &Tab, rows: &[&Row], index: usize, look: &Look, theme: T
     for (at, y) in (first..rows.len()).zip(area.y + 1..area.bottom()) {
         let row = rows[at];
         let severity = row.finding.severity;
-        buffer.set_stringn(area.x + 1, y, symbol(severity), 1, theme.severity(severity));
+        if row.finding.code != QUIET {
+            buffer.set_stringn(area.x + 1, y, symbol(severity), 1, theme.severity(severity));
+        }
         for (column, x, width) in &columns {
             let (text, tone) = (column.cell)(row, look);
             put(&escape(&text), tone_style(tone, theme), column, Rect::new(area.x + x, y, *width, 1), buffer);
@@ -80,11 +82,16 @@ fn layout(columns: &'static [Column], width: u16) -> Vec<(&'static Column, u16, 
     }
     let missing = needed(&shown).saturating_sub(width + GAP);
     let spare = (width + GAP).saturating_sub(needed(&shown) + 1);
+    let has_text = shown.iter().any(|column| column.grows == Grows::Text);
     let mut x = MARGIN;
     let mut placed = Vec::new();
     for column in shown {
-        // No wider than names are: what is to be read together must not be far apart.
-        let own = if column.grows { column.width.saturating_sub(missing) + spare.min(30) } else { column.width };
+        let own = match column.grows {
+            Grows::Text => column.width.saturating_sub(missing) + spare,
+            // No wider than names are: what is to be read together must not be far apart.
+            Grows::Name if !has_text => column.width.saturating_sub(missing) + spare.min(30),
+            Grows::Name | Grows::No => column.width,
+        };
         placed.push((column, x, own.min(width.saturating_sub(x))));
         x += own + GAP;
     }
@@ -92,7 +99,7 @@ fn layout(columns: &'static [Column], width: u16) -> Vec<(&'static Column, u16, 
 }
 
 fn put(text: &str, style: Style, column: &Column, area: Rect, buffer: &mut Buffer) {
-    let cut = if column.grows { fit_middle } else { fit };
+    let cut = if column.grows == Grows::Name { fit_middle } else { fit };
     let text = cut(text, usize::from(area.width));
     let indent = if column.right { usize::from(area.width).saturating_sub(text.width()) } else { 0 };
     buffer.set_stringn(area.x + indent as u16, area.y, &text, usize::from(area.width), style);

@@ -14,7 +14,7 @@ use crate::{
     model::{Code, Severity},
     tui::{
         keys::{Action, BINDINGS, Binding},
-        panel::{Depth, Doc, Item, Look, whom},
+        panel::{Depth, Doc, Item, Look, Of, Tone, whom},
         state::{App, Kind, Measured, Popup, Row},
         text::{fit, wrap},
         theme::Theme,
@@ -53,10 +53,22 @@ pub(super) fn over(app: &App, popup: &Popup, look: &Look, theme: Theme, area: Re
 }
 
 fn page_doc(app: &App, row: &Row, look: &Look) -> Doc {
-    let panel = app.tabs.iter().map(|tab| tab.panel).find(|panel| panel.lens == row.lens());
+    let here = app.current().map(|tab| tab.panel).filter(|panel| panel.of == Of::Containers);
+    let panel = here.or_else(|| app.tabs.iter().map(|tab| tab.panel).find(|panel| panel.lens == row.lens()));
     let mut doc = panel.map(|panel| (panel.detail)(row, look, Depth::Full)).unwrap_or_default();
-    doc.heading(&format!("about {}", row.finding.code.0));
-    doc.items.extend(explained(row.finding.code).items);
+    if here.is_some() {
+        let ends = app.overview.ends(&row.finding.container);
+        let ends: Vec<Item> =
+            ends.map(|end| Item::Row(look.time(end.time).into(), end.text.clone(), Tone::Plain)).collect();
+        if !ends.is_empty() {
+            doc.heading("the last processes that ended here");
+            doc.items.extend(ends);
+        }
+    }
+    if !row.finding.id.is_empty() {
+        doc.heading(&format!("about {}", row.finding.code.0));
+        doc.items.extend(explained(row.finding.code).items);
+    }
     doc
 }
 

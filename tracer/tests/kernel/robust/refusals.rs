@@ -126,7 +126,7 @@ fn nonsense() {
         (&["oom", "--pid", "0"], ""),
         (&["oom", "--json", "--lines"], "--lines"),
         (&["ooms"], "oom"),
-        (&[], "Usage"),
+        (&["--lines", "oom"], "--lines"),
     ] {
         let ended = ctrace::run(ctrace::command(arguments));
         assert!(ended.code == Some(2) && ended.out.is_empty(), "{arguments:?}: {ended:?}");

@@ -2,8 +2,10 @@
 
 pub mod cgroups;
 pub mod ctrace;
+pub mod disk;
 pub mod engines;
 pub mod evidence;
+pub mod io;
 pub mod kernel_log;
 pub mod pids;
 pub mod play;

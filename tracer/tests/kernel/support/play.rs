@@ -35,6 +35,7 @@ use std::{
     ptr::null_mut,
 };
 
+use super::disk;
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -158,6 +159,26 @@ fn go_on(steps: &[OsString]) {
                     std::process::exit(NEVER_KILLED);
                 }
             }
+            "drip" => {
+                for _ in 0..number() {
+                    touch(libc::MAP_PRIVATE);
+                    std::thread::sleep(std::time::Duration::from_millis(200));
+                }
+            }
+            // The file of so many MiB is read over and over.
+            "churn" => disk::churn(&text),
+            "file" => disk::write_file(&text),
+            "burst" => disk::burst(&text),
+            "direct" => disk::direct(&text),
+            "fill" => disk::fill(&text),
+            "fill-inodes" => disk::fill_inodes(&text),
+            "open-to-write" => disk::open_to_write(&text),
+            "read-only" => {
+                let none = None::<&str>;
+                mount(Some(&*text), &*text, none, MsFlags::MS_BIND, none).expect("a bind mount");
+                let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+                mount(none, &*text, none, flags, none).expect("a read-only mount");
+            }
             "forks" => {
                 for _ in 0..number() {
                     let child = forked(|| {});
@@ -205,7 +226,10 @@ fn go_on(steps: &[OsString]) {
             "unmount" => {
                 let _ = umount2(&*text, MntFlags::MNT_DETACH); // it may not be mounted at all
             }
-            "tmpfs" => mount(Some("tmpfs"), &*text, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a tmpfs"),
+            "tmpfs" => {
+                let (at, options) = text.split_once('=').unwrap_or((&*text, ""));
+                mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(options)).expect("a tmpfs");
+            }
             "write" => {
                 let (file, content) = text.split_once('=').expect("write=FILE=TEXT");
                 fs::create_dir_all(std::path::Path::new(file).parent().expect("a folder")).expect("a folder");

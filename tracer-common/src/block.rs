@@ -1,0 +1,41 @@
+//! Requests to block devices, summed in the kernel.
+
+use bytemuck::{Pod, Zeroable};
+
+pub const READ: u32 = 0;
+pub const WRITE: u32 = 1;
+/// Discards, flushes and the rest.
+pub const OTHER: u32 = 2;
+
+/// Whose requests to which device: key of the map `DEVICE_IO`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct IoKey {
+    /// The cgroup that the request is charged to, in the hierarchy of the io (v1: blkio) controller; `UNKNOWN_U64`: none.
+    pub cgroup: u64,
+    /// The whole disk.
+    pub major: u32,
+    pub minor: u32,
+    /// [`READ`], [`WRITE`] or [`OTHER`].
+    pub op: u32,
+    pub reserved: u32,
+}
+
+/// Buckets of the histogram: below 16 µs, then doubling, the last without an end.
+pub const BUCKETS: usize = 20;
+pub const FIRST_BOUND_NS: u64 = 16_000;
+
+/// Its value, on each CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Io {
+    pub count: u64,
+    pub bytes: u64,
+    /// From issue to completion: the device's time.
+    pub device_ns: u64,
+    pub worst_ns: u64,
+    /// From the request's making to its issue; 0 where the kernel does not keep it.
+    pub queued_ns: u64,
+    pub histogram: [u32; BUCKETS],
+}
+const _: () = assert!(size_of::<Io>() == 120);

@@ -1,0 +1,110 @@
+//! Writers that are paused, devices and their limits, file systems that are full. What is read for it is asked for, and
+//! comes back as a [`Reading`].
+
+mod devices;
+mod dirty;
+mod explain;
+pub mod reading;
+mod sample;
+mod space;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tracer_common::{block::IoKey, dirty::PauseKey};
+
+pub use explain::EXPLAINED;
+pub use reading::{Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Place, Reading, What, Where};
+
+use self::space::Refusals;
+use super::{World, state::Conditions, window::Window};
+use crate::{
+    events::Event,
+    model::{Finding, State},
+    pipeline::{Output, Question},
+};
+
+/// Readings come this often, and less often where they take long …
+const EVERY_NS: u64 = 900_000_000;
+/// … so that they cost at most one part in this many of one CPU.
+const SHARE: u64 = 50;
+
+/// The state of the lens.
+#[derive(Debug, Default)]
+pub struct Rule {
+    pauses: Window<PauseKey, PauseTotal>,
+    requests: Window<IoKey, IoTotal>,
+    written: BTreeMap<Arc<str>, devices::Written>,
+    refusals: Refusals,
+    conditions: Conditions,
+    /// What was last said of each, to close it with.
+    said: BTreeMap<String, Finding>,
+    due_ns: u64,
+}
+
+/// What the verdicts of one reading rest on.
+struct Seen<'a> {
+    counts: &'a Counts,
+    pauses: &'a Window<PauseKey, PauseTotal>,
+    requests: &'a Window<IoKey, IoTotal>,
+    world: &'a World<'a>,
+}
+
+impl Rule {
+    pub fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>) {
+        if let Event::FileRefused(refused) = event {
+            out.extend(self.refusals.refused(refused, world).map(|place| Output::Ask(Question::Io(Ask::Place(place)))));
+        }
+    }
+
+    pub fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        if now_ns < self.due_ns {
+            return;
+        }
+        self.due_ns = now_ns + EVERY_NS;
+        let containers = world.containers;
+        let owners = containers.paths().filter_map(|path| containers.owner_of_path(path));
+        let mut of: Vec<Arc<str>> = owners.map(|container| container.cgroup.as_str().into()).collect();
+        of.sort_unstable();
+        of.dedup();
+        out.push(Output::Ask(Question::Io(Ask::Counts { of })));
+    }
+
+    pub fn reading(&mut self, reading: &Reading, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        let mut findings = Vec::new();
+        match reading {
+            Reading::Counts(counts) => {
+                self.due_ns = self.due_ns.max(now_ns.saturating_add(counts.took_ns.saturating_mul(SHARE)));
+                self.pauses.take(counts.at_ns, &counts.pauses);
+                self.requests.take(counts.at_ns, &counts.requests);
+                let seen = Seen { counts, pauses: &self.pauses, requests: &self.requests, world };
+                findings.extend(dirty::judge(&seen, &mut self.conditions));
+                findings.extend(devices::judge(&seen, &mut self.written, &mut self.conditions));
+                out.extend(sample::rows(&seen));
+            }
+            Reading::Place(place, found) => {
+                findings.extend(self.refusals.placed(place, found, now_ns, world, &mut self.conditions));
+            }
+        }
+        for finding in &findings {
+            self.said.insert(finding.id.clone(), finding.clone());
+        }
+        for (_, _, news) in self.conditions.over(now_ns) {
+            findings.extend(self.said.remove(&news.id).map(|last| over(last, now_ns, world)));
+        }
+        out.extend(findings.into_iter().map(|finding| Output::Finding(Box::new(finding))));
+    }
+}
+
+/// The last that was said, ended.
+fn over(last: Finding, now_ns: u64, world: &World) -> Finding {
+    let summary = match last.code.0 {
+        "io.dirty-throttled" => "its writers are no longer paused",
+        "io.throttled" => "it is no longer at its limit",
+        "io.blkio-v1-buffered" => "it writes no more past its limit",
+        "net.sysctl-readonly" => "nobody tries to write there any more",
+        _ => "no call was refused for a while",
+    };
+    Finding { state: Some(State::Closed), time: world.at(now_ns), summary: summary.to_owned(), ..last }
+}

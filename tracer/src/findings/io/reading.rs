@@ -1,0 +1,194 @@
+//! What was read for the io lens: the kernel side's sums, limits, and where a full file system is.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tracer_common::{
+    block::{self, IoKey},
+    dirty::{self, PauseKey},
+};
+
+use crate::{containers::Space, findings::window::Total, model::Process};
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The kernel side's sums, the host's dirty pages, and the limits of these cgroups.
+    Counts { of: Vec<Arc<str>> },
+    /// Where the file of a refused call is, and how full that is.
+    Place(Where),
+}
+
+/// The file of a refused call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Where {
+    pub pid: u32,
+    /// Whose mounts may be looked at, where that process is gone.
+    pub cgroup: Option<String>,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// An open file: the device of its file system (major, minor), and its path in there.
+    File { device: (u32, u32), path: String },
+    /// A path as the process named it, relative to its open directory `at`, or to its working directory (-100).
+    Path { at: i32, path: String },
+}
+
+#[derive(Clone, Debug)]
+pub enum Reading {
+    Counts(Counts),
+    Place(Where, Box<Place>),
+}
+
+/// All that was read at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub at_ns: u64,
+    pub took_ns: u64,
+    /// Since attach.
+    pub pauses: Vec<(PauseKey, PauseTotal)>,
+    pub requests: Vec<(IoKey, IoTotal)>,
+    /// v1: paths of cgroups of the blkio hierarchy, by id; on v2 the ids are those of the containers.
+    pub blkio: Option<BTreeMap<u64, Arc<str>>>,
+    /// Limits in force, those without any left out.
+    pub limits: BTreeMap<Arc<str>, Vec<Limit>>,
+    /// v1: bytes that processes of a cgroup with a limit gave to write so far, buffered or not.
+    pub written: BTreeMap<Arc<str>, u64>,
+    /// Names of devices: `sda`.
+    pub devices: BTreeMap<(u32, u32), String>,
+    pub host: HostDirty,
+}
+
+/// The host's dirty pages and its knobs; `None`: not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostDirty {
+    /// Pages above which writers are paused, of /proc/vmstat.
+    pub threshold: Option<u64>,
+    pub ratio: Option<u64>,
+    pub background_ratio: Option<u64>,
+    /// 0: the ratio is in force.
+    pub bytes: Option<u64>,
+}
+
+/// Pauses of one process's writers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PauseTotal {
+    pub who: Option<Process>,
+    pub count: u64,
+    pub total_ns: u64,
+    pub worst_ns: u64,
+    pub worst_call_ns: u64,
+    pub histogram: [u64; dirty::BUCKETS],
+    pub last: Control,
+}
+
+/// What the kernel went by at the last pause: pages, and pages a second.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    pub at_ns: u64,
+    pub dirty: u64,
+    pub threshold: u64,
+    pub background: u64,
+    pub device_dirty: u64,
+    pub device_threshold: u64,
+    pub bandwidth: u64,
+    pub task_rate: u64,
+    /// `None`: this kernel does not say.
+    pub in_memcg: Option<bool>,
+    /// `8:0`.
+    pub device: String,
+}
+
+/// Requests of one cgroup to one device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoTotal {
+    pub count: u64,
+    pub bytes: u64,
+    pub device_ns: u64,
+    pub queued_ns: u64,
+    pub worst_ns: u64,
+    pub histogram: [u64; block::BUCKETS],
+}
+
+/// A cgroup's limit on one device; `None`: no limit of that kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    pub device: (u32, u32),
+    pub read_bps: Option<u64>,
+    pub write_bps: Option<u64>,
+    pub read_iops: Option<u64>,
+    pub write_iops: Option<u64>,
+}
+
+/// Where a file is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// As the process sees it.
+    pub path: Option<String>,
+    /// Type of the file system, and where it is mounted there.
+    pub kind: Option<String>,
+    pub mount: Option<String>,
+    /// What a project quota leaves of it, where there is one.
+    pub space: Option<Space>,
+    /// Of an overlay: the real directory that is written to, the file system that it is on, and how full that is.
+    pub upper: Option<String>,
+    pub disk_kind: Option<String>,
+    pub disk_mount: Option<String>,
+    pub disk: Option<Space>,
+    /// Why there are no numbers.
+    pub unknown: Option<String>,
+}
+
+impl Total for PauseTotal {
+    fn count(&self) -> u64 {
+        self.count
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        let histogram = std::array::from_fn(|at| self.histogram[at].saturating_sub(before.histogram[at]));
+        let (count, total_ns) = (self.count - before.count, self.total_ns.saturating_sub(before.total_ns));
+        Self { count, total_ns, histogram, ..self.clone() }
+    }
+
+    fn add(&mut self, more: &Self) {
+        self.count += more.count;
+        self.total_ns += more.total_ns;
+        self.worst_ns = self.worst_ns.max(more.worst_ns);
+        self.worst_call_ns = self.worst_call_ns.max(more.worst_call_ns);
+        for (bucket, more) in self.histogram.iter_mut().zip(more.histogram) {
+            *bucket += more;
+        }
+        if more.last.at_ns > self.last.at_ns {
+            self.last = more.last.clone();
+        }
+    }
+}
+
+impl Total for IoTotal {
+    fn count(&self) -> u64 {
+        self.count
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            count: self.count - before.count,
+            bytes: self.bytes.saturating_sub(before.bytes),
+            device_ns: self.device_ns.saturating_sub(before.device_ns),
+            queued_ns: self.queued_ns.saturating_sub(before.queued_ns),
+            worst_ns: self.worst_ns,
+            histogram: std::array::from_fn(|at| self.histogram[at].saturating_sub(before.histogram[at])),
+        }
+    }
+
+    fn add(&mut self, more: &Self) {
+        self.count += more.count;
+        self.bytes += more.bytes;
+        self.device_ns += more.device_ns;
+        self.queued_ns += more.queued_ns;
+        self.worst_ns = self.worst_ns.max(more.worst_ns);
+        for (bucket, more) in self.histogram.iter_mut().zip(more.histogram) {
+            *bucket += more;
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What each container reads and writes, device by device, once a reading: rows for tables and JSON, no verdicts.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tracer_common::block::{FIRST_BOUND_NS, IoKey, OTHER, READ, WRITE};
+
+use super::{
+    Seen,
+    reading::{IoTotal, Limit},
+};
+use crate::{
+    findings::{numbers::Numbers, window::Total},
+    model::Owner,
+    pipeline::{Output, SampleRow},
+};
+
+/// The sums of one container and one device, by `READ`, `WRITE`, `OTHER`.
+type Sums = BTreeMap<(u32, u32), [IoTotal; 3]>;
+
+/// One row for each container that has requests or a limit, and one for what is charged to none.
+pub fn rows(seen: &Seen) -> Vec<Output> {
+    let mut owners: BTreeMap<Option<String>, (Owner, Sums)> = BTreeMap::new();
+    for (key, total) in seen.requests.within(|_| true) {
+        let owner = seen.payer(&key).and_then(|path| seen.world.containers.owner_of_path(path));
+        let cgroup = owner.as_ref().map(|container| container.cgroup.clone());
+        let sums = &mut owners.entry(cgroup).or_insert_with(|| (owner, Sums::new())).1;
+        let of = sums.entry((key.major, key.minor)).or_default();
+        of[op(&key)].add(&total);
+    }
+    for path in seen.counts.limits.keys() {
+        let owner = seen.world.containers.owner_of_path(path);
+        owners.entry(Some(path.to_string())).or_insert_with(|| (owner, Sums::new()));
+    }
+    owners.entry(None).or_default();
+    owners.into_iter().map(|(cgroup, (owner, sums))| row(seen, cgroup, owner, &sums)).collect()
+}
+
+fn op(key: &IoKey) -> usize {
+    [READ, WRITE, OTHER].iter().position(|op| *op == key.op).unwrap_or(2)
+}
+
+fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output {
+    let window = seen.requests.length_ns().max(1);
+    let per_s = |count: u64| u64::try_from(u128::from(count) * 1_000_000_000 / u128::from(window)).unwrap_or(u64::MAX);
+    let mut numbers = Numbers::default();
+    let mut all = [IoTotal::default(); 3];
+    for (sum, total) in sums.values().flat_map(|of| of.iter().enumerate()) {
+        all[sum].add(total);
+    }
+    numbers.set("read_bytes_per_s", per_s(all[0].bytes));
+    numbers.set("write_bytes_per_s", per_s(all[1].bytes));
+    numbers.set("reads_per_s", per_s(all[0].count));
+    numbers.set("writes_per_s", per_s(all[1].count));
+    let served = all.iter().map(|total| total.count).sum::<u64>();
+    let idle = "no request completed within the window";
+    let mean = |ns: u64| ns.checked_div(served);
+    numbers.put("device_ns", mean(all.iter().map(|total| total.device_ns).sum()), idle);
+    numbers.put("queued_ns", mean(all.iter().map(|total| total.queued_ns).sum()), idle);
+    let paused = seen.pauses.within(|key| match (&cgroup, seen.world.containers.owner(key.cgroup)) {
+        (Some(cgroup), Some(container)) => container.cgroup == *cgroup,
+        (None, None) => true,
+        _ => false,
+    });
+    numbers.set("paused_ns", paused.values().map(|pauses| pauses.total_ns).sum::<u64>());
+    numbers.set("window_ns", window);
+    let devices: Vec<Value> = sums.iter().map(|(device, of)| device_row(&seen.device(*device), of, &per_s)).collect();
+    numbers.set("devices", devices);
+    let limits = cgroup.as_deref().and_then(|cgroup| seen.counts.limits.get(cgroup));
+    let limits: Vec<Value> = limits.into_iter().flatten().map(|limit| limit_row(seen, limit)).collect();
+    numbers.set("limits", limits);
+    Output::Sample(Box::new(SampleRow {
+        time: seen.world.at(seen.counts.at_ns),
+        sample: "io",
+        container: owner,
+        cgroup,
+        fields: numbers.values,
+        unknown: numbers.unknown,
+    }))
+}
+
+fn device_row(device: &str, of: &[IoTotal; 3], per_s: &dyn Fn(u64) -> u64) -> Value {
+    let kinds = ["read", "write", "other"].iter().zip(of).filter(|(_, total)| total.count > 0 || total.bytes > 0);
+    let kinds = kinds.map(|(name, total)| {
+        let each = |ns: u64| ns.checked_div(total.count).unwrap_or(0);
+        let value = json!({"count": total.count, "bytes": total.bytes, "bytes_per_s": per_s(total.bytes),
+            "per_s": per_s(total.count), "device_ns": each(total.device_ns), "queued_ns": each(total.queued_ns),
+            "worst_ns": total.worst_ns, "histogram": histogram(&total.histogram)});
+        ((*name).to_owned(), value)
+    });
+    let mut row: serde_json::Map<String, Value> = kinds.collect();
+    row.insert("device".to_owned(), json!(device));
+    Value::Object(row)
+}
+
+fn limit_row(seen: &Seen, limit: &Limit) -> Value {
+    let mut row = serde_json::Map::new();
+    row.insert("device".to_owned(), json!(seen.device(limit.device)));
+    for (key, value) in [
+        ("read_bytes_per_s", limit.read_bps),
+        ("write_bytes_per_s", limit.write_bps),
+        ("reads_per_s", limit.read_iops),
+        ("writes_per_s", limit.write_iops),
+    ] {
+        if let Some(value) = value {
+            row.insert(key.to_owned(), json!(value));
+        }
+    }
+    Value::Object(row)
+}
+
+/// `[{"below_ns": 16000, "count": 3}, …]`, empty ones left out; the last has no bound.
+fn histogram(buckets: &[u64]) -> Vec<Value> {
+    let filled = buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+    filled
+        .map(|(at, count)| {
+            if at + 1 < buckets.len() {
+                json!({"below_ns": FIRST_BOUND_NS << at, "count": count})
+            } else {
+                json!({"count": count})
+            }
+        })
+        .collect()
+}

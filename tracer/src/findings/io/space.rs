@@ -1,0 +1,357 @@
+//! `fs.no-space`, `fs.quota`, `net.sysctl-readonly`: calls that a file system refused.
+
+use std::collections::BTreeMap;
+
+use tracer_common::space::{EDQUOT, EROFS, NAME_LEN, ON_FILE, Refused};
+
+use super::reading::{Place, What, Where};
+use crate::{
+    containers::Space,
+    events::{self, text},
+    findings::{
+        World,
+        numbers::Numbers,
+        state::{Conditions, News},
+    },
+    model::{Code, Finding, Owner, Process, Severity, size},
+};
+
+pub const NO_SPACE: Code = Code("fs.no-space");
+pub const QUOTA: Code = Code("fs.quota");
+pub const SYSCTL_READONLY: Code = Code("net.sysctl-readonly");
+
+const S_IFMT: u32 = 0o170_000;
+const S_IFREG: u32 = 0o100_000;
+const S_IFDIR: u32 = 0o040_000;
+/// File systems without a size, which say ENOSPC and mean something else: cgroup, cgroup2, proc, sysfs, tracefs, debugfs,
+/// bpf, mqueue's and anonymous inodes.
+const NO_STORE: [u64; 9] =
+    [0x0027_e0eb, 0x6367_7270, 0x9fa0, 0x6265_6572, 0x7472_6163, 0x6462_6720, 0xcafe_4a11, 0x1980_0202, 0x0904_1934];
+
+/// Refused calls whose place is being asked for.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    open: BTreeMap<Where, Refused>,
+}
+
+impl Refusals {
+    /// What has to be known of the file, if the call is one that counts.
+    pub fn refused(&mut self, refused: &Refused, world: &World) -> Option<Where> {
+        let what = if refused.on == ON_FILE {
+            let kind = refused.mode & S_IFMT;
+            let known = events::known(refused.mode).is_some();
+            // /dev/full, pipes, sockets: no file system is full there.
+            if NO_STORE.contains(&refused.magic) || (known && kind != S_IFREG && kind != S_IFDIR) {
+                return None;
+            }
+            // As the kernel has it within: 12 bits and 20.
+            What::File { device: (refused.device >> 20, refused.device & 0xf_ffff), path: path_of(refused) }
+        } else {
+            What::Path { at: refused.at, path: text(&refused.path) }
+        };
+        let cgroup = world.containers.path(refused.header.cgroup).map(ToString::to_string);
+        let place = Where { pid: refused.asker.tgid, cgroup, what };
+        self.open.insert(place.clone(), *refused);
+        Some(place)
+    }
+
+    pub fn placed(
+        &mut self,
+        place: &Where,
+        found: &Place,
+        now_ns: u64,
+        world: &World,
+        conditions: &mut Conditions,
+    ) -> Option<Finding> {
+        let refused = self.open.remove(place)?;
+        let owner = world.containers.owner(refused.header.cgroup);
+        let cgroup = world.containers.path(refused.header.cgroup).map(ToString::to_string);
+        let subject = owner.as_ref().map(|container| container.cgroup.clone()).or(cgroup);
+        let facts = Facts { refused: &refused, found, owner, cgroup: subject.unwrap_or_else(|| "/".to_owned()), world };
+        if refused.errno == EROFS {
+            return facts.read_only(conditions);
+        }
+        // A path names its file system only now.
+        if found.kind.as_deref().is_some_and(|kind| KINDS_WITHOUT_STORE.contains(&kind)) {
+            return None;
+        }
+        facts.full(now_ns, conditions)
+    }
+}
+
+/// From the names that the kernel side read, innermost first.
+fn path_of(refused: &Refused) -> String {
+    let mut path = String::new();
+    for name in refused.path.chunks(NAME_LEN) {
+        match text(name).as_str() {
+            "/" => return if path.is_empty() { "/".to_owned() } else { path },
+            "" => break,
+            name if name.len() == NAME_LEN - 1 => path = format!("/{name}…{path}"),
+            name => path = format!("/{name}{path}"),
+        }
+    }
+    format!("/…{path}")
+}
+
+const KINDS_WITHOUT_STORE: [&str; 9] =
+    ["proc", "sysfs", "cgroup", "cgroup2", "bpf", "tracefs", "debugfs", "mqueue", "configfs"];
+
+struct Facts<'a> {
+    refused: &'a Refused,
+    found: &'a Place,
+    owner: Owner,
+    cgroup: String,
+    world: &'a World<'a>,
+}
+
+/// What said no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layer {
+    /// A project quota (or a user's) on the file system.
+    Quota,
+    Inodes,
+    Blocks,
+    Unknown,
+}
+
+impl Facts<'_> {
+    fn layer(&self) -> Layer {
+        if self.refused.errno == EDQUOT {
+            return Layer::Quota;
+        }
+        let Some(space) = self.found.space else { return Layer::Unknown };
+        // With a project quota statfs tells of the quota, and the whole disk has other numbers.
+        if self.found.disk.is_some_and(|disk| disk.total_bytes != space.total_bytes) {
+            return Layer::Quota;
+        }
+        if space.inodes > 0 && space.inodes_free == 0 && space.available_bytes > 0 {
+            Layer::Inodes
+        } else {
+            Layer::Blocks
+        }
+    }
+
+    /// `tmpfs /scratch`, `overlay's upper /var/lib/… on ext4 /`.
+    fn place(&self) -> String {
+        let kind = self.found.kind.as_deref().unwrap_or("the file system");
+        let mount = self.found.mount.as_deref().unwrap_or("(where is not known)");
+        match (&self.found.disk_kind, &self.found.disk_mount) {
+            (Some(disk_kind), Some(disk_mount)) => format!("the overlay's upper directory on {disk_kind} {disk_mount}"),
+            _ => format!("{kind} {mount}"),
+        }
+    }
+
+    fn full(&self, now_ns: u64, conditions: &mut Conditions) -> Option<Finding> {
+        let layer = self.layer();
+        let code = if layer == Layer::Quota { QUOTA } else { NO_SPACE };
+        let place = self.place();
+        let subject = format!("{} {place}", self.cgroup);
+        let news = conditions.holds(code, &subject, self.refused.count, now_ns)?;
+        let mut numbers = Numbers::default();
+        let errno = if self.refused.errno == EDQUOT { "EDQUOT" } else { "ENOSPC" };
+        numbers.set("errno", errno);
+        numbers.set(
+            "layer",
+            match layer {
+                Layer::Quota => "quota",
+                Layer::Inodes => "inodes",
+                Layer::Blocks => match self.found.kind.as_deref() {
+                    Some("tmpfs") => "tmpfs",
+                    Some("overlay") => "overlay-upper",
+                    _ => "disk",
+                },
+                Layer::Unknown => "unknown",
+            },
+        );
+        let why = self.found.unknown.clone().unwrap_or_else(|| "it could not be read".to_owned());
+        let space = self.found.space;
+        let blocks = layer != Layer::Inodes;
+        numbers.put("limit_bytes", space.map(|space| space.total_bytes), &why);
+        numbers.put("used_bytes", space.map(used), &why);
+        numbers.put("available_bytes", space.map(|space| space.available_bytes), &why);
+        numbers.put("inodes", space.map(|space| space.inodes), &why);
+        numbers.put("inodes_free", space.map(|space| space.inodes_free), &why);
+        numbers.put("path", self.found.path.clone(), &why);
+        numbers.put("file_system", self.found.kind.clone(), &why);
+        numbers.put("mount", self.found.mount.clone(), &why);
+        let no_overlay = "it is on no overlay";
+        numbers.put("upper", self.found.upper.clone(), no_overlay);
+        numbers.put("disk_bytes", self.found.disk.map(|disk| disk.total_bytes), no_overlay);
+        numbers.put("disk_used_bytes", self.found.disk.map(used), no_overlay);
+        numbers.put("syscall", syscall_name(self.refused.syscall), "ctrace has no name for it");
+        numbers.set("refused", self.refused.count);
+        numbers.set("cgroup", self.cgroup.as_str());
+        let process = events::process(&self.refused.asker);
+        let of = match (space, blocks) {
+            (Some(space), true) => format!("{} of {} used", size(used(space)), size(space.total_bytes)),
+            (Some(space), false) => format!("all {} inodes used, {} free", space.inodes, size(space.available_bytes)),
+            (None, _) => "how full it is is not known".to_owned(),
+        };
+        let what = match layer {
+            Layer::Quota => "its quota is used up",
+            Layer::Inodes => "no inode is left",
+            _ => "no space is left",
+        };
+        let call = syscall_name(self.refused.syscall).unwrap_or("a call");
+        let summary = format!("{call} of {} (pid {}) got {errno}: {what}, {place}: {of}", process.comm, process.pid);
+        Some(self.finding(
+            news,
+            (code, Severity::Critical),
+            process,
+            summary,
+            self.why(layer),
+            self.fix(layer),
+            numbers,
+        ))
+    }
+
+    fn why(&self, layer: Layer) -> String {
+        match layer {
+            Layer::Quota => "a quota bounds the directory, below what the disk has: the disk itself may have room".to_owned(),
+            Layer::Inodes => "each file takes an inode, however small: there are too many files, not too much data".to_owned(),
+            Layer::Blocks if self.found.kind.as_deref() == Some("tmpfs") => {
+                "a tmpfs has a size of its own (half of the host's memory, where none is given), and counts as memory of the container as well".to_owned()
+            }
+            Layer::Blocks if self.found.disk.is_some() => {
+                "what the container writes outside of volumes goes to its overlay's upper directory, on a disk of the host that all share: without a quota each can fill it".to_owned()
+            }
+            _ => "the file system is full, or keeps the rest for root".to_owned(),
+        }
+    }
+
+    fn fix(&self, layer: Layer) -> Vec<String> {
+        let upper = self.found.upper.as_deref().unwrap_or("the directory");
+        match layer {
+            Layer::Quota => vec![
+                "raise the quota (docker run --storage-opt size=…, ephemeral-storage of the pod), or delete what is not needed".to_owned(),
+                format!("`du -x {upper}` shows what holds it"),
+            ],
+            Layer::Inodes => vec![
+                "delete small files (caches, sessions, spools); `df -i` shows inodes".to_owned(),
+                "inodes of ext4 are fixed when it is made (mkfs -i); tmpfs has nr_inodes=".to_owned(),
+            ],
+            Layer::Blocks if self.found.kind.as_deref() == Some("tmpfs") => vec![
+                format!(
+                    "a larger one: --tmpfs {}:size=…, --shm-size for /dev/shm, sizeLimit of an emptyDir with medium Memory",
+                    self.found.mount.as_deref().unwrap_or("/path")
+                ),
+                "or delete files there".to_owned(),
+            ],
+            _ => vec![
+                format!("`du -x {upper}` shows what holds it; unused images, containers and logs: docker system df"),
+                "bound each container: docker run --storage-opt size=… (overlay2 on XFS with pquota), ephemeral-storage limits".to_owned(),
+            ],
+        }
+    }
+
+    /// The three forms to paste.
+    fn read_only(&self, conditions: &mut Conditions) -> Option<Finding> {
+        let path = text(&self.refused.path);
+        let name = path.strip_prefix("/proc/sys/")?.replace('/', ".");
+        let news =
+            conditions.holds(SYSCTL_READONLY, &format!("{} {name}", self.cgroup), 1, self.refused.header.time_ns)?;
+        let process = events::process(&self.refused.asker);
+        let mut numbers = Numbers::default();
+        numbers.set("errno", "EROFS");
+        numbers.set("sysctl", name.as_str());
+        numbers.set("path", path.as_str());
+        numbers.set("refused", self.refused.count);
+        numbers.set("cgroup", self.cgroup.as_str());
+        let summary = format!(
+            "{} (pid {}) may not set {name}: /proc/sys is read-only in the container",
+            process.comm, process.pid
+        );
+        let fix = vec![
+            format!("docker run --sysctl {name}=VALUE …"),
+            format!("Kubernetes: securityContext: {{sysctls: [{{name: {name}, value: \"VALUE\"}}]}} of the pod"),
+            format!("OCI config.json: \"linux\": {{\"sysctl\": {{\"{name}\": \"VALUE\"}}}}"),
+        ];
+        let why = "runtimes mount /proc/sys read-only, since most of it is the host's: what belongs to the container's own namespaces (net.*, some kernel.*, fs.mqueue.*) is set when it starts".to_owned();
+        Some(self.finding(news, (SYSCTL_READONLY, Severity::Warning), process, summary, why, fix, numbers))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of one finding")]
+    fn finding(
+        &self,
+        news: News,
+        (code, severity): (Code, Severity),
+        process: Process,
+        summary: String,
+        why: String,
+        fix: Vec<String>,
+        numbers: Numbers,
+    ) -> Finding {
+        Finding {
+            code,
+            severity,
+            id: news.id,
+            state: Some(news.state),
+            time: self.world.at(self.refused.header.time_ns),
+            container: self.owner.clone(),
+            process: Some(process),
+            summary,
+            evidence: numbers.values,
+            why,
+            fix,
+            refers_to: None,
+            unknown: numbers.unknown,
+        }
+    }
+}
+
+fn used(space: Space) -> u64 {
+    space.total_bytes.saturating_sub(space.free_bytes)
+}
+
+/// Those of this architecture that the kernel side tells.
+fn syscall_name(number: u32) -> Option<&'static str> {
+    Some(match i64::from(number) {
+        libc::SYS_write => "write",
+        libc::SYS_close => "close",
+        libc::SYS_pwrite64 => "pwrite64",
+        libc::SYS_writev => "writev",
+        libc::SYS_sendfile => "sendfile",
+        libc::SYS_fsync => "fsync",
+        libc::SYS_fdatasync => "fdatasync",
+        libc::SYS_ftruncate => "ftruncate",
+        libc::SYS_truncate => "truncate",
+        libc::SYS_fsetxattr => "fsetxattr",
+        libc::SYS_setxattr => "setxattr",
+        libc::SYS_lsetxattr => "lsetxattr",
+        libc::SYS_sync_file_range => "sync_file_range",
+        libc::SYS_fallocate => "fallocate",
+        libc::SYS_pwritev => "pwritev",
+        libc::SYS_pwritev2 => "pwritev2",
+        libc::SYS_syncfs => "syncfs",
+        libc::SYS_splice => "splice",
+        libc::SYS_copy_file_range => "copy_file_range",
+        libc::SYS_openat => "openat",
+        libc::SYS_openat2 => "openat2",
+        libc::SYS_mkdirat => "mkdirat",
+        libc::SYS_mknodat => "mknodat",
+        libc::SYS_symlinkat => "symlinkat",
+        libc::SYS_linkat => "linkat",
+        libc::SYS_renameat2 => "renameat2",
+        other => return old_name(other),
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn old_name(number: i64) -> Option<&'static str> {
+    Some(match number {
+        libc::SYS_open => "open",
+        libc::SYS_creat => "creat",
+        libc::SYS_mkdir => "mkdir",
+        libc::SYS_mknod => "mknod",
+        libc::SYS_rename => "rename",
+        libc::SYS_renameat => "renameat",
+        libc::SYS_link => "link",
+        libc::SYS_symlink => "symlink",
+        _ => return None,
+    })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn old_name(_: i64) -> Option<&'static str> {
+    None
+}

@@ -1,0 +1,338 @@
+use bytemuck::Zeroable;
+use tracer_common::{
+    block::{READ, WRITE},
+    space::{EDQUOT, ENOSPC, EROFS, ON_FILE, ON_PATH, Refused},
+};
+
+use super::*;
+use crate::{
+    containers::Space,
+    findings::fixture::{self, Host, OTHER_CGROUP, SECOND, T, WEB, WEB_CGROUP},
+    model::Process,
+};
+
+const MIB: u64 = 1 << 20;
+const DISK: (u32, u32) = (8, 0);
+
+struct Bench {
+    rule: Rule,
+    host: Host,
+}
+
+impl Bench {
+    fn new(cgroup_version: u8) -> Self {
+        let mut host = Host::new();
+        host.facts.cgroup_version = cgroup_version;
+        Self { rule: Rule::default(), host }
+    }
+
+    fn counts(&mut self, second: u64, counts: Counts) -> Vec<Finding> {
+        let at_ns = T + second * SECOND;
+        let devices = [(DISK, "sda".to_owned())].into();
+        let reading = Reading::Counts(Counts { at_ns, devices, ..counts });
+        let mut out = Vec::new();
+        self.rule.reading(&reading, at_ns, &self.host.world(), &mut out);
+        findings(out)
+    }
+
+    fn paused(&mut self, second: u64, pauses: Vec<(PauseKey, PauseTotal)>) -> Vec<Finding> {
+        let host = HostDirty { threshold: Some(100_000), ratio: Some(20), ..HostDirty::default() };
+        self.counts(second, Counts { pauses, host, ..Counts::default() })
+    }
+
+    /// A call is refused, and its place is found.
+    fn refused(&mut self, refused: &Refused, place: Place) -> Vec<Finding> {
+        let mut out = Vec::new();
+        self.rule.event(&Event::FileRefused(Box::new(*refused)), &self.host.world(), &mut out);
+        let asked = out.into_iter().find_map(|output| match output {
+            Output::Ask(Question::Io(Ask::Place(wanted))) => Some(wanted),
+            _ => None,
+        });
+        let mut out = Vec::new();
+        if let Some(wanted) = asked {
+            let reading = Reading::Place(wanted, Box::new(place));
+            self.rule.reading(&reading, refused.header.time_ns, &self.host.world(), &mut out);
+        }
+        findings(out)
+    }
+}
+
+fn findings(out: Vec<Output>) -> Vec<Finding> {
+    let finding = |output| if let Output::Finding(finding) = output { Some(*finding) } else { None };
+    out.into_iter().filter_map(finding).collect()
+}
+
+fn codes(findings: &[Finding]) -> Vec<(&'static str, State)> {
+    findings.iter().map(|finding| (finding.code.0, finding.state.expect("a state"))).collect()
+}
+
+/// So many pauses of a process of `web`, so many ms in all, at a memory cgroup's threshold of 100 pages.
+fn pauses(pid: u32, count: u64, ms: u64) -> (PauseKey, PauseTotal) {
+    let who = Process { pid, tid: pid, ns_pid: Some(7), ppid: Some(1), comm: "fluentd".to_owned(), uid: Some(0) };
+    let last = Control {
+        at_ns: T,
+        dirty: 90,
+        threshold: 100,
+        background: 50,
+        device_dirty: 80,
+        device_threshold: 95,
+        bandwidth: 256,
+        task_rate: 10,
+        in_memcg: Some(true),
+        device: "8:0".to_owned(),
+    };
+    let mut histogram = [0; tracer_common::dirty::BUCKETS];
+    histogram[3] = count;
+    let total = PauseTotal {
+        who: Some(who),
+        count,
+        total_ns: ms * 1_000_000,
+        worst_ns: ms * 1_000_000 / count,
+        worst_call_ns: ms * 1_000_000,
+        histogram,
+        last,
+    };
+    (PauseKey { cgroup: WEB_CGROUP, tgid: pid, reserved: 0 }, total)
+}
+
+#[test]
+fn a_tenth_of_a_second_in_two_is_told_with_whom_and_why() {
+    let mut bench = Bench::new(2);
+    assert!(bench.paused(0, vec![pauses(42, 8, 60)]).is_empty());
+    let found = bench.paused(1, vec![pauses(42, 12, 90), pauses(43, 1, 12)]);
+    assert_eq!(codes(&found), [("io.dirty-throttled", State::Open)]);
+    let evidence = &found[0].evidence;
+    assert_eq!(evidence["pauses"], 13);
+    assert_eq!(evidence["total_ns"], 102_000_000);
+    assert_eq!(evidence["worst_call_ns"], 90_000_000);
+    assert_eq!(evidence["histogram"], serde_json::json!([{"below_ns": 8_000_000, "count": 13}]));
+    assert_eq!(evidence["domain"], "memcg");
+    assert_eq!(evidence["inferred"], false);
+    assert_eq!(evidence["dirty_bytes"], 90 * 4096);
+    assert_eq!(evidence["limit_bytes"], 100 * 4096);
+    assert_eq!(evidence["device"], "sda");
+    assert_eq!(evidence["processes"][0]["process"]["pid"], 42);
+    assert_eq!(found[0].process.as_ref().map(|process| process.pid), Some(42));
+    assert_eq!(found[0].container.as_ref().map(|container| container.cgroup.as_str()), Some(WEB));
+    assert!(found[0].fix[0].contains("leave room for page cache"), "{:?}", found[0].fix);
+    // Nothing more comes, and it is over.
+    for second in 2..6 {
+        assert!(bench.paused(second, vec![pauses(42, 12, 90), pauses(43, 1, 12)]).is_empty());
+    }
+    let closed = bench.paused(6, vec![pauses(42, 12, 90), pauses(43, 1, 12)]);
+    assert_eq!(codes(&closed), [("io.dirty-throttled", State::Closed)]);
+}
+
+#[test]
+fn few_short_pauses_and_those_of_another_are_silent() {
+    let mut bench = Bench::new(2);
+    for second in 0..10 {
+        // 49 ms a second, for ever.
+        assert!(bench.paused(second, vec![pauses(42, second + 1, 49 * (second + 1))]).is_empty());
+    }
+    let mut bench = Bench::new(2);
+    let mut others = pauses(42, 10, 900);
+    others.0.cgroup = OTHER_CGROUP;
+    let found = bench.paused(0, vec![others]);
+    assert_ne!(found[0].container.as_ref().map(|container| container.cgroup.as_str()), Some(WEB));
+    let mut unknown = pauses(42, 10, 900);
+    unknown.0.cgroup = 4711;
+    assert!(Bench::new(2).paused(0, vec![unknown]).is_empty());
+}
+
+#[test]
+fn whose_dirty_limit_it_was() {
+    let domain = |version: u8, change: &dyn Fn(&mut Control)| {
+        let mut paused = pauses(42, 10, 900);
+        change(&mut paused.1.last);
+        let found = Bench::new(version).paused(0, vec![paused]);
+        (found[0].evidence["domain"].as_str().map(str::to_owned), found[0].evidence["inferred"] == true)
+    };
+    let named = |name: &str, inferred| (Some(name.to_owned()), inferred);
+    assert_eq!(domain(2, &|_| ()), named("memcg", false));
+    assert_eq!(domain(2, &|last| last.in_memcg = Some(false)), named("host", false));
+    // Older kernels do not say: by size, against the host's 100,000 pages.
+    assert_eq!(domain(2, &|last| last.in_memcg = None), named("memcg", true));
+    let like_the_hosts = |last: &mut Control| {
+        (last.in_memcg, last.dirty, last.threshold, last.background) = (None, 99_000, 100_000, 50_000);
+    };
+    assert_eq!(domain(2, &like_the_hosts), named("host", true));
+    assert_eq!(domain(1, &|last| last.in_memcg = None), named("host", false));
+    // Below the middle of both thresholds only a device's own share can be the cause.
+    assert_eq!(domain(2, &|last| last.dirty = 74), named("device", true));
+    assert_eq!(domain(2, &|last| last.dirty = 75), named("memcg", false));
+}
+
+fn io(cgroup: u64, op: u32, count: u64, bytes: u64) -> (IoKey, IoTotal) {
+    let total = IoTotal { count, bytes, device_ns: count * 1_000_000, ..IoTotal::default() };
+    (IoKey { cgroup, major: DISK.0, minor: DISK.1, op, reserved: 0 }, total)
+}
+
+#[test]
+fn at_nine_tenths_of_a_limit_it_is_held_back() {
+    let limit = Limit { device: DISK, write_bps: Some(10 * MIB), read_iops: Some(100), ..Limit::default() };
+    let judge = |requests: &dyn Fn(u64) -> Vec<(IoKey, IoTotal)>| {
+        let mut bench = Bench::new(2);
+        let limits: BTreeMap<Arc<str>, Vec<Limit>> = [(WEB.into(), vec![limit])].into();
+        let read = |second| Counts { requests: requests(second), limits: limits.clone(), ..Counts::default() };
+        (0..4).flat_map(|second| bench.counts(second, read(second))).collect::<Vec<_>>()
+    };
+    let found = judge(&|second| vec![io(WEB_CGROUP, WRITE, second + 1, (second + 1) * 9 * MIB)]);
+    assert_eq!(codes(&found), [("io.throttled", State::Open)]);
+    assert_eq!(found[0].evidence["used_bytes_per_s"], 9 * MIB);
+    assert_eq!(found[0].evidence["limit_bytes_per_s"], 10 * MIB);
+    assert!(found[0].unknown.contains_key("held_ns"));
+    assert!(judge(&|second| vec![io(WEB_CGROUP, WRITE, second + 1, (second + 1) * 8 * MIB)]).is_empty());
+    let found = judge(&|second| vec![io(WEB_CGROUP, READ, (second + 1) * 95, 1)]);
+    assert_eq!(found[0].evidence["limit_requests_per_s"], 100);
+    assert!(judge(&|second| vec![io(WEB_CGROUP, READ, (second + 1) * 50, 1)]).is_empty());
+    // Another's requests, and those to another device, are not its own.
+    assert!(judge(&|second| vec![io(OTHER_CGROUP, WRITE, second + 1, (second + 1) * 90 * MIB)]).is_empty());
+    let elsewhere = |second| {
+        let (key, total) = io(WEB_CGROUP, WRITE, second + 1, (second + 1) * 90 * MIB);
+        vec![(IoKey { minor: 16, ..key }, total)]
+    };
+    assert!(judge(&elsewhere).is_empty());
+}
+
+#[test]
+fn what_is_written_and_not_charged_passes_a_v1_limit() {
+    let judge = |limit: Limit, charged: u64| {
+        let mut bench = Bench::new(1);
+        let limits: BTreeMap<Arc<str>, Vec<Limit>> = [(WEB.into(), vec![limit])].into();
+        // Six MiB a second are given to write; in v1 the payer's id is of another hierarchy.
+        let read = |second: u64| Counts {
+            requests: vec![io(77, WRITE, second + 1, (second + 1) * charged)],
+            blkio: Some([(77, WEB.into())].into()),
+            written: [(WEB.into(), 500 * MIB + second * 6 * MIB)].into(),
+            limits: limits.clone(),
+            ..Counts::default()
+        };
+        (0..3).flat_map(|second| bench.counts(second, read(second))).collect::<Vec<_>>()
+    };
+    let writes = Limit { device: DISK, write_bps: Some(100 * MIB), ..Limit::default() };
+    let found = judge(writes, 0);
+    assert_eq!(codes(&found), [("io.blkio-v1-buffered", State::Open)]);
+    assert_eq!(found[0].evidence["buffered_bytes"], 6 * MIB);
+    assert!(judge(writes, 6 * MIB).is_empty(), "all of it is direct");
+    assert!(judge(Limit { device: DISK, read_bps: Some(MIB), ..Limit::default() }, 0).is_empty(), "reads are limited");
+}
+
+fn call(errno: u32, on: u32, path: &str) -> Refused {
+    let mut refused = Refused::zeroed();
+    refused.header = fixture::header::<Refused>(T, WEB_CGROUP);
+    refused.asker = fixture::web_task(512, "mysqld");
+    (refused.syscall, refused.errno, refused.count, refused.on) = (libc::SYS_write as u32, errno, 3, on);
+    (refused.device, refused.mode, refused.magic) = (8 << 20, 0o100_644, 0xef53);
+    if on == ON_PATH {
+        refused.path[..path.len()].copy_from_slice(path.as_bytes());
+    } else {
+        let names = path.rsplit('/').map(|name| if name.is_empty() { "/" } else { name });
+        for (slot, name) in refused.path.chunks_mut(32).zip(names) {
+            slot[..name.len()].copy_from_slice(name.as_bytes());
+        }
+    }
+    refused
+}
+
+fn space(total: u64, free: u64) -> Space {
+    Space { total_bytes: total, free_bytes: free, available_bytes: free, inodes: 1000, inodes_free: 500 }
+}
+
+fn place(kind: &str, space: Space) -> Place {
+    Place {
+        path: Some("/data/x".to_owned()),
+        kind: Some(kind.to_owned()),
+        mount: Some("/data".to_owned()),
+        space: Some(space),
+        ..Place::default()
+    }
+}
+
+fn overlay(own: Space, disk: Space) -> Place {
+    Place {
+        upper: Some("/var/lib/docker/overlay2/x/diff".to_owned()),
+        disk_kind: Some("xfs".to_owned()),
+        disk_mount: Some("/var".to_owned()),
+        disk: Some(disk),
+        ..place("overlay", own)
+    }
+}
+
+#[test]
+fn which_layer_was_full() {
+    let judge = |errno, place| Bench::new(2).refused(&call(errno, ON_FILE, "/data/x"), place);
+    let found = judge(ENOSPC, place("tmpfs", space(MIB, 0)));
+    assert_eq!(codes(&found), [("fs.no-space", State::Open)]);
+    let evidence = &found[0].evidence;
+    assert_eq!((&evidence["layer"], &evidence["used_bytes"]), (&"tmpfs".into(), &MIB.into()));
+    assert_eq!(evidence["refused"], 3);
+    assert_eq!(
+        found[0].summary,
+        "write of mysqld (pid 512) got ENOSPC: no space is left, tmpfs /data: 1.0 MiB of 1.0 MiB used"
+    );
+    assert!(found[0].fix[0].contains("--tmpfs /data:size="), "{:?}", found[0].fix);
+    let layer = |errno, place| {
+        let found = judge(errno, place);
+        (found[0].code.0, found[0].evidence["layer"].as_str().unwrap_or("").to_owned())
+    };
+    assert_eq!(layer(ENOSPC, place("ext4", space(MIB, 0))), ("fs.no-space", "disk".to_owned()));
+    let same = || overlay(space(MIB, 0), space(MIB, 0));
+    assert_eq!(layer(ENOSPC, same()), ("fs.no-space", "overlay-upper".to_owned()));
+    // XFS says ENOSPC where a project quota is used up; statfs tells of the quota then.
+    assert_eq!(layer(ENOSPC, overlay(space(MIB, 0), space(99 * MIB, 50 * MIB))), ("fs.quota", "quota".to_owned()));
+    assert_eq!(layer(EDQUOT, place("ext4", space(MIB, MIB))), ("fs.quota", "quota".to_owned()));
+    let inodes = Space { inodes_free: 0, ..space(MIB, MIB / 2) };
+    assert_eq!(layer(ENOSPC, place("ext4", inodes)), ("fs.no-space", "inodes".to_owned()));
+    let unread = Place { unknown: Some("gone".to_owned()), ..Place::default() };
+    let found = judge(ENOSPC, unread);
+    assert_eq!(found[0].evidence["layer"], "unknown");
+    assert_eq!(found[0].unknown["limit_bytes"], "gone");
+}
+
+#[test]
+fn the_file_is_named_as_the_kernel_side_read_it() {
+    let asked = |refused: Refused| {
+        let mut out = Vec::new();
+        let mut bench = Bench::new(2);
+        bench.rule.event(&Event::FileRefused(Box::new(refused)), &bench.host.world(), &mut out);
+        match out.pop() {
+            Some(Output::Ask(Question::Io(Ask::Place(wanted)))) => Some(wanted),
+            _ => None,
+        }
+    };
+    let file = |path: &str| What::File { device: (8, 0), path: path.to_owned() };
+    let wanted = asked(call(ENOSPC, ON_FILE, "/data/x")).expect("a file");
+    assert_eq!((wanted.pid, wanted.cgroup.as_deref(), wanted.what), (512, Some(WEB), file("/data/x")));
+    let deep = asked(call(ENOSPC, ON_FILE, "/1/2/3/4/5/6/7/8/9")).expect("a file");
+    assert_eq!(deep.what, file("/…/2/3/4/5/6/7/8/9"));
+    let long = format!("/{}", "n".repeat(31));
+    assert_eq!(asked(call(ENOSPC, ON_FILE, &long)).expect("a file").what, file(&format!("{long}…")));
+    // Not a file system that can be full: a device, and a cgroup's file.
+    assert_eq!(asked(Refused { mode: 0o020_666, ..call(ENOSPC, ON_FILE, "/full") }), None);
+    assert_eq!(asked(Refused { magic: 0x6367_7270, ..call(ENOSPC, ON_FILE, "/x") }), None);
+}
+
+#[test]
+fn a_full_file_system_is_one_condition_and_closes() {
+    let mut bench = Bench::new(2);
+    let full = || place("ext4", space(MIB, 0));
+    let first = bench.refused(&call(ENOSPC, ON_FILE, "/data/x"), full());
+    assert_eq!(codes(&first), [("fs.no-space", State::Open)]);
+    assert!(bench.refused(&call(ENOSPC, ON_FILE, "/data/y"), full()).is_empty(), "the same, a moment later");
+    let closed = bench.counts(6, Counts::default());
+    assert_eq!(codes(&closed), [("fs.no-space", State::Closed)]);
+    assert_eq!(closed[0].id, first[0].id);
+    // A path of a file system without a size is known by the mount table alone.
+    assert!(bench.refused(&call(ENOSPC, ON_PATH, "/proc/x"), place("proc", space(0, 0))).is_empty());
+}
+
+#[test]
+fn a_read_only_sysctl_comes_with_three_forms() {
+    let mut bench = Bench::new(2);
+    let found = bench.refused(&call(EROFS, ON_PATH, "/proc/sys/net/core/somaxconn"), Place::default());
+    assert_eq!(codes(&found), [("net.sysctl-readonly", State::Open)]);
+    assert_eq!(found[0].evidence["sysctl"], "net.core.somaxconn");
+    assert_eq!(found[0].fix.len(), 3);
+    assert!(bench.refused(&call(EROFS, ON_PATH, "/etc/passwd"), Place::default()).is_empty());
+}

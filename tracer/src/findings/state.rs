@@ -1,0 +1,89 @@
+//! Conditions that hold for a while: when one opens, changes and closes, and what it is called meanwhile.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Code, State};
+
+/// A condition that does not hold for so long is over: between two bursts it is the same one.
+const LINGER_NS: u64 = 5_000_000_000;
+/// News of one condition come at most this often, …
+const UPDATE_NS: u64 = 5_000_000_000;
+/// … and only where its number changed by one part in this many.
+const UPDATE_SHARE: u64 = 10;
+
+/// The conditions that hold, by code and by what they are about.
+#[derive(Debug, Default)]
+pub struct Conditions {
+    open: BTreeMap<(Code, String), Open>,
+    told: BTreeMap<Code, u64>,
+}
+
+#[derive(Debug)]
+struct Open {
+    id: String,
+    held_ns: u64,
+    said_ns: u64,
+    said: u64,
+}
+
+/// Something to say of a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    pub id: String,
+    pub state: State,
+}
+
+impl Conditions {
+    /// The condition holds now, and this is its number.
+    pub fn holds(&mut self, code: Code, subject: &str, number: u64, now_ns: u64) -> Option<News> {
+        if let Some(open) = self.open.get_mut(&(code, subject.to_owned())) {
+            open.held_ns = now_ns;
+            let changed = number.abs_diff(open.said).saturating_mul(UPDATE_SHARE) >= open.said.max(1);
+            if !changed || now_ns.saturating_sub(open.said_ns) < UPDATE_NS {
+                return None;
+            }
+            (open.said, open.said_ns) = (number, now_ns);
+            return Some(News { id: open.id.clone(), state: State::Update });
+        }
+        let told = self.told.entry(code).or_default();
+        *told += 1;
+        let id = format!("{}-{told}", code.0.replace('.', "-"));
+        let open = Open { id: id.clone(), held_ns: now_ns, said_ns: now_ns, said: number };
+        self.open.insert((code, subject.to_owned()), open);
+        Some(News { id, state: State::Open })
+    }
+
+    /// Those that are over, with their subjects.
+    pub fn over(&mut self, now_ns: u64) -> Vec<(Code, String, News)> {
+        let over = |_: &(Code, String), open: &mut Open| now_ns.saturating_sub(open.held_ns) >= LINGER_NS;
+        let closed = self.open.extract_if(.., over);
+        closed.map(|((code, subject), open)| (code, subject, News { id: open.id, state: State::Closed })).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const CODE: Code = Code("mem.near-limit");
+
+    #[test]
+    fn opens_once_changes_seldom_and_closes_after_a_while() {
+        let mut conditions = Conditions::default();
+        let open = conditions.holds(CODE, "/a", 100, SECOND);
+        assert_eq!(open, Some(News { id: "mem-near-limit-1".to_owned(), state: State::Open }));
+        assert_eq!(conditions.holds(CODE, "/a", 200, 2 * SECOND), None, "too soon");
+        assert_eq!(conditions.holds(CODE, "/a", 109, 6 * SECOND), None, "the same");
+        let update = conditions.holds(CODE, "/a", 110, 7 * SECOND);
+        assert_eq!(update, Some(News { id: "mem-near-limit-1".to_owned(), state: State::Update }));
+        assert_eq!(conditions.over(11 * SECOND), []);
+        let closed = News { id: "mem-near-limit-1".to_owned(), state: State::Closed };
+        assert_eq!(conditions.over(12 * SECOND), [(CODE, "/a".to_owned(), closed)]);
+        assert_eq!(conditions.over(20 * SECOND), []);
+        assert_eq!(
+            conditions.holds(CODE, "/a", 1, 13 * SECOND).map(|news| news.id).as_deref(),
+            Some("mem-near-limit-2")
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! Totals that only grow, read again and again: what came within the last two seconds.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// Verdicts look back this far, and a bit: readings are about a second apart.
+pub const WINDOW_NS: u64 = 2_000_000_000;
+pub const SLACK_NS: u64 = 300_000_000;
+/// The first reading has what came since attach.
+const FIRST_NS: u64 = 1_000_000_000;
+
+/// A total of the kernel side.
+pub trait Total: Clone {
+    fn count(&self) -> u64;
+    /// What came since `before`, which was less.
+    fn since(&self, before: &Self) -> Self;
+    fn add(&mut self, more: &Self);
+}
+
+#[derive(Debug)]
+pub struct Window<K, T> {
+    totals: BTreeMap<K, T>,
+    /// When, and what came since the reading before.
+    recent: VecDeque<(u64, Vec<(K, T)>)>,
+    /// When the reading before the oldest of those was.
+    since_ns: u64,
+    last_ns: u64,
+}
+
+impl<K, T> Default for Window<K, T> {
+    fn default() -> Self {
+        Self { totals: BTreeMap::new(), recent: VecDeque::new(), since_ns: 0, last_ns: 0 }
+    }
+}
+
+impl<K: Ord + Copy, T: Total> Window<K, T> {
+    pub fn take(&mut self, at_ns: u64, totals: &[(K, T)]) {
+        if self.last_ns == 0 {
+            self.last_ns = at_ns.saturating_sub(FIRST_NS);
+        }
+        while self.recent.front().is_some_and(|(then, _)| at_ns.saturating_sub(*then) > WINDOW_NS - SLACK_NS) {
+            self.since_ns = self.recent.pop_front().map_or(0, |(then, _)| then);
+        }
+        if self.recent.is_empty() {
+            self.since_ns = self.last_ns;
+        }
+        self.last_ns = at_ns;
+        let mut new = Vec::new();
+        for (key, total) in totals {
+            // The kernel side may have had to forget it, and counts from nothing then.
+            let fresh = match self.totals.get(key).filter(|before| before.count() <= total.count()) {
+                Some(before) => total.since(before),
+                None => total.clone(),
+            };
+            if fresh.count() > 0 {
+                new.push((*key, fresh));
+            }
+        }
+        self.totals = totals.iter().cloned().collect();
+        self.recent.push_back((at_ns, new));
+    }
+
+    /// What came within the window, of those that are meant.
+    pub fn within(&self, meant: impl Fn(&K) -> bool) -> BTreeMap<K, T> {
+        let mut sums: BTreeMap<K, T> = BTreeMap::new();
+        for (key, fresh) in self.recent.iter().flat_map(|(_, new)| new).filter(|(key, _)| meant(key)) {
+            sums.entry(*key).and_modify(|sum| sum.add(fresh)).or_insert_with(|| fresh.clone());
+        }
+        sums
+    }
+
+    /// How long the window is.
+    pub fn length_ns(&self) -> u64 {
+        self.last_ns.saturating_sub(self.since_ns)
+    }
+}

@@ -1,0 +1,235 @@
+//! What the io lens asks to be read: the kernel side's sums, limits, the host's knobs.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use anyhow::Result;
+use tracer_common::{
+    block::{self, IoKey},
+    dirty::{self, PauseKey, Pauses},
+};
+
+use super::place;
+use crate::{
+    containers::{Files, Hierarchy, HostFiles},
+    events,
+    findings::io::{Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Reading},
+    kernel::{host as machine, load::Kernel},
+    lenses::io::{DEVICE_IO, PAUSES},
+};
+
+/// Reads for the io lens.
+#[derive(Debug)]
+pub struct Reader {
+    mountinfo: String,
+    /// v1: of the blkio controller.
+    blkio: Option<Hierarchy>,
+    devices: BTreeMap<(u32, u32), String>,
+}
+
+impl Reader {
+    pub fn new(mountinfo: &str) -> Self {
+        let blkio = Hierarchy::of_controller(mountinfo, "blkio").filter(|found| found.controller.is_some());
+        Self { mountinfo: mountinfo.to_owned(), blkio, devices: BTreeMap::new() }
+    }
+
+    pub fn answer(&mut self, ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Result<Reading> {
+        match ask {
+            Ask::Counts { of } => Ok(Reading::Counts(self.counts(of, files, key, kernel)?)),
+            Ask::Place(wanted) => {
+                let found = place::find(wanted, files, key, &self.mountinfo);
+                Ok(Reading::Place(wanted.clone(), Box::new(found)))
+            }
+        }
+    }
+
+    fn counts(&mut self, of: &[Arc<str>], files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Result<Counts> {
+        let start = Instant::now();
+        let at_ns = machine::boottime_ns();
+        let pauses = pauses(kernel)?;
+        let requests = requests(kernel)?;
+        let mut limits = BTreeMap::new();
+        let mut written = BTreeMap::new();
+        let mut ids = BTreeMap::new();
+        for path in of {
+            let own = match &self.blkio {
+                Some(blkio) => {
+                    let directory = blkio.directory(path);
+                    if let Ok(listing) = files.list(&directory) {
+                        ids.insert(listing.inode, path.clone());
+                    }
+                    v1_limits(files, &directory)
+                }
+                None => text(files, &format!("{}/io.max", key.directory(path))).map(|text| v2_limits(&text)),
+            };
+            let Some(own) = own.filter(|own| !own.is_empty()) else { continue };
+            if self.blkio.is_some() && own.iter().any(|limit| limit.write_bps.or(limit.write_iops).is_some()) {
+                written.insert(path.clone(), written_by(files, &key.directory(path)));
+            }
+            limits.insert(path.clone(), own);
+        }
+        for device in requests
+            .iter()
+            .map(|(key, _)| (key.major, key.minor))
+            .chain(limits.values().flatten().map(|limit| limit.device))
+            .chain(pauses.iter().filter_map(|(_, total)| numbers(&total.last.device)))
+        {
+            self.devices.entry(device).or_insert_with(|| name(files, device));
+        }
+        Ok(Counts {
+            at_ns,
+            pauses,
+            requests,
+            blkio: self.blkio.is_some().then_some(ids),
+            limits,
+            written,
+            devices: self.devices.clone(),
+            host: host_dirty(files),
+            took_ns: u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+fn pauses(kernel: &Kernel) -> Result<Vec<(PauseKey, PauseTotal)>> {
+    let mut totals = BTreeMap::new();
+    for (key, values) in kernel.entries_per_cpu::<PauseKey, Pauses>("PAUSES", PAUSES as usize)? {
+        let mut histogram = [0; dirty::BUCKETS];
+        for (bucket, count) in values.iter().flat_map(|pauses| pauses.histogram.iter().enumerate()) {
+            histogram[bucket] += u64::from(*count);
+        }
+        let Some(last) = values.iter().max_by_key(|pauses| pauses.last_ns) else { continue };
+        let total = PauseTotal {
+            who: values.iter().find(|pauses| pauses.who.tgid != 0).map(|pauses| events::process(&pauses.who)),
+            count: values.iter().map(|pauses| pauses.count).sum(),
+            total_ns: values.iter().map(|pauses| pauses.total_ns).sum(),
+            worst_ns: values.iter().map(|pauses| pauses.worst_ns).max().unwrap_or(0),
+            worst_call_ns: values.iter().map(|pauses| pauses.worst_call_ns).max().unwrap_or(0),
+            histogram,
+            last: Control {
+                at_ns: last.last_ns,
+                dirty: last.dirty,
+                threshold: last.threshold,
+                background: last.background,
+                device_dirty: last.device_dirty,
+                device_threshold: last.device_threshold,
+                bandwidth: last.bandwidth,
+                task_rate: last.task_rate,
+                in_memcg: events::known(last.in_memcg).map(|in_memcg| in_memcg == 1),
+                device: events::text(&last.device),
+            },
+        };
+        totals.insert(key, total);
+    }
+    Ok(totals.into_iter().collect())
+}
+
+fn requests(kernel: &Kernel) -> Result<Vec<(IoKey, IoTotal)>> {
+    let mut totals = BTreeMap::new();
+    for (key, values) in kernel.entries_per_cpu::<IoKey, block::Io>("DEVICE_IO", DEVICE_IO as usize)? {
+        let mut total = IoTotal::default();
+        for io in values {
+            total.count += io.count;
+            total.bytes += io.bytes;
+            total.device_ns += io.device_ns;
+            total.queued_ns += io.queued_ns;
+            total.worst_ns = total.worst_ns.max(io.worst_ns);
+            for (bucket, count) in total.histogram.iter_mut().zip(io.histogram) {
+                *bucket += u64::from(count);
+            }
+        }
+        totals.insert(key, total);
+    }
+    Ok(totals.into_iter().collect())
+}
+
+/// `8:0`.
+fn numbers(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.trim().split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn name(files: &HostFiles, (major, minor): (u32, u32)) -> String {
+    let text = text(files, &format!("/sys/dev/block/{major}:{minor}/uevent")).unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+    name.map_or_else(|| format!("{major}:{minor}"), str::to_owned)
+}
+
+/// `8:0 rbps=1048576 wbps=max riops=max wiops=max` a line.
+fn v2_limits(text: &str) -> Vec<Limit> {
+    let limit = |line: &str| {
+        let mut words = line.split(' ');
+        let mut limit = Limit { device: numbers(words.next()?)?, ..Limit::default() };
+        for (key, value) in words.filter_map(|word| word.split_once('=')) {
+            let value = value.parse().ok();
+            match key {
+                "rbps" => limit.read_bps = value,
+                "wbps" => limit.write_bps = value,
+                "riops" => limit.read_iops = value,
+                "wiops" => limit.write_iops = value,
+                _ => {}
+            }
+        }
+        Some(limit)
+    };
+    text.lines()
+        .filter_map(limit)
+        .filter(|limit| *limit != Limit { device: limit.device, ..Limit::default() })
+        .collect()
+}
+
+/// `8:0 1048576` a line, one file for each kind; `None`: the controller is not there.
+fn v1_limits(files: &HostFiles, directory: &str) -> Option<Vec<Limit>> {
+    let mut limits: BTreeMap<(u32, u32), Limit> = BTreeMap::new();
+    let mut read = |kind: &str, set: fn(&mut Limit, u64)| {
+        let text = text(files, &format!("{directory}/blkio.throttle.{kind}_device"))?;
+        for (device, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+            if let (Some(device), Ok(value)) = (numbers(device), value.trim().parse()) {
+                set(limits.entry(device).or_insert(Limit { device, ..Limit::default() }), value);
+            }
+        }
+        Some(())
+    };
+    read("read_bps", |limit, value| limit.read_bps = Some(value))?;
+    read("write_bps", |limit, value| limit.write_bps = Some(value))?;
+    read("read_iops", |limit, value| limit.read_iops = Some(value))?;
+    read("write_iops", |limit, value| limit.write_iops = Some(value))?;
+    Some(limits.into_values().collect())
+}
+
+/// What the processes of a cgroup gave to write so far, to the page cache or to a device.
+fn written_by(files: &HostFiles, directory: &str) -> u64 {
+    let procs = text(files, &format!("{directory}/cgroup.procs")).unwrap_or_default();
+    let of = |pid: &str| {
+        let text = text(files, &format!("/proc/{pid}/io"))?;
+        text.lines().find_map(|line| line.strip_prefix("write_bytes:")?.trim().parse::<u64>().ok())
+    };
+    procs.lines().filter_map(of).sum()
+}
+
+fn host_dirty(files: &HostFiles) -> HostDirty {
+    let vmstat = text(files, "/proc/vmstat").unwrap_or_default();
+    let number = |knob: &str| text(files, &format!("/proc/sys/vm/{knob}"))?.trim().parse().ok();
+    HostDirty {
+        threshold: vmstat.lines().find_map(|line| line.strip_prefix("nr_dirty_threshold ")?.trim().parse().ok()),
+        ratio: number("dirty_ratio"),
+        background_ratio: number("dirty_background_ratio"),
+        bytes: number("dirty_bytes"),
+    }
+}
+
+fn text(files: &HostFiles, path: &str) -> Option<String> {
+    files.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_v2() {
+        let limits = v2_limits(
+            "8:0 rbps=1048576 wbps=max riops=max wiops=120\n7:1 rbps=max wbps=max riops=max wiops=max\n\nx\n",
+        );
+        let one = Limit { device: (8, 0), read_bps: Some(1 << 20), write_iops: Some(120), ..Limit::default() };
+        assert_eq!(limits, [one]);
+    }
+}

@@ -1,0 +1,128 @@
+//! What `ctrace io` adds to lines: the table of containers, and the numbers of its findings.
+
+use serde_json::Value;
+
+use super::{
+    escape::escape,
+    lines::row,
+    mem::short,
+    table::{Line, Shape, name},
+};
+use crate::{
+    model::{Finding, size, span},
+    pipeline::SampleRow,
+};
+
+pub static TABLE: Shape = Shape { sample: "io", codes: &["io.", "fs."], head, line, rank };
+
+fn number(sample: &SampleRow, key: &str) -> u64 {
+    sample.fields.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// By bytes, and by time in pauses.
+fn rank(sample: &SampleRow) -> u64 {
+    let bytes = number(sample, "read_bytes_per_s").saturating_add(number(sample, "write_bytes_per_s"));
+    bytes.saturating_add(number(sample, "paused_ns"))
+}
+
+fn head() -> Line {
+    let numbers =
+        ["READ/S", "WRITE/S", "READS/S", "WRITES/S", "QUEUED", "DEVICE", "PAUSED"].map(str::to_owned).to_vec();
+    Line { name: "CONTAINER".to_owned(), numbers, last: "DEVICES".to_owned() }
+}
+
+fn line(sample: &SampleRow) -> Line {
+    let time = |key: &str| sample.fields.get(key).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), span);
+    let window = number(sample, "window_ns").max(1);
+    let numbers = vec![
+        short(number(sample, "read_bytes_per_s")),
+        short(number(sample, "write_bytes_per_s")),
+        number(sample, "reads_per_s").to_string(),
+        number(sample, "writes_per_s").to_string(),
+        time("queued_ns"),
+        time("device_ns"),
+        format!("{} %", number(sample, "paused_ns").saturating_mul(100) / window),
+    ];
+    let devices = sample.fields.get("devices").and_then(Value::as_array).into_iter().flatten();
+    let devices: Vec<&str> = devices.filter_map(|device| device["device"].as_str()).collect();
+    let limited = sample.fields.get("limits").and_then(Value::as_array).is_some_and(|limits| !limits.is_empty());
+    let last = if limited { format!("{} (limited)", devices.join(" ")) } else { devices.join(" ") };
+    Line { name: name(sample), numbers, last: last.trim().to_owned() }
+}
+
+/// The numbers below a finding's first line.
+pub fn body(finding: &Finding, out: &mut String) {
+    let evidence = &finding.evidence;
+    let number = |key: &str| evidence.get(key).and_then(Value::as_u64);
+    let bytes = |key: &str| number(key).map_or_else(|| "unknown".to_owned(), size);
+    if finding.code.0 == "io.dirty-throttled" {
+        let text = evidence.get("domain").and_then(Value::as_str).unwrap_or("unknown");
+        let inferred = if evidence.get("inferred") == Some(&Value::Bool(true)) { " (inferred)" } else { "" };
+        row(
+            out,
+            "dirty",
+            &format!(
+                "{}   flushed above {}   limit {}   of {text}{inferred}   on the device {} of {}   it writes {}/s",
+                bytes("dirty_bytes"),
+                bytes("background_bytes"),
+                bytes("limit_bytes"),
+                bytes("device_dirty_bytes"),
+                bytes("device_limit_bytes"),
+                bytes("bandwidth_bytes_per_s")
+            ),
+        );
+        row(out, "pauses", &histogram(evidence.get("histogram")));
+        for paused in evidence.get("processes").and_then(Value::as_array).into_iter().flatten() {
+            let time = |key: &str| span(paused[key].as_u64().unwrap_or(0));
+            let process = &paused["process"];
+            let comm = escape(process["comm"].as_str().unwrap_or("?")).into_owned();
+            let text = format!(
+                "{comm} {}   {} in {} pauses, the longest {}",
+                process["pid"].as_u64().unwrap_or(0),
+                time("total_ns"),
+                paused["pauses"].as_u64().unwrap_or(0),
+                time("worst_ns")
+            );
+            row(out, "writer", &text);
+        }
+    }
+    if finding.code.0.starts_with("fs.") {
+        let text = |key: &str| evidence.get(key).and_then(Value::as_str).map_or_else(|| "unknown".into(), escape);
+        row(out, "file", &text("path"));
+        row(
+            out,
+            "space",
+            &format!(
+                "{} {}   used {} of {}   inodes free {} of {}",
+                text("file_system"),
+                text("mount"),
+                bytes("used_bytes"),
+                bytes("limit_bytes"),
+                number("inodes_free").map_or_else(|| "unknown".to_owned(), |count| count.to_string()),
+                number("inodes").map_or_else(|| "unknown".to_owned(), |count| count.to_string())
+            ),
+        );
+        if let Some(upper) = evidence.get("upper").and_then(Value::as_str) {
+            row(out, "upper", &escape(upper));
+        }
+    }
+    for (field, reason) in &finding.unknown {
+        if !matches!(*field, "upper" | "disk_bytes" | "disk_used_bytes" | "limit_bytes_per_s" | "limit_requests_per_s")
+        {
+            row(out, "unknown", &format!("{field}: {}", escape(reason)));
+        }
+    }
+}
+
+/// `3 below 8 ms   1 below 256 ms`.
+fn histogram(buckets: Option<&Value>) -> String {
+    let buckets = buckets.and_then(Value::as_array).into_iter().flatten();
+    let text = buckets.map(|bucket| {
+        let count = bucket["count"].as_u64().unwrap_or(0);
+        match bucket["below_ns"].as_u64() {
+            Some(bound) => format!("{count} below {}", span(bound)),
+            None => format!("{count} longer"),
+        }
+    });
+    text.collect::<Vec<_>>().join("   ")
+}

@@ -1,0 +1,278 @@
+//! `ctrace io`: paused writers, devices and their limits, full file systems, and what must be none of it.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{
+    harness::{Lack, Test, in_virtual_machine},
+    support::{
+        cgroups::{Group, Tree},
+        ctrace::{Ctrace, Line, command},
+        disk::{Disk, Scratch},
+        io::{IoTree, limit_writes, play},
+        player::Player,
+    },
+};
+
+pub static TESTS: &[&[Test]] = &[&[
+    Test::core("io::dirty_throttled", dirty_throttled),
+    Test::full("io::requests_are_counted", requests_are_counted),
+    Test::core("io::throttled", throttled),
+    Test::core("io::buffered_passes_blkio", buffered_passes_blkio).needs(&[Lack::CgroupV1]),
+    Test::core("io::tmpfs_is_full", tmpfs_is_full),
+    Test::full("io::disk_is_full", disk_is_full),
+    Test::full("io::inodes_are_used_up", inodes_are_used_up),
+    Test::core("io::other_enospc_is_no_disk", other_enospc_is_no_disk),
+    Test::core("io::sysctl_is_read_only", sysctl_is_read_only),
+]];
+
+const MIB: u64 = 1 << 20;
+
+fn ctrace() -> Ctrace {
+    Ctrace::ready(command(&["io", "--json"]))
+}
+
+fn number(value: &Value, key: &str) -> u64 {
+    value[key].as_u64().unwrap_or_else(|| panic!("no {key} in {value}"))
+}
+
+/// Waits for the numbers of a container of which something is true.
+fn sample(ctrace: &Ctrace, of: &Group, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let wanted = |line: &Line| line.json["sample"] == "io" && line.json["cgroup"] == of.path && is(&line.json);
+    ctrace.wait_for(&format!("what {} reads and writes, {what}", of.path), wanted).json
+}
+
+/// A device that is slow: the virtual machine's disk. Elsewhere one that is held to a small share of its own, so that
+/// nobody else on the machine is paused.
+fn slow_device() -> Disk {
+    Disk::slow().unwrap_or_else(|| {
+        let disk = Disk::fast(512);
+        let knobs = format!("/sys/class/bdi/{}", disk.numbers());
+        fs::write(format!("{knobs}/strict_limit"), "1").expect("strict_limit");
+        fs::write(format!("{knobs}/max_bytes"), (2 * MIB).to_string()).expect("max_bytes");
+        disk
+    })
+}
+
+fn dirty_throttled() {
+    let disk = slow_device();
+    let tree = Tree::new();
+    let (bursts, calm) = (tree.container().limited(64), tree.container().limited(64));
+    let ctrace = ctrace();
+    let burst = format!("burst={}=96", disk.file("burst"));
+    let writer = Player::within(&bursts, &["comm=writer", "say=writes", &burst, &burst, "pause"]);
+    let little = format!("burst={}=1", disk.file("little"));
+    let _little = Player::within(&calm, &[&little, "pause"]);
+    let finding = ctrace.finding("io.dirty-throttled", &bursts).json;
+    assert_eq!(finding["severity"], "warning");
+    assert_eq!(finding["process"]["pid"], writer.said("writes").pid);
+    assert_eq!(finding["process"]["comm"], "writer");
+    let evidence = &finding["evidence"];
+    assert!(number(evidence, "total_ns") >= 100_000_000, "{evidence}");
+    assert!(number(evidence, "pauses") > 0, "{evidence}");
+    let (worst, call) = (number(evidence, "worst_ns"), number(evidence, "worst_call_ns"));
+    assert!(
+        (1_000_000..=200_000_000).contains(&worst),
+        "a pause is a jiffy at least, and 200 ms at the most: {evidence}"
+    );
+    assert!(call >= worst && number(evidence, "total_ns") >= worst, "{evidence}");
+    let counted: u64 =
+        evidence["histogram"].as_array().into_iter().flatten().map(|bucket| number(bucket, "count")).sum();
+    assert_eq!(counted, number(evidence, "pauses"));
+    assert_eq!(evidence["device"], disk.name());
+    let domain = if in_virtual_machine() { "memcg" } else { "device" };
+    assert_eq!(evidence["domain"], domain, "{evidence}");
+    if domain == "memcg" {
+        assert!(number(evidence, "limit_bytes") < 64 * MIB, "a share of the container's memory: {evidence}");
+        assert!(number(evidence, "dirty_bytes") >= number(evidence, "background_bytes"), "{evidence}");
+    } else {
+        assert!(number(evidence, "device_limit_bytes") <= 4 * MIB, "{evidence}");
+    }
+    assert!(!ctrace.stop().codes(&calm).contains(&"io.dirty-throttled"));
+    drop(writer);
+}
+
+/// Direct writes: the numbers are those of the workload.
+fn requests_are_counted() {
+    let disk = Disk::fast(64);
+    let tree = IoTree::new();
+    let container = tree.container();
+    let file = disk.file("direct");
+    fs::write(&file, vec![0; 1 << 20]).expect("room");
+    nix::unistd::sync();
+    let ctrace = ctrace();
+    let direct = format!("direct={file}=200=8192=0");
+    let mut writer = play(&container, &[&direct, "say=written", "pause"]);
+    writer.said("written");
+    let row = sample(&ctrace, &container, "all of it", |row| {
+        row["devices"][0]["write"]["count"].as_u64().is_some_and(|count| count >= 200)
+    });
+    let device = &row["devices"][0];
+    assert_eq!(device["device"], disk.name());
+    assert_eq!(number(&device["write"], "count"), 200, "{device}");
+    assert_eq!(number(&device["write"], "bytes"), 200 * 8192, "{device}");
+    let buckets = device["write"]["histogram"].as_array().into_iter().flatten();
+    assert_eq!(buckets.map(|bucket| number(bucket, "count")).sum::<u64>(), 200);
+    assert!(number(&device["write"], "worst_ns") >= number(&device["write"], "device_ns"), "{device}");
+    assert!(writer.lives());
+    let said = ctrace.stop();
+    assert!(!said.lines.iter().any(|line| line.json["type"] == "event"), "requests are summed in the kernel");
+    assert!(said.codes(&container).is_empty());
+}
+
+fn throttled() {
+    let disk = Disk::fast(64);
+    let tree = IoTree::new();
+    let (held, free) = (tree.container(), tree.container());
+    let files = [disk.file("held"), disk.file("free")];
+    for file in &files {
+        fs::write(file, vec![0; 1 << 20]).expect("room");
+    }
+    nix::unistd::sync();
+    limit_writes(&held, &disk.numbers(), MIB);
+    limit_writes(&free, &disk.numbers(), 64 * MIB);
+    let ctrace = ctrace();
+    // The limit makes the first one slow; the other one writes half a MiB a second.
+    let _held = play(&held, &[&format!("direct={}=100000=65536=0", files[0])]);
+    let _free = play(&free, &[&format!("direct={}=100000=65536=125", files[1])]);
+    let finding = ctrace.finding("io.throttled", &held).json;
+    assert_eq!(finding["severity"], "info");
+    let evidence = &finding["evidence"];
+    assert_eq!(number(evidence, "limit_bytes_per_s"), MIB);
+    assert_eq!(evidence["direction"], "write");
+    assert_eq!(evidence["device"], disk.name());
+    assert_eq!(evidence["inferred"], true);
+    let used = number(evidence, "used_bytes_per_s");
+    assert!((MIB * 9 / 10..MIB * 3 / 2).contains(&used), "{evidence}");
+    sample(&ctrace, &free, "some", |row| row["write_bytes_per_s"].as_u64().is_some_and(|rate| rate > 0));
+    assert!(!ctrace.stop().codes(&free).contains(&"io.throttled"));
+}
+
+fn buffered_passes_blkio() {
+    let disk = Disk::fast(256);
+    let tree = IoTree::new();
+    let (buffered, direct) = (tree.container(), tree.container());
+    let file = disk.file("direct");
+    fs::write(&file, vec![0; 1 << 20]).expect("room");
+    nix::unistd::sync();
+    for group in [&buffered, &direct] {
+        limit_writes(group, &disk.numbers(), 4 * MIB);
+    }
+    let ctrace = ctrace();
+    let burst = format!("burst={}=40", disk.file("burst"));
+    let mut writer = play(&buffered, &["await", &burst, "say=written", "pause"]);
+    let _direct = play(&direct, &[&format!("direct={file}=100000=65536=10")]);
+    // It must have been seen before it writes: what it gave before is no news.
+    sample(&ctrace, &buffered, "before it does", |_| true);
+    writer.go();
+    let finding = ctrace.finding("io.blkio-v1-buffered", &buffered).json;
+    writer.said("written");
+    assert_eq!(number(&finding["evidence"], "limit_bytes_per_s"), 4 * MIB);
+    assert!(number(&finding["evidence"], "buffered_bytes") >= MIB, "{finding}");
+    sample(&ctrace, &direct, "some", |row| row["write_bytes_per_s"].as_u64().is_some_and(|rate| rate > 0));
+    assert!(!ctrace.stop().codes(&direct).contains(&"io.blkio-v1-buffered"));
+}
+
+fn tmpfs_is_full() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let ctrace = ctrace();
+    let at = Scratch::new();
+    fs::create_dir(at.path()).expect("a mount point");
+    let at = at.path().to_string_lossy().into_owned();
+    let (tmpfs, fill) = (format!("tmpfs={at}=size=1m"), format!("fill={at}/data"));
+    let writer = Player::within(&container, &["mounts", &tmpfs, "say=writer", &fill, "pause"]);
+    let finding = ctrace.finding("fs.no-space", &container).json;
+    let _ = fs::remove_dir(&at);
+    assert_eq!(finding["severity"], "critical");
+    assert_eq!(finding["process"]["pid"], writer.said("writer").pid);
+    let evidence = &finding["evidence"];
+    assert_eq!(evidence["errno"], "ENOSPC");
+    assert_eq!(evidence["layer"], "tmpfs");
+    assert_eq!(evidence["syscall"], "write");
+    assert_eq!(evidence["path"], format!("{at}/data"));
+    assert_eq!(evidence["mount"], at);
+    assert_eq!(number(evidence, "limit_bytes"), MIB);
+    assert_eq!(number(evidence, "used_bytes"), MIB);
+    ctrace.stop();
+}
+
+fn disk_is_full() {
+    let disk = Disk::fast(16);
+    let tree = Tree::new();
+    let container = tree.container();
+    let ctrace = ctrace();
+    let fill = format!("fill={}", disk.file("data"));
+    let _writer = Player::within(&container, &[&fill, "pause"]);
+    let finding = ctrace.finding("fs.no-space", &container).json;
+    let evidence = &finding["evidence"];
+    assert_eq!(evidence["layer"], "disk");
+    assert_eq!(evidence["file_system"], "ext4");
+    assert_eq!(evidence["mount"], disk.directory());
+    assert_eq!(number(evidence, "available_bytes"), 0);
+    assert!(number(evidence, "limit_bytes") <= 16 * MIB, "{evidence}");
+    ctrace.stop();
+}
+
+fn inodes_are_used_up() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let ctrace = ctrace();
+    let at = Scratch::new();
+    fs::create_dir(at.path()).expect("a mount point");
+    let at = at.path().to_string_lossy().into_owned();
+    let (tmpfs, fill) = (format!("tmpfs={at}=size=4m,nr_inodes=10"), format!("fill-inodes={at}"));
+    let _writer = Player::within(&container, &["mounts", &tmpfs, &fill, "pause"]);
+    let finding = ctrace.finding("fs.no-space", &container).json;
+    let _ = fs::remove_dir(&at);
+    let evidence = &finding["evidence"];
+    assert_eq!(evidence["layer"], "inodes");
+    assert_eq!(evidence["syscall"], "openat");
+    assert_eq!(number(evidence, "inodes"), 10);
+    assert_eq!(number(evidence, "inodes_free"), 0);
+    assert!(number(evidence, "available_bytes") > MIB, "{evidence}");
+    ctrace.stop();
+}
+
+/// /dev/full says ENOSPC, and no disk is full.
+fn other_enospc_is_no_disk() {
+    let tree = Tree::new();
+    let (other, full) = (tree.container(), tree.container());
+    let ctrace = ctrace();
+    let first = Player::within(&other, &["fill=/dev/full", "say=refused", "pause"]);
+    first.said("refused");
+    let at = Scratch::new();
+    fs::create_dir(at.path()).expect("a mount point");
+    let at = at.path().to_string_lossy().into_owned();
+    let (tmpfs, fill) = (format!("tmpfs={at}=size=64k"), format!("fill={at}/data"));
+    let _second = Player::within(&full, &["mounts", &tmpfs, &fill, "pause"]);
+    ctrace.finding("fs.no-space", &full);
+    let _ = fs::remove_dir(&at);
+    assert!(ctrace.stop().codes(&other).is_empty());
+}
+
+fn sysctl_is_read_only() {
+    let tree = Tree::new();
+    let (refused, elsewhere) = (tree.container(), tree.container());
+    let ctrace = ctrace();
+    let folder = Scratch::new();
+    fs::create_dir(folder.path()).expect("a folder");
+    fs::write(folder.path().join("file"), "x").expect("a file");
+    let at = folder.path().to_string_lossy().into_owned();
+    let (read_only, open) = (format!("read-only={at}"), format!("open-to-write={at}/file"));
+    let other = Player::within(&elsewhere, &["mounts", &read_only, &open, "say=refused", "pause"]);
+    other.said("refused");
+    let steps = ["mounts", "read-only=/proc/sys", "comm=tuner", "open-to-write=/proc/sys/net/core/somaxconn", "pause"];
+    let _tuner = Player::within(&refused, &steps);
+    let finding = ctrace.finding("net.sysctl-readonly", &refused).json;
+    let _ = fs::remove_dir_all(&at);
+    assert_eq!(finding["severity"], "warning");
+    assert_eq!(finding["evidence"]["sysctl"], "net.core.somaxconn");
+    assert_eq!(finding["process"]["comm"], "tuner");
+    let fixes: Vec<&str> = finding["fix"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for form in ["docker run --sysctl net.core.somaxconn=", "securityContext", "\"sysctl\": {\"net.core.somaxconn\""] {
+        assert!(fixes.iter().any(|fix| fix.contains(form)), "{form} is not in {fixes:?}");
+    }
+    assert!(ctrace.stop().codes(&elsewhere).is_empty());
+}

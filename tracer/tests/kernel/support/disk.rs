@@ -1,0 +1,184 @@
+//! Files whose pages are page cache: on the disk that this program is on, never in a tmpfs.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{Read, Seek, Write},
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use nix::mount::{MntFlags, umount2};
+
+use super::unique;
+
+const MIB: usize = 1 << 20;
+
+/// A path for a file of this test's own; gone with it.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        let own = std::env::current_exe().expect("the path of this program");
+        let folder = own.parent().unwrap_or(Path::new("/"));
+        Self(folder.join(format!("ctrace-test-{:x}", unique())))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A file of zeros that takes no room on the disk.
+    pub fn sparse(self, mib: u64) -> Self {
+        File::create(&self.0).and_then(|file| file.set_len(mib << 20)).expect("a sparse file");
+        self
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// `FILE=MIB`: written and synced, so that its pages are clean cache.
+pub fn write_file(what: &str) {
+    let (path, mib) = what.split_once('=').expect("FILE=MIB");
+    let mut file = File::create(path).expect("a new file");
+    for _ in 0..mib.parse::<usize>().expect("a number") {
+        file.write_all(&vec![7; MIB]).expect("room on the disk");
+        file.sync_all().expect("a disk");
+    }
+}
+
+/// Reads a file for ever.
+pub fn churn(path: &str) -> ! {
+    let mut file = OpenOptions::new().read(true).open(path).expect("the file");
+    let mut buffer = vec![0; MIB];
+    // SAFETY: a plain system call with numbers alone. No readahead: each page is asked for.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+    loop {
+        while file.read(&mut buffer).expect("a readable file") > 0 {}
+        file.rewind().expect("a file");
+    }
+}
+
+/// `FILE=MIB`: buffered, as fast as the kernel lets it; then it is deleted.
+pub fn burst(what: &str) {
+    let (path, mib) = what.split_once('=').expect("FILE=MIB");
+    let mut file = File::create(path).expect("a new file");
+    let block = vec![7; 64 * 1024];
+    for _ in 0..mib.parse::<usize>().expect("a number") * 16 {
+        file.write_all(&block).expect("room on the disk");
+    }
+}
+
+/// `FILE=COUNT=BYTES=PAUSE`: direct writes of so many bytes at the start of the file, so many ms apart.
+pub fn direct(what: &str) {
+    let mut words = what.split('=');
+    let path = words.next().expect("FILE");
+    let mut number = || words.next().and_then(|word| word.parse::<usize>().ok()).expect("COUNT=BYTES=PAUSE");
+    let (count, bytes, pause) = (number(), number(), number() as u64);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)
+        .expect("O_DIRECT");
+    let layout = std::alloc::Layout::from_size_align(bytes, 4096).expect("a size");
+    // SAFETY: of that size, zeroed, and never freed.
+    let block = unsafe { std::slice::from_raw_parts(std::alloc::alloc_zeroed(layout), bytes) };
+    for _ in 0..count {
+        file.rewind().expect("a file");
+        file.write_all(block).expect("a direct write");
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+    }
+}
+
+/// Writes a file until the file system says no.
+pub fn fill(path: &str) {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path).expect("a file");
+    while file.write_all(&[7; 4096]).is_ok() {}
+}
+
+/// Makes files in a directory until the file system says no.
+pub fn fill_inodes(directory: &str) {
+    for number in 0.. {
+        if File::create(format!("{directory}/{number}")).is_err() {
+            break;
+        }
+    }
+}
+
+pub fn open_to_write(path: &str) {
+    let _ = OpenOptions::new().write(true).open(path);
+}
+
+/// A file system of its own, on a loop device in memory or on the machine's slow disk.
+pub struct Disk {
+    device: String,
+    at: PathBuf,
+    backing: Option<PathBuf>,
+}
+
+impl Disk {
+    /// ext4 on a loop device, whose file is in a tmpfs.
+    pub fn fast(mib: u64) -> Self {
+        let backing = PathBuf::from(format!("/dev/shm/ctrace-test-{:x}", unique()));
+        File::create(&backing).and_then(|file| file.set_len(mib << 20)).expect("room in /dev/shm");
+        let _ = Command::new("modprobe").arg("loop").output(); // it may be built in
+        let device = run("losetup", &["--find", "--show", "--direct-io=off", &backing.to_string_lossy()]);
+        Self::made(device.trim().to_owned(), Some(backing))
+    }
+
+    /// The virtual machine's disk, which lets 4 MB a second through.
+    pub fn slow() -> Option<Self> {
+        Some(Self::made(std::env::var("CTRACE_TEST_DISK").ok()?, None))
+    }
+
+    fn made(device: String, backing: Option<PathBuf>) -> Self {
+        // Without a journal nothing else is written than what is asked for.
+        run("mkfs.ext4", &["-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard", &device]);
+        let at = PathBuf::from(format!("/tmp/ctrace-test-{:x}", unique()));
+        fs::create_dir_all(&at).expect("a mount point");
+        run("mount", &["-t", "ext4", &device, &at.to_string_lossy()]);
+        Self { device, at, backing }
+    }
+
+    pub fn file(&self, name: &str) -> String {
+        self.at.join(name).to_string_lossy().into_owned()
+    }
+
+    pub fn directory(&self) -> String {
+        self.at.to_string_lossy().into_owned()
+    }
+
+    /// `vda`.
+    pub fn name(&self) -> &str {
+        self.device.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// `8:0`.
+    pub fn numbers(&self) -> String {
+        let text = fs::read_to_string(format!("/sys/block/{}/dev", self.name())).expect("a block device");
+        text.trim().to_owned()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = umount2(&self.at, MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir(&self.at);
+        if let Some(backing) = &self.backing {
+            let _ = Command::new("losetup").args(["--detach", &self.device]).output();
+            let _ = fs::remove_file(backing);
+        }
+    }
+}
+
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
