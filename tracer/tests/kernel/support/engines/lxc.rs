@@ -14,16 +14,24 @@ impl Lxc {
     pub fn start(name: &str, program: &str) -> Self {
         let place = Place::new();
         let rootfs = place.rootfs();
-        std::fs::write(rootfs.join("dev/null"), "").expect("a file in place of a device");
+        // LXC takes the mode 0700 to what its standard files are, unless they are the container's own /dev/null: without
+        // the host's one in there, that would be the host's.
         let config = format!(
             "lxc.uts.name = box\nlxc.rootfs.path = dir:{}\nlxc.net.0.type = empty\nlxc.init.cmd = {program}\n\
-             lxc.mount.auto = proc:mixed\nlxc.autodev = 0\nlxc.apparmor.profile = unconfined\n\
+             lxc.mount.auto = proc:mixed\nlxc.autodev = 0\n\
+             lxc.mount.entry = /dev/null dev/null none bind,create=file 0 0\nlxc.apparmor.profile = unconfined\n\
              lxc.cap.drop = sys_module\nlxc.signal.halt = SIGQUIT\n",
             rootfs.display()
         );
         place.write(&format!("lxc/{name}/config"), &config);
         let lxc = Self { place, name: name.to_owned() };
+        let mode = || std::fs::metadata("/dev/null").expect("a device").permissions();
+        let before = mode();
         run(lxc.command("lxc-start").arg("--daemon"));
+        if mode() != before {
+            std::fs::set_permissions("/dev/null", before).expect("to be root");
+            panic!("LXC changed the mode of the host's /dev/null");
+        }
         lxc
     }
 
