@@ -6,7 +6,7 @@ use tracer_common::cgroup::{Mkdir, NAME_LEN, Rmdir};
 use crate::{
     kernel::{
         cgroup,
-        emit::emit,
+        emit::{emit, emit_at_once},
         layout,
         read::{Ptr, follow, place, u32_at, u64_at},
         task,
@@ -30,7 +30,7 @@ pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     let node = follow(cgroup, &layout::CGROUP_KN);
     let parent = follow(node, &layout::KERNFS_PARENT);
     origin::made(cgroup::id(cgroup), u64_at(place(parent, &layout::KERNFS_ID)));
-    emit::<Mkdir>(cgroup::id(cgroup), |record| {
+    emit_at_once::<Mkdir>(cgroup::id(cgroup), |record| {
         // SAFETY: a reserved record of this type.
         unsafe {
             (*record).parent = u64_at(place(parent, &layout::KERNFS_ID));

@@ -3,6 +3,8 @@
 //! Sans-IO: what has to be read from files is asked for ([`Output::Ask`]) and comes back as an [`Answer`], a record
 //! like any other, so that a recording replays it.
 
+mod late;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tracer_common::signal::FoldKey;
 
+use self::late::{Due, Late};
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
     events::{self, Event, known64, text},
@@ -171,6 +174,7 @@ pub struct Pipeline {
     host: HostFacts,
     boot_to_wall_ns: i64,
     lenses: Vec<Box<dyn Lens>>,
+    late: Late,
     /// Records that could not be decoded.
     pub undecodable: u64,
     pub records: u64,
@@ -178,7 +182,7 @@ pub struct Pipeline {
 
 impl Pipeline {
     pub fn new(containers: Table, host: HostFacts, boot_to_wall_ns: i64, lenses: Vec<Box<dyn Lens>>) -> Self {
-        Self { containers, host, boot_to_wall_ns, lenses, undecodable: 0, records: 0 }
+        Self { containers, host, boot_to_wall_ns, lenses, late: Late::default(), undecodable: 0, records: 0 }
     }
 
     /// Takes one record in. `now_ns` is the records' clock (`CLOCK_BOOTTIME`).
@@ -196,7 +200,17 @@ impl Pipeline {
             }
             Record::Answer(Answer::Facts(id, facts)) => {
                 let before = self.containers.owner(id).map(|container| container.label());
-                if self.containers.named(id, *facts)
+                // Nothing was shown of a new container before its files were looked at for the first time.
+                let late = self.late.was_shown(id);
+                let nameless = facts.name.is_none();
+                let changed = self.containers.named(id, *facts);
+                if nameless {
+                    self.late.nameless(id, now_ns);
+                } else {
+                    self.late.settled(id);
+                }
+                if changed
+                    && late
                     && let Some(container) = self.containers.owner(id)
                     && Some(container.label()) != before
                 {
@@ -208,7 +222,12 @@ impl Pipeline {
             }
             Record::Answer(Answer::Identity(known)) => {
                 for container in known {
-                    self.containers.learn(container);
+                    let id = self.containers.id_of_path(&container.cgroup);
+                    if self.containers.learn(container)
+                        && let Some(id) = id
+                    {
+                        self.late.shown(id); // as something else, until now
+                    }
                 }
                 out.extend(
                     self.containers
@@ -237,6 +256,7 @@ impl Pipeline {
     /// Lets time pass: what is ripe is said.
     pub fn tick(&mut self, now_ns: u64, out: &mut Vec<Output>) {
         self.containers.expire(now_ns);
+        self.look_again(now_ns, out);
         let world =
             World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns, now_ns };
         let from = out.len();
@@ -246,18 +266,44 @@ impl Pipeline {
         told_once(out, from);
     }
 
-    /// The run ends: what lenses kept for the end is asked for.
+    /// When the next thing is due, by the records' clock.
+    pub fn next_ns(&self) -> Option<u64> {
+        self.lenses.iter().filter_map(|lens| lens.next_ns()).chain(self.late.next_ns()).min()
+    }
+
+    /// What runtimes may have written by now.
+    fn look_again(&mut self, now_ns: u64, out: &mut Vec<Output>) {
+        for due in self.late.due(now_ns) {
+            match due {
+                Due::Survey(id, path) => out.push(Output::Ask(Question::Identity(id, path))),
+                Due::Facts(id) => {
+                    let container = self.containers.owner(id);
+                    out.extend(container.map(|container| Output::Ask(Question::Facts(id, container))));
+                }
+            }
+        }
+    }
+
+    /// No more will come: the lenses say what they have, as if time passed, and ask for what they kept for the end.
     pub fn finish(&mut self, now_ns: u64, out: &mut Vec<Output>) {
+        let from = out.len();
+        while let Some(due_ns) = self.lenses.iter().filter_map(|lens| lens.next_ns()).min() {
+            let world = World {
+                containers: &self.containers,
+                host: &self.host,
+                boot_to_wall_ns: self.boot_to_wall_ns,
+                now_ns: due_ns,
+            };
+            for lens in &mut self.lenses {
+                lens.tick(due_ns, &world, out);
+            }
+        }
         let world =
             World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns, now_ns };
         for lens in &mut self.lenses {
             lens.finish(now_ns, &world, out);
         }
-    }
-
-    /// When the next thing is due, by the records' clock.
-    pub fn next_ns(&self) -> Option<u64> {
-        self.lenses.iter().filter_map(|lens| lens.next_ns()).min()
+        told_once(out, from);
     }
 
     pub fn world(&self, now_ns: u64) -> World<'_> {
@@ -290,11 +336,20 @@ impl Pipeline {
                 };
                 match self.containers.mkdir(&born, now_ns) {
                     Want::Nothing => {}
-                    Want::Facts(id, container) => out.push(Output::Ask(Question::Facts(id, container))),
-                    Want::Identity(id, path) => out.push(Output::Ask(Question::Identity(id, path))),
+                    Want::Facts(id, container) => {
+                        self.late.expect(id);
+                        out.push(Output::Ask(Question::Facts(id, container)));
+                    }
+                    Want::Identity(id, path) => {
+                        self.late.unknown(id, path, now_ns);
+                        self.look_again(now_ns, out);
+                    }
                 }
             }
-            Event::CgroupRmdir(rmdir) => self.containers.rmdir(rmdir.header.cgroup, now_ns),
+            Event::CgroupRmdir(rmdir) => {
+                self.late.settled(rmdir.header.cgroup);
+                self.containers.rmdir(rmdir.header.cgroup, now_ns);
+            }
             _ => {}
         }
         let world =

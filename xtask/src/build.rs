@@ -14,7 +14,7 @@ pub struct Args {
 }
 
 pub fn command(args: &Args) -> Result<ExitCode> {
-    let binary = ctrace(if args.release { "release" } else { "dev" }, Output::Cargos)?;
+    let binary = ctrace(if args.release { "release" } else { "dev" }, &[], Output::Cargos)?;
     eprintln!("{}", binary.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -28,11 +28,14 @@ pub enum Output {
 }
 
 /// Builds ctrace by a profile of Cargo.toml (the directory below target/ is called like it) and says where it is.
-pub fn ctrace(profile: &str, output: Output) -> Result<PathBuf> {
+pub fn ctrace(profile: &str, features: &[&str], output: Output) -> Result<PathBuf> {
     setup::ensure()?;
     let binary = cargo::target_dir()?.join(if profile == "dev" { "debug" } else { profile }).join("ctrace");
     let mut build = cargo::cargo();
     build.args(["build", "--profile", profile, "--package", "tracer", "--bin", "ctrace"]);
+    if !features.is_empty() {
+        build.arg("--features").arg(features.join(","));
+    }
     if output == Output::Little {
         build.arg("--quiet");
         if !binary.exists() {

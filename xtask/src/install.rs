@@ -14,7 +14,7 @@ pub struct Args {
 }
 
 pub fn install(args: &Args) -> Result<ExitCode> {
-    let binary = build::ctrace("release", build::Output::Little)?;
+    let binary = build::ctrace("release", &[], build::Output::Little)?;
     let bin = std::path::absolute(&args.prefix)?.join("bin");
     let place = |mut install: Command| process::output(install.args(["-D", "-m", "755", "-t"]).arg(&bin).arg(&binary));
     if process::is_root() || place(Command::new("install")).is_err() {

@@ -23,7 +23,7 @@ fn without_release(args: &[OsString]) -> &[OsString] {
 }
 
 pub fn run(args: &[OsString]) -> Result<ExitCode> {
-    let binary = build::ctrace("release", build::Output::Little)?;
+    let binary = build::ctrace("release", &[], build::Output::Little)?;
     let mut ctrace = process::as_root(&binary);
     ctrace.args(without_release(args));
     // In place of xtask: nothing stands between ctrace and its terminal, Ctrl-C or exit code.

@@ -47,6 +47,17 @@ pub fn now() -> u64 {
 /// Sends a record of type `T` about `cgroup`. `fill` must write every field but the header.
 #[inline(always)]
 pub fn emit<T: Record + 'static>(cgroup: u64, fill: impl FnOnce(*mut T)) {
+    send(cgroup, fill, wakeup);
+}
+
+/// The same for what must be read at once: a container's files may be gone in 10 ms.
+#[inline(always)]
+pub fn emit_at_once<T: Record + 'static>(cgroup: u64, fill: impl FnOnce(*mut T)) {
+    send(cgroup, fill, || u64::from(BPF_RB_FORCE_WAKEUP));
+}
+
+#[inline(always)]
+fn send<T: Record + 'static>(cgroup: u64, fill: impl FnOnce(*mut T), wakeup: impl FnOnce() -> u64) {
     let size = size_of::<T>() as u64;
     if !within_budget(cgroup, size) {
         return lost::<T>(cgroup, Cause::Budget);

@@ -53,6 +53,8 @@ pub struct Engines {
     /// `NAME/config`.
     pub lxc: Vec<Place>,
     pub conmons: Vec<Conmon>,
+    #[cfg(feature = "sockets")]
+    pub sockets: Vec<super::sockets::Socket>,
     pub notes: Vec<String>,
 }
 
@@ -68,6 +70,8 @@ pub fn survey(files: &dyn Files, hierarchy: &Hierarchy) -> (Engines, Known) {
             && let Some(process) = process(files, hierarchy, &known, pid)
         {
             engines.hear(files, &process);
+            #[cfg(feature = "sockets")]
+            engines.hear_socket(files, &process);
         }
     }
     engines.merge(usual);
@@ -75,10 +79,10 @@ pub fn survey(files: &dyn Files, hierarchy: &Hierarchy) -> (Engines, Known) {
     (engines, known)
 }
 
-struct Process {
+pub(super) struct Process {
     pid: u32,
-    uid: u32,
-    program: &'static str,
+    pub uid: u32,
+    pub program: &'static str,
     args: Vec<String>,
     cwd: Option<String>,
 }
@@ -129,14 +133,20 @@ fn process(files: &dyn Files, hierarchy: &Hierarchy, known: &Known, pid: u32) ->
 }
 
 impl Process {
-    /// The value of an option, in the forms `--name value` and `--name=value`; the last one counts.
+    /// The value of an option; the last one counts.
     fn option(&self, names: &[&str]) -> Option<&str> {
-        let mut args = self.args.iter().enumerate().skip(1).rev();
-        args.find_map(|(index, arg)| match arg.split_once('=') {
+        self.options(names).pop()
+    }
+
+    /// An option's values, in the forms `--name value` and `--name=value`.
+    pub fn options(&self, names: &[&str]) -> Vec<&str> {
+        let args = self.args.iter().enumerate().skip(1);
+        let values = args.filter_map(|(index, arg)| match arg.split_once('=') {
             Some((name, value)) if names.contains(&name) => Some(value),
             None if names.contains(&arg.as_str()) => self.args.get(index + 1).map(String::as_str),
             _ => None,
-        })
+        });
+        values.collect()
     }
 
     /// conmon's `--runtime-arg --root --runtime-arg=/run/x`, and `--runtime-arg --root=/run/x`.
@@ -155,7 +165,7 @@ impl Process {
     }
 
     /// A path of its command line, which may be relative to where it was started.
-    fn path(&self, names: &[&str]) -> Option<String> {
+    pub fn path(&self, names: &[&str]) -> Option<String> {
         self.option(names).and_then(|path| self.absolute(path))
     }
 
@@ -213,7 +223,10 @@ impl Engines {
                 }
             }
             "lxc-start" => {
-                if let Some(path) = process.path(&["-P", "--lxcpath"]) {
+                // In the background it calls itself `[lxc monitor] LXCPATH NAME`.
+                let monitor = process.args.first().and_then(|title| title.strip_prefix("[lxc monitor] "));
+                let told = monitor.and_then(|rest| rest.rsplit_once(' ')).map(|(path, _)| path.to_owned());
+                if let Some(path) = told.or_else(|| process.path(&["-P", "--lxcpath"])) {
                     add(&mut self.lxc, path, uid);
                 }
             }
@@ -348,7 +361,7 @@ fn free_ids(files: &dyn Files, directory: &str) -> Vec<String> {
 }
 
 /// A user's own engine speaks for that user's part of the tree alone.
-pub(super) fn of_user(cgroup: &str, uid: u32) -> bool {
+pub fn of_user(cgroup: &str, uid: u32) -> bool {
     uid == 0 || cgroup.starts_with(&format!("/user.slice/user-{uid}.slice/"))
 }
 
@@ -360,7 +373,7 @@ fn add(places: &mut Vec<Place>, path: String, uid: u32) {
 }
 
 /// A top-level `key = "value"` of a TOML file: all that is wanted of containerd's.
-fn toml_string(text: &str, key: &str) -> Option<String> {
+pub(super) fn toml_string(text: &str, key: &str) -> Option<String> {
     let top = text.lines().map(str::trim).take_while(|line| !line.starts_with('['));
     top.filter_map(|line| line.split_once('=')).find(|(name, _)| name.trim() == key).and_then(|(_, value)| {
         let value = value.trim();

@@ -47,6 +47,8 @@ fn engines_say_where_they_keep_things() {
         0,
     );
     host.process(16, "/usr/bin/lxc-start", "lxc-start -n a -P /data/lxc", "/", "/", 0);
+    host.process(20, "/usr/bin/lxc-start", "", "/", "/lxc.monitor.box", 0);
+    host.file("/proc/20/cmdline", "[lxc monitor] /data/my lxc box\0");
     host.process(17, "/memfd:runc_cloned:/proc/self/exe (deleted)", "runc --root /data/runc run web", "/", "/", 0);
     host.process(18, "/", "/usr/bin/crun --root=/data/crun2 run api", "/", "/", 0);
     host.process(19, "/", "/usr/bin/dockerd --data-root /data/evil", "/", "/", 0);
@@ -67,7 +69,7 @@ fn engines_say_where_they_keep_things() {
     );
     assert_eq!(paths(&engines.crun), ["/data/crun", "/data/crun2", "/run/crun"]);
     assert_eq!(paths(&engines.storage), ["/data/p", "/var/lib/containers/storage"]);
-    assert_eq!(paths(&engines.lxc), ["/data/lxc", "/var/lib/lxc"]);
+    assert_eq!(paths(&engines.lxc), ["/data/lxc", "/data/my lxc", "/var/lib/lxc"]);
     assert_eq!(engines.conmons.len(), 1);
     assert_eq!((engines.conmons[0].id.as_str(), engines.conmons[0].name.as_deref()), (A, Some("web")));
 }

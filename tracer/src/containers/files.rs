@@ -139,6 +139,12 @@ impl HostFiles {
         Self { root: root.to_owned(), proc: root.join("proc") }
     }
 
+    /// A path of the host's as this process can open it, for what is no file: a socket.
+    #[cfg(feature = "sockets")]
+    pub fn reachable(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
     /// Symbolic links on the way resolve in the host's root, not in ours; no descriptor is kept.
     fn open(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Refused> {
         let mut flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;

@@ -19,6 +19,8 @@ mod names;
 pub mod oci;
 mod path;
 mod select;
+#[cfg(feature = "sockets")]
+pub mod sockets;
 mod state;
 mod table;
 

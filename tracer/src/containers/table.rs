@@ -140,6 +140,9 @@ impl Table {
         };
         let provisional = self.made_by_runtime(born, &path);
         self.enter(born.id, path.clone(), now_ns);
+        if provisional {
+            self.settle(born.id); // a walk may have seen it before this event told who made it
+        }
         let Some(cgroup) = self.live.get_mut(&born.id) else { return Want::Nothing };
         cgroup.provisional = provisional.then_some(born.by_pid);
         match &cgroup.owner {

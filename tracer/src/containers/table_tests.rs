@@ -165,6 +165,14 @@ fn what_runc_makes_is_a_container() {
 }
 
 #[test]
+fn seen_by_the_walk_before_its_event() {
+    let mut table = seeded(&[(1, "/"), (2, "/c1")]);
+    assert_eq!(id_of(&table, 2), "host");
+    table.mkdir(&born(2, Some(1), "/c1", "runc"), 0);
+    assert_eq!(id_of(&table, 2), "c1");
+}
+
+#[test]
 fn names_reach_the_containers_inside() {
     let outer = format!("/docker/{A}");
     let mut table = seeded(&[(2, &outer), (3, &format!("{outer}/docker/{B}"))]);

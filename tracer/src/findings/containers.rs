@@ -60,6 +60,11 @@ fn privileged(inspected: &Inspected) -> Option<Verdict> {
     }
     let sets = inspected.capabilities?;
     let count = sets.bounding.count_ones();
+    let lacking = inspected.all_capabilities & !sets.bounding;
+    let all = match lacking.count_ones() {
+        0 => format!("all {count} capabilities"),
+        _ => format!("{count} capabilities, and CAP_SYS_ADMIN stands for {}", capability_names(lacking).join(", ")),
+    };
     let filter = match inspected.seccomp {
         Some("disabled") => " and no seccomp filter",
         Some(_) => "; only its seccomp filter is left",
@@ -68,7 +73,7 @@ fn privileged(inspected: &Inspected) -> Option<Verdict> {
     Some(Verdict {
         code: PRIVILEGED.code,
         severity: Warning,
-        summary: format!("runs with everything: all {count} capabilities{filter}"),
+        summary: format!("runs with everything: {all}{filter}"),
         evidence: evidence(
             inspected,
             [
@@ -221,6 +226,12 @@ mod tests {
         // The host lacks one itself: everything is what it has.
         assert_eq!(codes(&container(false, 0, ALL & !(1 << 24))), ["caps.privileged"]);
         assert_eq!(codes(&container(false, 1, ALL & !(1 << 21))), ["sec.host-root"]);
+        // An engine older than the kernel gives all that it knows: what was split from SYS_ADMIN goes with it.
+        let old = container(false, 0, ALL & !(0b111 << 38));
+        assert_eq!(codes(&old), ["caps.privileged"]);
+        let said = &judge(&old, Timestamp(0))[0].summary;
+        assert!(said.contains("CAP_SYS_ADMIN stands for CAP_PERFMON, CAP_BPF, CAP_CHECKPOINT_RESTORE"), "{said}");
+        assert_eq!(codes(&container(false, 0, ALL & !(0b111 << 38) & !(1 << 21))), [""; 0]);
         assert_eq!(codes(&container(false, 0, 0xa804_25fb)), [""; 0], "an ordinary user");
         assert_eq!(codes(&container(true, 0, ALL)), [""; 0], "all of it in a user namespace");
         let mut unit = container(false, 2, ALL);

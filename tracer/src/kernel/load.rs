@@ -159,8 +159,8 @@ impl Kernel {
         self.ring.as_fd().try_clone_to_owned().context("another descriptor for the ring")
     }
 
-    /// Takes up to `most` records out of the ring. True: the ring was emptied.
-    pub fn drain(&mut self, most: usize, mut take: impl FnMut(Bytes)) -> bool {
+    /// Takes up to `most` records out of the ring, until `take` wants no more. True: the ring was emptied.
+    pub fn drain(&mut self, most: usize, mut take: impl FnMut(Bytes) -> bool) -> bool {
         for taken in 0..most {
             let Some(record) = self.ring.next() else {
                 self.drains += 1;
@@ -171,7 +171,9 @@ impl Kernel {
                 let _ = self.reader.set(0, Shared(Reader { epoch: self.drains, pressed: 0, asleep }), 0);
                 return true;
             };
-            take(Bytes::copy_from_slice(&record));
+            if !take(Bytes::copy_from_slice(&record)) {
+                break;
+            }
         }
         false
     }

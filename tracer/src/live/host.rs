@@ -1,6 +1,9 @@
 //! The host's files, as far as the pipeline asks for them: cgroups, engines, what runtimes say of containers.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use tracer_common::signal::{Fold, FoldKey};
@@ -19,11 +22,15 @@ pub struct Host {
     files: HostFiles,
     pub hierarchy: Hierarchy,
     engines: Engines,
+    /// No engines are looked for before this.
+    next_survey: Instant,
     pids: pids::Reader,
     io: io::Reader,
     cpu: cpu::Reader,
     /// Opened with all privileges, which decide what it shows.
     symbols: Symbols,
+    #[cfg(feature = "sockets")]
+    sockets: super::sockets::Sockets,
     /// Sentences for a person about what could not be read.
     pub doubts: Vec<String>,
 }
@@ -53,10 +60,24 @@ impl Host {
     /// Looks around: which engines run, which containers have free-form ids.
     pub fn survey(ground: Ground) -> (Self, Known) {
         let Ground { files, hierarchy, mountinfo, doubts } = ground;
+        let started = Instant::now();
         let (engines, known) = containers::survey(&files, &hierarchy);
         let (pids, io, cpu) =
             (pids::Reader::new(&mountinfo), io::Reader::new(&mountinfo), cpu::Reader::new(&mountinfo));
-        (Self { files, hierarchy, engines, pids, io, cpu, symbols: Symbols::open(), doubts }, known)
+        let host = Self {
+            files,
+            hierarchy,
+            engines,
+            next_survey: pause_after(started),
+            pids,
+            io,
+            cpu,
+            symbols: Symbols::open(),
+            #[cfg(feature = "sockets")]
+            sockets: super::sockets::Sockets::default(),
+            doubts,
+        };
+        (host, known)
     }
 
     /// Every cgroup that exists.
@@ -66,9 +87,25 @@ impl Host {
         seen
     }
 
-    /// What the runtime's files say of a container.
-    pub fn facts(&self, container: &Container) -> Facts {
-        containers::read_facts(&self.files, &self.engines, &self.hierarchy, container)
+    /// What the runtime's files say of a container; where they don't name it, its engine (feature `sockets`).
+    pub fn facts(&mut self, container: &Container) -> Facts {
+        let mut facts = containers::read_facts(&self.files, &self.engines, &self.hierarchy, container);
+        if facts.name.is_none() && container.ancestors.is_empty() && Instant::now() >= self.next_survey {
+            // Its engine may be younger than the last look at them.
+            self.look_for_engines();
+            facts = containers::read_facts(&self.files, &self.engines, &self.hierarchy, container);
+        }
+        #[cfg(feature = "sockets")]
+        self.sockets.complete(&mut facts, &self.files, &self.engines, &self.hierarchy, container);
+        facts
+    }
+
+    fn look_for_engines(&mut self) -> Known {
+        let started = Instant::now();
+        let (engines, known) = containers::survey(&self.files, &self.hierarchy);
+        self.engines = engines;
+        self.next_survey = pause_after(started);
+        known
     }
 
     /// # Errors
@@ -90,9 +127,7 @@ impl Host {
             Question::Caps(ask) => Answer::Caps(Box::new(caps::answer(ask, &self.symbols, table, self, kernel)?)),
             Question::Identity(..) => {
                 // A path that says nothing may be a new container of a runtime without an engine: its state is on disk.
-                let (engines, known) = containers::survey(&self.files, &self.hierarchy);
-                self.engines = engines;
-                Answer::Identity(known.into_iter().collect())
+                Answer::Identity(self.look_for_engines().into_iter().collect())
             }
         })
     }
@@ -127,6 +162,11 @@ impl Host {
     pub fn engines(&self) -> &Engines {
         &self.engines
     }
+}
+
+/// All of /proc is read to find engines: at most a twentieth of the time goes into it.
+fn pause_after(started: Instant) -> Instant {
+    Instant::now() + (started.elapsed() * 19).max(Duration::from_millis(100))
 }
 
 /// How many signals of each kind there were; a kind that the kernel side has forgotten is left out.

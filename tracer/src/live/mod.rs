@@ -13,6 +13,8 @@ mod mem;
 mod namespace;
 mod pids;
 mod place;
+#[cfg(feature = "sockets")]
+mod sockets;
 mod view;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -191,7 +193,7 @@ pub async fn run(options: Options) -> Result<()> {
             () = sleep_until(wake) => {}
         }
         if look.is_some_and(|look| Instant::now() >= look) || Instant::now() >= tick {
-            let emptied = kernel.drain(BATCH, |bytes| pipeline.record(Record::Kernel(bytes), 0, &mut out));
+            let emptied = kernel.drain(BATCH, |bytes| take(&mut pipeline, bytes, &mut out));
             let pause = if emptied { kernel.look_again() } else { Some(Duration::ZERO) };
             look = pause.map(|pause| Instant::now() + pause);
             out.extend(kernel.diagnostics().into_iter().map(|text| Output::Note(note("kernel", text))));
@@ -211,12 +213,11 @@ pub async fn run(options: Options) -> Result<()> {
     }
     out.extend(kernel.diagnostics().into_iter().map(|text| Output::Note(note("kernel", text))));
     // What is in the ring, or not ripe yet, happened in time, and is said.
-    kernel.drain(usize::MAX, |bytes| pipeline.record(Record::Kernel(bytes), 0, &mut out));
+    while !kernel.drain(BATCH, |bytes| take(&mut pipeline, bytes, &mut out)) {
+        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+    }
     let now_ns = machine::boottime_ns();
     lost(&mut kernel, &mut pipeline, now_ns, &mut out)?;
-    while let Some(due) = pipeline.next_ns() {
-        pipeline.tick(due, &mut out);
-    }
     pipeline.finish(now_ns, &mut out);
     answer(&mut pipeline, &mut host, &kernel, &mut out)?;
     found(&mut filter, &pipeline, &mut out)?;
@@ -260,6 +261,14 @@ fn attach(options: &Options) -> Result<Kernel> {
         );
     }
     Ok(kernel)
+}
+
+/// Takes a record; whether the next one may follow at once. A new container's files are read first: what it does is told
+/// with its name, and it may live for 10 ms.
+fn take(pipeline: &mut Pipeline, bytes: bytes::Bytes, out: &mut Vec<Output>) -> bool {
+    let before = out.len();
+    pipeline.record(Record::Kernel(bytes), 0, out);
+    !out[before..].iter().any(|output| matches!(output, Output::Ask(Question::Facts(..) | Question::Identity(..))))
 }
 
 /// Reads what the pipeline asks for, until it asks for nothing more.

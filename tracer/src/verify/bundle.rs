@@ -34,7 +34,7 @@ impl Bundle {
     /// # Errors
     /// There is no such container, or no spec of it that can be run again.
     pub fn of(wanted: &str, check: &[String]) -> Result<Self> {
-        let (host, table) = listing::look()?;
+        let (mut host, table) = listing::look()?;
         let selection = select(wanted, table.containers())?;
         let [container] = selection.containers() else {
             bail!("{wanted} is a pod: give one of its containers");

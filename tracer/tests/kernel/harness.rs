@@ -13,6 +13,8 @@ use std::{
 /// A test that takes longer than this hangs, and so would all that follow.
 const HUNG: Duration = Duration::from_mins(4);
 
+use crate::support::engines::installed;
+
 /// Which tests to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
@@ -24,6 +26,10 @@ pub enum List {
     HostOom,
     /// For a kernel booted with lockdown=confidentiality.
     Lockdown,
+    /// For a machine whose PID 1 is systemd, with engines of its own.
+    Systemd,
+    /// Needs the feature `sockets`.
+    Cri,
 }
 
 impl List {
@@ -33,6 +39,8 @@ impl List {
             "full" => Self::Full,
             "host-oom" => Self::HostOom,
             "lockdown" => Self::Lockdown,
+            "systemd" => Self::Systemd,
+            "cri" => Self::Cri,
             _ => return None,
         })
     }
@@ -49,8 +57,14 @@ pub enum Lack {
     CgroupV1,
     /// Quotas in the format that ext4 has them in.
     Quotas,
-    /// A program that starts containers: runc.
+    /// An engine's packages.
+    Docker,
+    Containerd,
+    Podman,
     Runc,
+    Crun,
+    /// PID 1 of the host that may be looked at: one with a capability that this process lacks may not.
+    OpenInit,
 }
 
 impl Lack {
@@ -64,14 +78,20 @@ impl Lack {
                 let _ = std::process::Command::new("modprobe").arg("quota_v2").output();
                 !Path::new("/sys/module/quota_v2").exists()
             }
-            Self::Runc => std::process::Command::new("runc").arg("--version").output().is_err(),
             Self::CgroupV1 => !Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists(),
+            Self::Docker => installed("dockerd").and(installed("docker")).is_none(),
+            Self::Containerd => installed("containerd").and(installed("ctr")).is_none(),
+            Self::Podman => installed("podman").is_none(),
+            Self::Runc => installed("runc").is_none(),
+            Self::Crun => installed("crun").is_none(),
+            Self::OpenInit => fs::metadata("/proc/1/root/").is_err(),
         }
     }
 
     /// The virtual machines have all but cgroup v1: there another lack is a fault of the test run.
     fn may_be(self) -> bool {
-        !in_virtual_machine() || matches!(self, Self::CgroupV1 | Self::Runc)
+        let engines = [Self::Docker, Self::Containerd, Self::Podman, Self::Runc, Self::Crun];
+        !in_virtual_machine() || self == Self::CgroupV1 || engines.contains(&self)
     }
 }
 
@@ -81,8 +101,13 @@ impl fmt::Display for Lack {
             Self::Kprobes => "this kernel was built without kprobes",
             Self::CgroupV2 => "the memory controller is not in cgroup v2 here",
             Self::Quotas => "this kernel was built without quotas (CONFIG_QFMT_V2)",
-            Self::Runc => "runc is not installed here",
             Self::CgroupV1 => "the memory controller is not in cgroup v1 here",
+            Self::Docker => "docker.io is not installed",
+            Self::Containerd => "containerd is not installed",
+            Self::Podman => "podman is not installed",
+            Self::Runc => "runc is not installed",
+            Self::Crun => "crun is not installed",
+            Self::OpenInit => "PID 1 of this machine may not be looked at",
         })
     }
 }
@@ -126,6 +151,13 @@ pub fn detail(text: String) {
     DETAILS.lock().unwrap_or_else(PoisonError::into_inner).push(text);
 }
 
+/// What a test measured: shown with its outcome, whichever it is.
+static MEASURED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+pub fn measured(text: String) {
+    MEASURED.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+}
+
 pub fn run(all: impl Iterator<Item = &'static Test>, list: List, filter: &str) -> ExitCode {
     let listed = |test: &&Test| test.list == list || (list == List::Full && test.list == List::Core);
     let tests: Vec<&'static Test> = all.filter(listed).filter(|test| test.name.contains(filter)).collect();
@@ -150,11 +182,13 @@ pub fn run(all: impl Iterator<Item = &'static Test>, list: List, filter: &str) -
         match outcome(test) {
             Some(true) => {
                 println!("ok ({:.1} s)", start.elapsed().as_secs_f64());
+                show(&MEASURED);
                 passed += 1;
             }
             Some(false) => {
                 println!("FAILED ({:.1} s)", start.elapsed().as_secs_f64());
-                show_details();
+                show(&MEASURED);
+                show(&DETAILS);
                 failed += 1;
             }
             None => {
@@ -163,13 +197,16 @@ pub fn run(all: impl Iterator<Item = &'static Test>, list: List, filter: &str) -
                     HUNG.as_secs(),
                     tests.len() - number - 1
                 );
-                show_details();
+                show(&MEASURED);
+                show(&DETAILS);
                 failed += tests.len() - number;
                 println!("kernel: {passed} passed, {failed} failed, {skipped} skipped");
                 std::process::exit(1);
             }
         }
-        DETAILS.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for texts in [&DETAILS, &MEASURED] {
+            texts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
     println!("kernel: {passed} passed, {failed} failed, {skipped} skipped");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -186,8 +223,8 @@ fn outcome(test: &'static Test) -> Option<bool> {
     end.recv_timeout(HUNG).ok()
 }
 
-fn show_details() {
-    for text in DETAILS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+fn show(texts: &Mutex<Vec<String>>) {
+    for text in texts.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         for line in text.lines() {
             println!("    {line}");
         }

@@ -57,9 +57,12 @@ impl Found {
 
     /// Reads what there is by now.
     fn read(&mut self, kernel: &mut Kernel) {
-        kernel.drain(usize::MAX, |bytes| match events::decode(&bytes).expect("a record") {
-            Event::Exit(exit) => self.by_cgroup.entry(exit.header.cgroup).or_default().0 += 1,
-            other => panic!("only exits were asked for: {other:?}"),
+        kernel.drain(usize::MAX, |bytes| {
+            match events::decode(&bytes).expect("a record") {
+                Event::Exit(exit) => self.by_cgroup.entry(exit.header.cgroup).or_default().0 += 1,
+                other => panic!("only exits were asked for: {other:?}"),
+            }
+            true
         });
         for loss in kernel.losses().expect("the losses") {
             assert_eq!(loss.event, "exit");

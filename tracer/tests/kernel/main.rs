@@ -1,6 +1,6 @@
 //! The tests that meet a kernel: real kills in real cgroups, seen by the real `ctrace`.
 //!
-//! `kernel [--list core|full|host-oom|lockdown] [FILTER]`, as root. `cargo xtask test` runs it here and in each virtual
+//! `kernel [--list core|full|host-oom|lockdown|systemd|cri] [FILTER]`, as root. `cargo xtask test` runs it here and in each virtual
 //! machine. One program plays two parts: as `kernel play …` it is the workload (see `support::play`).
 #![allow(
     clippy::redundant_closure,
@@ -14,6 +14,7 @@
 )]
 
 mod caps;
+mod containers;
 mod cpu;
 mod exits;
 mod harness;
@@ -33,7 +34,7 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    let processes = [exits::TESTS, signals::TESTS, overview::TESTS, caps::TESTS];
+    let processes = [exits::TESTS, signals::TESTS, overview::TESTS, caps::TESTS, containers::TESTS];
     let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, cpu::TESTS, robust::TESTS, loss::TESTS]
         .into_iter()
         .flatten()
@@ -67,6 +68,8 @@ fn main() -> ExitCode {
 }
 
 fn usage(problem: &str) -> ExitCode {
-    eprintln!("kernel: {problem} is not understood; usage: kernel [--list core|full|host-oom|lockdown] [FILTER]");
+    eprintln!(
+        "kernel: {problem} is not understood; usage: kernel [--list core|full|host-oom|lockdown|systemd|cri] [FILTER]"
+    );
     ExitCode::from(2)
 }

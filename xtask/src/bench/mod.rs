@@ -66,7 +66,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         What::Io => group.name == "io",
     };
     let groups = GROUPS.iter().filter(wanted).filter(|group| !(args.no_vm && group.in_guest));
-    let ctrace = build::ctrace("release", build::Output::Little)?;
+    let ctrace = build::ctrace("release", &[], build::Output::Little)?;
     let peers = [("exitsnoop", "libbpf-tools"), ("bpftrace", "bpftrace")];
     let missing: Vec<_> =
         peers.iter().filter(|(tool, _)| process::find(tool).is_none()).map(|(_, name)| *name).collect();

@@ -38,9 +38,23 @@ pub fn lints(log: &mut Log) -> Result<Option<Tally>> {
     Ok(None)
 }
 
+/// The same for what only some features build.
+pub fn of_features(log: &mut Log, features: &[&str]) -> Result<Option<Tally>> {
+    let features = features.join(",");
+    let clippy = ["clippy", "--quiet", "--package", "tracer", "--all-targets", "--features", &features];
+    log.expect(cargo().args(clippy).args(DENY_WARNINGS))?;
+    let good = log.run(cargo().args(["test", "--quiet", "--package", "tracer", "--lib", "--features", &features]))?;
+    let tally = Tally::of_cargo_test(&log.text());
+    log.tally = Some(tally);
+    if !good && tally.failed == 0 {
+        bail!("cargo test failed");
+    }
+    Ok(Some(tally))
+}
+
 /// The debug build with -vv: its kernel side passes the verifier, and what that says comes out.
 pub fn diagnostics(_: &mut Log) -> Result<Option<Tally>> {
-    let ctrace = build::ctrace("dev", build::Output::Little)?;
+    let ctrace = build::ctrace("dev", &[], build::Output::Little)?;
     let mut ctrace = process::as_root(ctrace);
     ctrace.args(["exits", "-vv", "--json", "--for", "60s"]).stdout(Stdio::piped());
     let mut ctrace = ctrace.spawn().context("cannot run the debug build")?;

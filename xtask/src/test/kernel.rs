@@ -35,8 +35,8 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn build(log: &mut Log) -> Result<Self> {
-        let ctrace = build::ctrace(PROFILE, build::Output::Little)?;
+    pub fn build(log: &mut Log, features: &[&str]) -> Result<Self> {
+        let ctrace = build::ctrace(PROFILE, features, build::Output::Little)?;
         let mut build = cargo();
         build.args([
             "test",
@@ -50,6 +50,9 @@ impl Program {
             "--no-run",
             "--message-format=json",
         ]);
+        if !features.is_empty() {
+            build.arg("--features").arg(features.join(","));
+        }
         let messages = build.stderr(log.file().try_clone()?).output().context("cannot run cargo")?;
         let text = String::from_utf8_lossy(&messages.stdout);
         let messages_of = |reason: &'static str| {
@@ -96,20 +99,21 @@ impl Program {
         command.extend(arguments(list, filter));
         let machine = Machine {
             kernel: kernel.to_owned(),
-            root: Root::Host,
+            root: if list == List::Systemd { Root::Guest } else { Root::Host },
             memory: if list == List::HostOom { "448M" } else { "2G" }.to_owned(),
             cpus,
             disks: vec![format!("{},{DISK_OPTIONS}", disk.display())],
             append: match list {
-                List::Full | List::Core | List::HostOom => "",
+                List::Full | List::Core | List::HostOom | List::Systemd | List::Cri => "",
                 List::Lockdown => "lockdown=confidentiality",
             }
             .to_owned(),
-            systemd: false,
+            systemd: list == List::Systemd,
             timeout: Duration::from_mins(15),
             environment: vec![
                 ("CTRACE_BIN".to_owned(), in_guest(&self.ctrace, &share)?),
-                ("CTRACE_TEST_DISK".to_owned(), "/dev/vda".to_owned()),
+                // The first disk is the root, if the root is one.
+                ("CTRACE_TEST_DISK".to_owned(), if list == List::Systemd { "/dev/vdb" } else { "/dev/vda" }.to_owned()),
             ],
             share,
             refresh: false,
@@ -140,6 +144,8 @@ fn name(list: List) -> &'static str {
         List::Core => "core",
         List::HostOom => "host-oom",
         List::Lockdown => "lockdown",
+        List::Systemd => "systemd",
+        List::Cri => "cri",
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every tier of the tests in order, from formatting to the oldest kernel.
 
 mod deny;
+mod engines;
 mod host;
 mod kernel;
 mod tally;
@@ -24,6 +25,10 @@ pub struct Args {
     /// Only the kernel tests on this machine's own kernel
     #[arg(long)]
     native: bool,
+    /// Only the names that containerd's CRI plugin and engines' sockets give, on this machine's kernel: builds ctrace
+    /// with the feature `sockets`
+    #[arg(long, conflicts_with_all = ["quick", "kernels", "native", "list"])]
+    cri: bool,
     /// Which kernel tests to run everywhere (by default all here, on 6.1 and on 7.3, and the core on other kernels)
     #[arg(long, value_enum)]
     list: Option<List>,
@@ -40,12 +45,17 @@ pub enum List {
     HostOom,
     /// Those for a kernel that is locked down
     Lockdown,
+    /// Engines under systemd, in a Debian of their own
+    Systemd,
+    /// What `--cri` runs
+    #[value(skip)]
+    Cri,
 }
 
 impl List {
     /// Only for a machine made for it.
     fn is_special(self) -> bool {
-        matches!(self, Self::HostOom | Self::Lockdown)
+        matches!(self, Self::HostOom | Self::Lockdown | Self::Systemd)
     }
 }
 
@@ -53,7 +63,7 @@ impl List {
 const FULL: &[&str] = &["6.1", "7.3"];
 
 /// Machines of their own kind, for what cannot be tried beside other tests; one kernel each is enough.
-const SPECIAL: &[(&str, List)] = &[("6.12", List::HostOom), ("6.18", List::Lockdown)];
+const SPECIAL: &[(&str, List)] = &[("6.12", List::HostOom), ("6.18", List::Lockdown), ("6.1", List::Systemd)];
 
 /// What a call of `test` runs.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,21 +77,31 @@ struct Plan {
 
 impl Plan {
     fn new(args: &Args) -> Self {
-        let some_kernels_only = args.native || !args.kernels.is_empty();
+        let some_kernels_only = args.native || args.cri || !args.kernels.is_empty();
         let kernels = match (args.kernels.is_empty(), args.quick || some_kernels_only) {
             (false, _) => args.kernels.clone(),
             (true, true) => Vec::new(),
             (true, false) => vm::MATRIX.iter().map(ToString::to_string).collect(),
         };
         let list_of = |kernel: &str| if FULL.contains(&kernel) { List::Full } else { List::Core };
-        let native = args.list.unwrap_or(if args.quick { List::Core } else { List::Full });
+        let native = match (args.list, args.cri) {
+            (Some(list), _) => list,
+            (None, true) => List::Cri,
+            (None, false) => {
+                if args.quick {
+                    List::Core
+                } else {
+                    List::Full
+                }
+            }
+        };
         // Whoever names kernels or a list gets that, and no more.
         let special = if args.list.is_some() || some_kernels_only || args.quick { &[] } else { SPECIAL };
         Self {
             lints: !some_kernels_only && args.filter.is_none(),
             licences: !some_kernels_only && !args.quick && args.filter.is_none(),
             unit_tests: !some_kernels_only,
-            native: (args.native || !some_kernels_only).then_some(native).filter(|list| !list.is_special()),
+            native: (args.native || args.cri || !some_kernels_only).then_some(native).filter(|list| !list.is_special()),
             kernels: kernels
                 .into_iter()
                 .map(|kernel| {
@@ -101,7 +121,8 @@ pub fn command(args: &Args) -> Result<ExitCode> {
     let name = |kernel: &str, list: List| match list {
         List::HostOom => format!("kernel tests on {kernel}, out of memory"),
         List::Lockdown => format!("kernel tests on {kernel}, locked down"),
-        List::Full | List::Core => format!("kernel tests on {kernel}"),
+        List::Systemd => format!("kernel tests on {kernel}, engines under systemd"),
+        List::Full | List::Core | List::Cri => format!("kernel tests on {kernel}"),
     };
     let mut tiers = Tiers::new(cargo::target_dir()?.join("xtask-logs"))?;
     if plan.lints {
@@ -122,9 +143,15 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         tiers.run("diagnostics of the debug build", host::diagnostics);
     }
     if cargo::test_targets()?.iter().any(|name| name == kernel::TARGET) {
+        let lists = plan.native.into_iter().chain(plan.kernels.iter().map(|(_, list)| *list));
+        engines::ensure(&lists.collect::<Vec<_>>());
+        let features = if args.cri { &["sockets"][..] } else { &[] };
+        if args.cri {
+            tiers.run("lints and unit tests of what asks sockets", |log| host::of_features(log, features));
+        }
         let mut program = None;
         tiers.run("build of the kernel tests", |log| {
-            program = Some(kernel::Program::build(log)?);
+            program = Some(kernel::Program::build(log, features)?);
             Ok(None)
         });
         if let Some(program) = program {
@@ -194,7 +221,8 @@ mod tests {
                 ("6.18", core),
                 ("7.3", full),
                 ("6.12", host_oom),
-                ("6.18", lockdown)
+                ("6.18", lockdown),
+                ("6.1", List::Systemd)
             ]
         );
     }
@@ -205,7 +233,7 @@ mod tests {
             plan("--quick"),
             Plan { lints: true, licences: false, unit_tests: true, native: Some(List::Core), kernels: vec![] }
         );
-        assert!(!plan("oom").lints && plan("oom").unit_tests && plan("oom").kernels.len() == 7);
+        assert!(!plan("oom").lints && plan("oom").unit_tests && plan("oom").kernels.len() == 8);
     }
 
     #[test]
@@ -219,12 +247,14 @@ mod tests {
             Plan { lints: false, licences: false, unit_tests: false, native: Some(List::Full), kernels: vec![] }
         );
         assert_eq!(plan("--native --kernels 7.3").native, Some(List::Full));
+        assert_eq!(plan("--cri"), Plan { native: Some(List::Cri), ..plan("--native") });
     }
 
     #[test]
     fn this_machine_is_never_used_up() {
         assert_eq!(plan("--list host-oom").native, None);
         assert_eq!(plan("--native --list host-oom").native, None);
+        assert_eq!(plan("--list systemd").native, None);
         assert_eq!(lists(&plan("--kernels 6.1 --list host-oom")), [("6.1", List::HostOom)]);
     }
 }

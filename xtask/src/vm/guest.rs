@@ -8,11 +8,11 @@ use super::cache::Cache;
 use crate::{apt, process};
 
 /// Changes when the image has to be made anew.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 const SUITE: &str = "bookworm";
 const SIZE: &str = "2G";
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,libpam-systemd,dbus-user-session,docker.io,containerd,runc,crun,\
-    podman,catatonit,uidmap,slirp4netns,fuse-overlayfs,iptables,nftables,iproute2,iputils-ping,procps,kmod,\
+    podman,catatonit,systemd-container,uidmap,slirp4netns,fuse-overlayfs,iptables,nftables,iproute2,iputils-ping,procps,kmod,\
     busybox-static,xfsprogs,e2fsprogs";
 
 /// Runs in the new root. The user `rl` is there for rootless engines; services that only slow a boot down stay off.

@@ -80,6 +80,14 @@ impl CapabilitySets {
     }
 }
 
+/// The set with what is in it under an older name: PERFMON, BPF (5.8) and CHECKPOINT_RESTORE (5.9) were split from
+/// SYS_ADMIN, and the kernel still takes either. An engine older than the kernel knows nothing of them.
+pub fn with_implied(set: u64) -> u64 {
+    let mask = |capabilities: &[Capability]| capabilities.iter().fold(0, |mask, one| mask | one.bitmask());
+    let split = mask(&[Capability::CAP_PERFMON, Capability::CAP_BPF, Capability::CAP_CHECKPOINT_RESTORE]);
+    if set & mask(&[Capability::CAP_SYS_ADMIN]) == 0 { set } else { set | split }
+}
+
 /// `CAP_CHOWN`, by number; those younger than this list are `CAP_41`.
 pub fn names(set: u64) -> Vec<String> {
     let name = |bit: u32| {

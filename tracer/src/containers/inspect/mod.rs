@@ -63,7 +63,7 @@ impl Inspected {
     /// Has it all that there is, whatever it uses of it?
     pub fn has_every_capability(&self) -> bool {
         let all = self.all_capabilities;
-        all != 0 && self.capabilities.is_some_and(|sets| sets.bounding & all == all)
+        all != 0 && self.capabilities.is_some_and(|sets| capabilities::with_implied(sets.bounding) & all == all)
     }
 }
 

@@ -4,16 +4,24 @@ use std::collections::HashMap;
 
 use super::{
     super::{Facts, Files, Table},
-    process::{Namespaces, Process, init, oldest},
+    process::{Namespaces, Process, init, oldest, start_ticks},
     text,
 };
 use crate::model::Container;
 
 pub struct Network {
-    /// Labels of the containers in each network namespace, by its link: (cgroup, label, is a sandbox).
-    shared: HashMap<String, Vec<(String, String, bool)>>,
+    /// The containers in each network namespace, by its link.
+    shared: HashMap<String, Vec<Sharer>>,
     /// The host's ends of pairs: the index of the other end, and whether this one hangs on a bridge.
     pairs: Vec<(u32, bool)>,
+}
+
+struct Sharer {
+    cgroup: String,
+    label: String,
+    sandbox: bool,
+    /// Of its main process.
+    start: Option<u64>,
 }
 
 pub struct Seen {
@@ -23,17 +31,18 @@ pub struct Seen {
 
 impl Network {
     pub fn survey(files: &dyn Files, processes: &HashMap<String, Vec<Process>>, table: &Table) -> Self {
-        let mut shared: HashMap<String, Vec<(String, String, bool)>> = HashMap::new();
+        let mut shared: HashMap<String, Vec<Sharer>> = HashMap::new();
         for entry in table.containers() {
             let Some(processes) = processes.get(&entry.container.cgroup) else { continue };
             let main = init(processes).or_else(|| oldest(processes));
-            if let Some(link) = main.and_then(|main| Namespaces::of(files, main.pid).net) {
-                let sandbox = entry.facts.is_some_and(|facts| facts.sandbox);
-                shared.entry(link).or_default().push((
-                    entry.container.cgroup.clone(),
-                    entry.container.label(),
-                    sandbox,
-                ));
+            let Some(main) = main else { continue };
+            if let Some(link) = Namespaces::of(files, main.pid).net {
+                shared.entry(link).or_default().push(Sharer {
+                    cgroup: entry.container.cgroup.clone(),
+                    label: entry.container.label(),
+                    sandbox: entry.facts.is_some_and(|facts| facts.sandbox),
+                    start: start_ticks(files, main.pid),
+                });
             }
         }
         Self { shared, pairs: pairs(files) }
@@ -74,18 +83,15 @@ impl Network {
         }
     }
 
-    /// Another container's namespace: that of the sandbox, if one of those is in it.
+    /// Another container's namespace: that of the sandbox, if one of those is in it, else of the one that was there first.
     fn joined(&self, own: &str, container: &Container) -> Option<String> {
-        let others = self.shared.get(own)?;
-        if others.iter().any(|(cgroup, _, sandbox)| *cgroup == container.cgroup && *sandbox) {
+        let sharers = self.shared.get(own)?;
+        let owner = sharers.iter().min_by_key(|one| (!one.sandbox, one.start.unwrap_or(u64::MAX), &one.cgroup))?;
+        if owner.cgroup == container.cgroup {
             return None;
         }
-        let sandbox = others.iter().find(|(_, _, sandbox)| *sandbox);
-        if sandbox.is_some() && container.pod.is_some() {
-            return Some("pod".to_owned());
-        }
-        let (cgroup, label, _) = sandbox.or_else(|| others.iter().min_by_key(|(cgroup, ..)| cgroup))?;
-        (*cgroup != container.cgroup).then(|| format!("container:{label}"))
+        let pod = owner.sandbox && container.pod.is_some();
+        Some(if pod { "pod".to_owned() } else { format!("container:{}", owner.label) })
     }
 
     /// One of its devices is the other end of a pair of the host's.

@@ -122,6 +122,27 @@ fn a_container_in_full() {
 }
 
 #[test]
+fn a_network_belongs_to_who_was_there_first() {
+    let mut files = host();
+    // The one with the later path is the older one.
+    let (younger, older) = (format!("/docker/{ID}"), format!("/docker/{}", ID.replace('0', "f")));
+    proc(&mut files, &Proc { cgroup: &older, ..WEB });
+    proc(&mut files, &Proc { pid: 71, ns_pids: "71 1", cgroup: &younger, ..WEB });
+    let hierarchy = Hierarchy::detect(MOUNTS).expect("mounted");
+    let mut table = Table::default();
+    table.seed([Seen { id: 2, path: younger.clone() }, Seen { id: 3, path: older.clone() }], 0);
+    table.named(2, named("guest"));
+    table.named(3, named("landlord"));
+    let inspector = Inspector::new(&files, &hierarchy, MOUNTS, &table, 1_000_000_000);
+    let mode = |cgroup: &str| {
+        let entry = table.containers().find(|entry| entry.container.cgroup == cgroup).expect("it is listed");
+        inspector.inspect(entry).network_mode
+    };
+    assert_eq!(mode(&younger).as_deref(), Some("container:landlord"));
+    assert_eq!(mode(&older), None, "its own: a device that no file tells of");
+}
+
+#[test]
 fn everything_and_a_user_namespace() {
     let path = format!("/docker/{ID}");
     let mut files = host();
