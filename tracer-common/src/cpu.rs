@@ -37,9 +37,6 @@ pub const BUCKETS: usize = 26;
 pub struct Waits {
     pub count: u64,
     pub total_ns: u64,
-    /// Waits that began less those that ended, and the sum of when they began: over all CPUs, what still lasts. Both wrap.
-    pub open: u64,
-    pub open_since_ns: u64,
     /// Uninterruptible sleeps that ended.
     pub blocked: u64,
     pub blocked_ns: u64,
@@ -52,7 +49,7 @@ pub struct Waits {
     pub instead_comm: [u8; 16],
     pub histogram: [u32; BUCKETS],
 }
-const _: () = assert!(size_of::<Waits>() == 192);
+const _: () = assert!(size_of::<Waits>() == 176);
 
 /// Windows of some 2 s.
 pub const WINDOW_SHIFT: u32 = 31;

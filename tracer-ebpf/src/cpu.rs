@@ -60,14 +60,12 @@ fn leave(ctx: &RawTracePointContext, tid: u32, at: u64) {
     let state =
         if layout::SWITCH_HAS_STATE.load() == 1 { ctx.arg::<u32>(3) } else { u32_at(place(prev, &layout::TASK_STATE)) };
     let preempted = ctx.arg::<u64>(0) & 0xff != 0;
+    slot.since_ns = at;
     if preempted || state == 0 {
-        wait(prev, slot, at);
+        slot.state = WAITING;
     } else if state & (TASK_UNINTERRUPTIBLE | TASK_NOLOAD | TASK_FROZEN) == TASK_UNINTERRUPTIBLE {
-        close_if_waiting(slot);
-        slot.since_ns = at;
         slot.state = block(prev, slot, at);
     } else {
-        close_if_waiting(slot);
         slot.state = 0;
     }
 }
@@ -76,41 +74,8 @@ fn leave(ctx: &RawTracePointContext, tid: u32, at: u64) {
 #[inline(always)]
 fn take(slot: &mut Slot, tid: u32) {
     if slot.tid != tid {
-        close_if_waiting(slot);
         *slot = Slot { tid, state: 0, since_ns: 0, set: 0, cgroup: UNKNOWN_U64 };
     }
-}
-
-/// From now on it waits for a CPU.
-#[inline(always)]
-fn wait(task: Ptr, slot: &mut Slot, at: u64) {
-    close_if_waiting(slot);
-    slot.state = WAITING;
-    slot.since_ns = at;
-    if let Some(waits) = waits_of(cgroup_of(task, slot)) {
-        // SAFETY: this CPU's own value, and nothing else uses it before this program ends.
-        let waits = unsafe { &mut *waits };
-        waits.open = waits.open.wrapping_add(1);
-        waits.open_since_ns = waits.open_since_ns.wrapping_add(at);
-    }
-}
-
-/// Some switches are not traced (one in fifty was seen to be lost): then it ran meanwhile, and nobody knows when.
-#[inline(always)]
-fn close_if_waiting(slot: &Slot) {
-    if slot.state == WAITING {
-        close(slot);
-    }
-}
-
-/// Its wait is over, in the books of the cgroup in which it began.
-#[inline(always)]
-fn close(slot: &Slot) -> Option<&'static mut Waits> {
-    // SAFETY: this CPU's own value, and nothing else uses it before this program ends.
-    let waits = unsafe { &mut *waits_of(slot.cgroup)? };
-    waits.open = waits.open.wrapping_sub(1);
-    waits.open_since_ns = waits.open_since_ns.wrapping_sub(slot.since_ns);
-    Some(waits)
 }
 
 /// Off to an uninterruptible sleep: the state that it is in.
@@ -133,10 +98,11 @@ fn enter(next: Ptr, prev_tid: u32, at: u64) {
     // SAFETY: as in `leave`.
     let slot = unsafe { &mut *slot };
     take(slot, tid);
-    if slot.state == WAITING
-        && let Some(waits) = close(slot)
-    {
-        waited(waits, tid, at.wrapping_sub(slot.since_ns), prev_tid, at);
+    if slot.state == WAITING {
+        if let Some(waits) = waits_of(cgroup_of(next, slot)) {
+            // SAFETY: this CPU's own value, and nothing else uses it before this program ends.
+            waited(unsafe { &mut *waits }, tid, at.wrapping_sub(slot.since_ns), prev_tid, at);
+        }
     } else if slot.state == BLOCKED {
         let _ = IN_D.remove(tid);
     }
@@ -172,8 +138,6 @@ fn begin(cgroup: u64) -> i32 {
     let empty = Waits {
         count: 0,
         total_ns: 0,
-        open: 0,
-        open_since_ns: 0,
         blocked: 0,
         blocked_ns: 0,
         worst_ns: 0,
@@ -218,8 +182,8 @@ pub fn wakeup(ctx: RawTracePointContext) -> i32 {
         take(slot, tid);
     }
     match slot.state {
-        // Woken on its way to sleep, or twice.
-        WAITING | RUNNING => return 0,
+        // Woken on its way to sleep.
+        RUNNING => return 0,
         BLOCKED => {
             let _ = IN_D.remove(tid);
             if let Some(waits) = waits_of(cgroup_of(woken, slot)) {
@@ -229,23 +193,21 @@ pub fn wakeup(ctx: RawTracePointContext) -> i32 {
                 waits.blocked_ns += at.wrapping_sub(slot.since_ns);
             }
         }
+        // Who waits already is not woken: its last switches were not traced, as happens. Nothing is known of before.
         _ => {}
     }
-    wait(woken, slot, at);
+    slot.state = WAITING;
+    slot.since_ns = at;
     0
 }
 
 /// `sched:sched_wakeup_new(struct task_struct *p)`: a new task. Whoever had its id before was in a cgroup of its own.
 #[raw_tracepoint(tracepoint = "sched_wakeup_new")]
 pub fn wakeup_new(ctx: RawTracePointContext) -> i32 {
-    let task = task::argument(&ctx, 0);
-    let tid = task::tid(task);
+    let tid = task::tid(task::argument(&ctx, 0));
     if let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) {
         // SAFETY: as in `leave`.
-        let slot = unsafe { &mut *slot };
-        take(slot, u32::MAX);
-        slot.tid = tid;
-        wait(task, slot, now());
+        unsafe { *slot = Slot { tid, state: WAITING, since_ns: now(), set: 0, cgroup: UNKNOWN_U64 } };
     }
     0
 }

@@ -287,10 +287,7 @@ fn waits(kernel: &Kernel) -> Result<BTreeMap<u64, Waited>> {
     let now_ns = machine::boottime_ns();
     for (cgroup, each) in kernel.entries_per_cpu::<u64, Waits>("WAITS", sizes::WAITS as usize)? {
         let mut sum = Waited::default();
-        let (mut open, mut open_since) = (0_u64, 0_u64);
         for waits in &each {
-            open = open.wrapping_add(waits.open);
-            open_since = open_since.wrapping_add(waits.open_since_ns);
             sum.count += waits.count;
             sum.total_ns += waits.total_ns;
             sum.blocked += waits.blocked;
@@ -308,11 +305,6 @@ fn waits(kernel: &Kernel) -> Result<BTreeMap<u64, Waited>> {
                     instead_comm: events::text(&waits.instead_comm),
                 });
             }
-        }
-        // Below zero: the kernel side had to forget the cgroup while tasks of it waited.
-        if open.cast_signed() > 0 {
-            let lasts = now_ns.wrapping_mul(open).wrapping_sub(open_since).cast_signed();
-            sum.total_ns += lasts.max(0).cast_unsigned();
         }
         found.insert(cgroup, sum);
     }

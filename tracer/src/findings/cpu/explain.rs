@@ -37,7 +37,7 @@ resources.requests.cpu, CPUWeight=; cpu.weight, on v1 cpu.shares) decides who ge
 idle CPU it means nothing. From inside it looks like throttling, and the cure is another one: a higher quota does nothing.
 
 `wait_pct` is the share of its runnable time that it waited, from sched_wakeup, sched_wakeup_new and sched_switch, summed in
-the kernel; said from 20 % of that and of the clock on, when the CPUs that it may use are less than 10 % idle (waits
+the kernel when a wait ends; said from 20 % of that and of the clock on, when the CPUs that it may use are less than 10 % idle (waits
 on idle CPUs are wake-ups, or threads bound to one CPU), and when no level throttles it. `weight_pct` is its part of the
 weights of the containers that run beside it. `ran_instead` says who had the CPUs meanwhile, `worst` who ran before the end of the longest wait.
 

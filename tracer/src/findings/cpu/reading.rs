@@ -124,7 +124,7 @@ pub struct ProcessTime {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Waited {
     pub count: u64,
-    /// Also of waits that still last, up to the reading.
+    /// Of waits that ended.
     pub total_ns: u64,
     /// Uninterruptible sleeps that ended.
     pub blocked: u64,

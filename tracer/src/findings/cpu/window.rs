@@ -183,8 +183,7 @@ impl Waited {
         let anew = old.is_some_and(|old| now.count < old.count);
         let old = old.filter(|_| !anew);
         let more = |of: fn(&Self) -> u64| grown(of(now), old.map(of));
-        // Where waits that lasted are over, and their CPU was read before, it may seem to have shrunk.
-        self.total_ns += now.total_ns.saturating_sub(old.map_or(0, |old| old.total_ns));
+        self.total_ns += more(|waited| waited.total_ns);
         self.count += more(|waited| waited.count);
         self.blocked += more(|waited| waited.blocked);
         self.blocked_ns += more(|waited| waited.blocked_ns);
