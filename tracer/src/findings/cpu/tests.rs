@@ -415,6 +415,8 @@ fn who_slept_before_ctrace_came_is_counted_from_then() {
     let open = bench.asleep(1500, task());
     assert!(open[0].summary.contains("for at least 1.5 s waits for an NFS server"), "{}", open[0].summary);
     assert!(open[0].container.is_none());
+    assert_eq!(bench.rule.tasks.count(None, &bench.host.world()), 1);
+    assert_eq!(bench.rule.tasks.count(Some(WEB), &bench.host.world()), 0);
 }
 
 #[test]
