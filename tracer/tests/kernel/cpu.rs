@@ -230,7 +230,10 @@ fn samples() {
     shares(&container, 200_000);
     let ctrace = ctrace();
     let _busy = play(&container, &["comm=spinner", "busy=1", "pause"]);
-    let row = sample(&ctrace, &container, "at work", |row| above(&row["used_cpus"], 0.2));
+    let row = sample(&ctrace, &container, "at work", |row| {
+        // A process has a use once it was read twice.
+        above(&row["used_cpus"], 0.2) && above(&row["processes"][0]["user_cpus"], 0.1)
+    });
     assert_eq!(row["container"]["id"], container.name());
     assert!(float(&row["user_cpus"]) > float(&row["system_cpus"]), "{row}");
     assert_eq!(row["processes"][0]["comm"], "spinner");

@@ -247,7 +247,8 @@ impl Tasks {
             Some(cgroup) => world.containers.path(key).is_some_and(|path| is_within(path, cgroup)),
             None => world.containers.owner(key).is_none(),
         };
-        now.iter().filter(|(key, _)| of(**key)).map(|(_, count)| count).sum()
+        let known: u64 = now.iter().filter(|(key, _)| of(**key)).map(|(_, count)| count).sum();
+        known + self.shown(cgroup).iter().filter(|seen| seen.at_least()).count() as u64
     }
 
     pub fn read(&mut self, sleepers: &Sleepers, now_ns: u64, world: &World) -> Vec<Finding> {

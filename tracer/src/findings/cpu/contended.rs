@@ -24,6 +24,8 @@ const IDLE_PCT: f64 = 10.0;
 const OTHERS: usize = 3;
 /// … from this share on.
 const RAN_PCT: f64 = 1.0;
+/// From this many times the CPUs on its own threads stand in each other's way.
+const CROWDED: f64 = 1.1;
 const OWN: &str = "its own threads";
 
 #[derive(Debug, Default)]
@@ -152,6 +154,12 @@ impl Facts<'_> {
         ran.take(OTHERS).collect()
     }
 
+    /// Whom it waits for most: itself only where it has more to run than there are CPUs.
+    fn rival<'a>(&self, demand: Option<f64>, others: &'a [(String, Value, f64)]) -> Option<&'a (String, Value, f64)> {
+        let crowded = demand.is_some_and(|demand| demand > self.window.cpus(self.group) * CROWDED);
+        others.iter().find(|(name, ..)| name != OWN || crowded)
+    }
+
     fn finding(&self, state: State, id: &str) -> Finding {
         let weight = self.weight();
         let others = self.others();
@@ -194,7 +202,7 @@ impl Facts<'_> {
             summary: self.summary(state, demand, &others),
             evidence: values.fields,
             why: self.why(weight.as_ref()),
-            fix: fix(state, &others),
+            fix: fix(state, self.rival(demand, &others).map(|(name, ..)| name.as_str())),
             refers_to: None,
             unknown: values.unknown,
         }
@@ -204,8 +212,9 @@ impl Facts<'_> {
         let Some(wait) = self.wait.filter(|_| state != State::Closed) else {
             return "does not wait for a CPU any more".to_owned();
         };
-        let instead =
-            others.first().map_or_else(String::new, |(name, _, pct)| format!("; {name} had {pct:.0} % of what ran"));
+        let instead = self
+            .rival(demand, others)
+            .map_or_else(String::new, |(name, _, pct)| format!("; {name} had {pct:.0} % of what ran"));
         format!(
             "waited {:.0} % of its runnable time for a CPU: got {:.2} of the {:.1} CPUs it asks for{instead}",
             wait.pct,
@@ -242,18 +251,18 @@ impl Facts<'_> {
     }
 }
 
-fn fix(state: State, others: &[(String, Value, f64)]) -> Vec<String> {
+fn fix(state: State, rival: Option<&str>) -> Vec<String> {
     if state == State::Closed {
         return vec!["nothing now".to_owned()];
     }
-    if others.first().is_some_and(|(name, ..)| name == OWN) {
+    if rival == Some(OWN) {
         return vec![
             "let it run fewer threads at once: they mostly wait for each other (GOMAXPROCS, worker processes)"
                 .to_owned(),
             "or give it a host with more CPUs".to_owned(),
         ];
     }
-    let who = others.first().map_or("the others", |(name, ..)| name.as_str());
+    let who = rival.unwrap_or("the others");
     vec![
             "raise its weight (docker --cpu-shares, resources.requests.cpu, CPUWeight=): it counts only against others below the same parent".to_owned(),
             format!("or give {who} a quota, or another host"),

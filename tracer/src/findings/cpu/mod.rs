@@ -34,7 +34,7 @@ use crate::{
 const EVERY_NS: u64 = 900_000_000;
 /// … so that they cost at most one part in this many of one CPU.
 const SHARE: u64 = 50;
-/// All of /proc is read this often where the kernel side does not see who goes to sleep.
+/// All of /proc is read this often: for those that slept before the hook was there, and those whose switch was not traced.
 const SWEEP_NS: u64 = 10_000_000_000;
 /// A state holds for this long before it is said. Two readings are never exactly that far apart.
 const OPENS_NS: u64 = 1_950_000_000;
@@ -53,18 +53,15 @@ pub struct Rule {
     usage_due_ns: u64,
     blocked_due_ns: u64,
     sweep_due_ns: u64,
-    swept: bool,
 }
 
 impl Rule {
     pub fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
         if now_ns >= self.blocked_due_ns {
             self.blocked_due_ns = now_ns + EVERY_NS;
-            // Once, for those that slept before the hook was there; always, where there is none.
-            let sweep = now_ns >= self.sweep_due_ns && !(self.swept && world.attached("sched_switch"));
+            let sweep = now_ns >= self.sweep_due_ns;
             if sweep {
                 self.sweep_due_ns = now_ns + SWEEP_NS;
-                self.swept = true;
             }
             out.push(Output::Ask(Question::Cpu(Ask::Blocked { known: self.tasks.known(), sweep })));
         }

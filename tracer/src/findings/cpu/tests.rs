@@ -260,6 +260,19 @@ fn contended_is_who_waits_on_full_cpus() {
 }
 
 #[test]
+fn its_own_threads_are_the_rivals_where_there_are_too_many() {
+    let fix_of = |second: Second| {
+        let mut bench = Bench::new();
+        bench.seconds(2, second).into_iter().find(|finding| finding.code.0 == "cpu.contended").map(|found| found.fix)
+    };
+    let most = Second { web: SECOND / 2 * 3, other: SECOND / 2, other_waits: 0, ..CONTENDED };
+    let crowded = fix_of(Second { web_waits: 3 * SECOND, ..most }).expect("contended");
+    assert!(crowded[0].starts_with("let it run fewer threads"), "{crowded:?}");
+    let beaten = fix_of(Second { web_waits: SECOND / 2, ..most }).expect("contended");
+    assert!(beaten[1].contains("give b2b2b2b2b2b2 a quota"), "{beaten:?}");
+}
+
+#[test]
 fn who_waits_is_not_contended_on_idle_cpus_nor_by_its_quota_nor_for_a_moment() {
     for (what, second) in [
         ("a tenth idle", Second { idle: SECOND / 10, ..CONTENDED }),
@@ -402,6 +415,8 @@ fn who_slept_before_ctrace_came_is_counted_from_then() {
     let open = bench.asleep(1500, task());
     assert!(open[0].summary.contains("for at least 1.5 s waits for an NFS server"), "{}", open[0].summary);
     assert!(open[0].container.is_none());
+    assert_eq!(bench.rule.tasks.count(None, &bench.host.world()), 1);
+    assert_eq!(bench.rule.tasks.count(Some(WEB), &bench.host.world()), 0);
 }
 
 #[test]
