@@ -17,7 +17,7 @@ use crate::{
     harness::{in_virtual_machine, measured},
     support::{
         cgroups::{Group, Tree},
-        ctrace::{Ctrace, Said, command},
+        ctrace::{Ctrace, Said, command, is_skip},
         engines::{Place, containerd::Containerd, docker::Docker, output, runc::Bundle},
         player::Player,
         unique,
@@ -63,8 +63,10 @@ fn settled(ctrace: Ctrace, truth: &HashMap<u64, String>, is_pid: impl Fn(&Value)
     last.ended();
     ctrace.wait_for("the last exit", |line| line.json["event"] == "exit" && line.json["process"]["pid"] == pid);
     let said = ctrace.stop();
-    let lost: Vec<&Value> = said.lines.iter().map(|line| &line.json).filter(|line| line["type"] == "loss").collect();
+    let losses = said.lines.iter().map(|line| &line.json).filter(|line| line["type"] == "loss" && !is_skip(line));
+    let lost: Vec<&Value> = losses.collect();
     assert!(lost.is_empty(), "lost: {lost:?}");
+    let skipped = said.skipped("exit");
     let mut right = 0;
     let mut named = 0;
     for exit in said.lines.iter().map(|line| &line.json).filter(|line| line["event"] == "exit") {
@@ -73,9 +75,16 @@ fn settled(ctrace: Ctrace, truth: &HashMap<u64, String>, is_pid: impl Fn(&Value)
         right += 1;
         named += usize::from(exit["container"]["name"].is_string());
     }
-    assert_eq!(right, truth.len(), "exits told of all containers");
-    measured(format!("{right} exits, all of the right container; {named} with its name"));
-    assert!(named * 100 >= truth.len() * 99, "only {named} of {} exits have the container's name", truth.len());
+    let missing = truth.len() - right;
+    assert!(
+        missing <= skipped && missing * 5 <= truth.len(),
+        "{right} exits told, {skipped} skipped, of {}",
+        truth.len()
+    );
+    measured(format!(
+        "{right} exits, all of the right container; {named} with its name; {skipped} skipped by the kernel"
+    ));
+    assert!(named * 100 >= right * 99, "only {named} of {right} exits have the container's name");
     said
 }
 
@@ -143,6 +152,7 @@ pub fn short_lives_by_engines() {
     last.ended();
     ctrace.wait_for("the last exit", |line| line.json["event"] == "exit" && line.json["process"]["pid"] == pid);
     let said = ctrace.stop();
+    let (mut missing, skipped) = (0, said.skipped("exit"));
     for (id, name) in by_ctr.iter().chain(&by_docker) {
         let ends: Vec<&Value> = said
             .lines
@@ -150,9 +160,17 @@ pub fn short_lives_by_engines() {
             .map(|line| &line.json)
             .filter(|exit| exit["event"] == "exit" && init_pid(exit).is_some() && exit["container"]["id"] == json!(id))
             .collect();
+        if ends.is_empty() {
+            missing += 1;
+            continue;
+        }
         assert_eq!(ends.len(), 1, "{id} {name}: one PID 1 each: {ends:?}");
         assert_eq!(ends[0]["container"]["name"], json!(name));
     }
+    assert!(
+        missing <= skipped && missing * 2 <= by_ctr.len() + by_docker.len(),
+        "{missing} missing, {skipped} skipped"
+    );
 }
 
 /// 200 cgroups a second, each with one process that ends at once.

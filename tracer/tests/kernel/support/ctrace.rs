@@ -151,9 +151,22 @@ impl Said {
         self.about(of).filter_map(|finding| finding["code"].as_str()).collect()
     }
 
+    /// Events of this kind that ctrace said it did not see because the kernel skipped its program: where programs of raw
+    /// tracepoints are preempted (7.3), which no test can prevent.
+    pub fn skipped(&self, event: &str) -> usize {
+        let losses = self.lines.iter().map(|line| &line.json).filter(|json| json["type"] == "loss");
+        let ours = losses.filter(|json| json["event"] == event && is_skip(json));
+        ours.filter_map(|json| json["count"].as_u64()).sum::<u64>() as usize
+    }
+
     pub fn about(&self, of: &Group) -> impl Iterator<Item = &Value> {
         self.lines.iter().map(|line| &line.json).filter(|json| json["type"] == "finding" && is_about(json, of))
     }
+}
+
+/// Was it the kernel that did not run the program?
+pub fn is_skip(loss: &Value) -> bool {
+    loss["cause"].as_str().is_some_and(|cause| cause.starts_with("the kernel skipped"))
 }
 
 fn is_about(finding: &Value, of: &Group) -> bool {
