@@ -2,6 +2,7 @@
 
 use super::{
     files::{Files, Refused},
+    mounts::Mount,
     table::Seen,
 };
 
@@ -43,7 +44,7 @@ impl Hierarchy {
     pub fn of_controller(mountinfo: &str, controller: &'static str) -> Option<Self> {
         let mut default = None;
         for mount in mountinfo.lines().filter_map(mount_of) {
-            match mount.kind {
+            match mount.kind.as_str() {
                 "cgroup" if mount.options.split(',').any(|option| option == controller) => {
                     return Some(Self { controller: Some(controller), mount: mount.at, root: mount.root });
                 }
@@ -86,49 +87,24 @@ impl Hierarchy {
     }
 }
 
-/// A line of mountinfo, as far as it matters here.
-struct Mount<'a> {
-    kind: &'a str,
-    options: &'a str,
-    root: String,
-    at: String,
-}
-
-fn mount_of(line: &str) -> Option<Mount<'_>> {
-    // 32 31 0:29 ROOT MOUNT OPTIONS [FIELDS…] - TYPE SOURCE SUPER-OPTIONS
-    let (left, right) = line.split_once(" - ")?;
-    let mut left = left.split(' ').skip(3);
-    let (root, at) = (unescape(left.next()?), unescape(left.next()?));
+/// A mount, its root as of the whole hierarchy.
+fn mount_of(line: &str) -> Option<Mount> {
+    let mount = Mount::of(line)?;
     // Out of the reader's cgroup namespace: a path relative to that, of no use as a prefix.
-    let root = if root.starts_with("/..") { "/".to_owned() } else { root };
-    let mut right = right.split(' ');
-    let (kind, _source, options) = (right.next()?, right.next()?, right.next()?);
-    Some(Mount { kind, options, root, at })
+    let root = if mount.root.starts_with("/..") { "/".to_owned() } else { mount.root };
+    Some(Mount { root, ..mount })
 }
 
 fn hierarchy_of(line: &str) -> Option<(u32, Hierarchy)> {
-    let Mount { kind, options, root, at: mount } = mount_of(line)?;
+    let Mount { kind, options, root, at: mount, .. } = mount_of(line)?;
     let has = |controller: &str| options.split(',').any(|option| option == controller);
-    let (rank, controller) = match kind {
+    let (rank, controller) = match kind.as_str() {
         "cgroup" if has("memory") => (3, Some("memory")),
         "cgroup" if has("pids") => (2, Some("pids")),
         "cgroup2" => (1, None),
         _ => return None,
     };
     Some((rank, Hierarchy { controller, mount, root }))
-}
-
-/// mountinfo's `\040`.
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('\\') {
-        out.push_str(before);
-        let octal = after.get(..3).and_then(|octal| u8::from_str_radix(octal, 8).ok());
-        out.push(octal.map_or('\\', char::from));
-        rest = if octal.is_some() { &after[3..] } else { after };
-    }
-    out + rest
 }
 
 /// All cgroups of the hierarchy, parents first, and notes on what could not be read. One `readdir` per cgroup: the

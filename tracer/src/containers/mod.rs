@@ -15,6 +15,7 @@ mod hierarchy;
 pub mod inspect;
 mod known;
 mod lookup;
+mod mounts;
 mod names;
 pub mod oci;
 mod path;
@@ -30,6 +31,7 @@ pub use files::{Content, FILE_CAP, Files, HostFiles, Item, Listing, Refused, Spa
 pub use forms::is_generated;
 pub use hierarchy::{Hierarchy, walk};
 pub use known::{Known, KnownContainer};
+pub use mounts::{Mount, unescape};
 pub use names::read as read_facts;
 pub use path::{Classified, Level, Match, PodKey, classify, is_within, level};
 pub use select::{Selection, Unselected, is_called, select};

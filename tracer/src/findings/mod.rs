@@ -11,10 +11,13 @@ pub mod io;
 pub mod mem;
 mod numbers;
 pub mod oom;
+mod pace;
 pub mod pids;
 pub mod signals;
 mod state;
 mod window;
+
+use std::sync::Arc;
 
 use crate::{
     containers::Table,
@@ -69,6 +72,23 @@ pub struct HostFacts {
 }
 
 impl World<'_> {
+    /// The containers' cgroups, and those below them: what is counted in them is the containers'.
+    pub fn owned_paths(&self) -> Vec<Arc<str>> {
+        let owned = self.containers.paths().filter(|path| self.containers.owner_of_path(path).is_some());
+        let mut paths: Vec<Arc<str>> = owned.map(Into::into).collect();
+        paths.sort_unstable();
+        paths
+    }
+
+    /// The containers' own cgroups.
+    pub fn owners(&self) -> Vec<Arc<str>> {
+        let owners = self.containers.paths().filter_map(|path| self.containers.owner_of_path(path));
+        let mut cgroups: Vec<Arc<str>> = owners.map(|container| container.cgroup.as_str().into()).collect();
+        cgroups.sort_unstable();
+        cgroups.dedup();
+        cgroups
+    }
+
     pub fn at(&self, time_ns: u64) -> Timestamp {
         Timestamp((time_ns as i64).saturating_add(self.boot_to_wall_ns))
     }

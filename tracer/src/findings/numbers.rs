@@ -1,6 +1,7 @@
 //! The numbers of a row or a finding: each null with its reason beside it.
 
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use crate::model::Unknown;
 
@@ -12,15 +13,15 @@ pub struct Numbers {
 
 impl Numbers {
     /// A number, or null and why.
-    pub fn put<T: Into<Value>>(&mut self, key: &'static str, value: Option<T>, why: &str) {
+    pub fn put(&mut self, key: &'static str, value: Option<impl Serialize>, why: &str) {
         if value.is_none() {
             self.unknown.insert(key, why.to_owned());
         }
-        self.values.insert(key.to_owned(), value.map_or(Value::Null, Into::into));
+        self.set(key, value);
     }
 
     /// What is known for sure.
-    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
-        self.values.insert(key.to_owned(), value.into());
+    pub fn set(&mut self, key: &'static str, value: impl Serialize) {
+        self.values.insert(key.to_owned(), json!(value));
     }
 }

@@ -99,8 +99,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut kernel = attach(&options)?;
     let ground = Ground::find()?;
     let mut end = options.duration.map(|duration| Instant::now() + duration);
-    let runs = |name: &str| options.lenses.iter().any(|lens| lens.name == name);
-    let (is_oom, is_caps) = (runs("oom"), runs("caps"));
+    let (is_oom, is_caps) = (runs(&options.lenses, "oom"), runs(&options.lenses, "caps"));
     let mut log = is_oom.then(Log::read);
     let mut view = View::open(&options.show, &options.lenses)?;
     // A wrong name ends the run before it says that it is ready.
@@ -227,6 +226,10 @@ pub async fn run(options: Options) -> Result<()> {
     view.close()
 }
 
+fn runs(lenses: &[&Registered], name: &str) -> bool {
+    lenses.iter().any(|lens| lens.name == name)
+}
+
 fn probes(lenses: &[&'static Registered]) -> impl Iterator<Item = &'static Probe> {
     lenses.iter().flat_map(|lens| lens.probes).copied()
 }
@@ -239,7 +242,7 @@ fn attach(options: &Options) -> Result<Kernel> {
     wanted.retain(|probe| seen.insert(probe.name));
     wanted.reverse();
     let mut wants: Vec<_> = options.lenses.iter().flat_map(|lens| lens.wants).copied().collect();
-    if (options.from_start || options.wait) && options.lenses.iter().any(|lens| lens.name == "caps") {
+    if (options.from_start || options.wait) && runs(&options.lenses, "caps") {
         wants.push(("WANT_CAPS", WANT_NEW));
     }
     let kernel = Kernel::attach(&Wishes {
@@ -342,7 +345,7 @@ fn drop_privileges(kernel: &mut Kernel, lenses: &[&Registered]) -> Result<()> {
     privileges::lower_bpf()?;
     let needs_bpf = kernel.can_read_maps().is_err();
     privileges::raise()?;
-    privileges::drop_to(needs_bpf, lenses.iter().any(|lens| lens.name == "cpu"))
+    privileges::drop_to(needs_bpf, runs(lenses, "cpu"))
 }
 
 /// The first line of a live command: all is attached, and how.

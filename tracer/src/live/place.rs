@@ -4,23 +4,13 @@
 //! text of the mount table alone, and no link is followed.
 
 use crate::{
-    containers::{Files, Hierarchy, HostFiles},
+    containers::{Files, Hierarchy, HostFiles, Mount, unescape},
     findings::io::{Place, What, Where},
 };
 
 const AT_FDCWD: i32 = -100;
 /// Asking these may wait for a server, which may be a program of the container's.
 const MAY_HANG: [&str; 9] = ["fuse", "nfs", "cifs", "smb", "ceph", "9p", "virtiofs", "glusterfs", "afs"];
-
-/// A line of mountinfo, as far as it matters here.
-struct Mount {
-    device: (u32, u32),
-    /// The part of the file system that is mounted.
-    root: String,
-    at: String,
-    kind: String,
-    options: String,
-}
 
 /// Who sees a file: the process that asked, else another of its cgroup, else the host.
 struct Viewer {
@@ -110,7 +100,7 @@ fn of_device(mounts: &str, device: (u32, u32), path: &str) -> Option<(Mount, Str
         let rest = if mount.root == "/" { Some(path) } else { path.strip_prefix(&mount.root) }?;
         Some(format!("{}{rest}", mount.at.trim_end_matches('/')))
     };
-    let mut found = mounts.lines().filter_map(mount).filter(|mount| mount.device == device);
+    let mut found = mounts.lines().filter_map(Mount::of).filter(|mount| mount.device == device);
     let (mut cut, mut whole) = (None, None);
     // A path that is cut at its beginning cannot tell which part it is in: any mount will do.
     for mount in found.by_ref() {
@@ -141,38 +131,14 @@ fn mount_of(mounts: &str, path: &str) -> Option<Mount> {
 
 /// The mounts that a path passes, outermost first.
 fn around(mounts: &str, path: &str) -> Vec<Mount> {
-    let mut around: Vec<Mount> = mounts.lines().filter_map(mount).filter(|mount| is_below(path, &mount.at)).collect();
+    let mut around: Vec<Mount> =
+        mounts.lines().filter_map(Mount::of).filter(|mount| is_below(path, &mount.at)).collect();
     around.sort_by_key(|mount| mount.at.len()); // stable: the later of two at one place stays behind
     around
 }
 
 fn is_below(path: &str, at: &str) -> bool {
     at == "/" || path == at || path.strip_prefix(at).is_some_and(|rest| rest.starts_with('/'))
-}
-
-fn mount(line: &str) -> Option<Mount> {
-    // 32 31 0:29 ROOT MOUNT OPTIONS [FIELDS…] - TYPE SOURCE SUPER-OPTIONS
-    let (left, right) = line.split_once(" - ")?;
-    let mut left = left.split(' ').skip(2);
-    let (major, minor) = left.next()?.split_once(':')?;
-    let device = (major.parse().ok()?, minor.parse().ok()?);
-    let (root, at) = (unescape(left.next()?), unescape(left.next()?));
-    let mut right = right.splitn(3, ' ');
-    let (kind, _source, options) = (right.next()?, right.next()?, right.next()?);
-    Some(Mount { device, root, at, kind: kind.to_owned(), options: options.to_owned() })
-}
-
-/// mountinfo's `\040`.
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('\\') {
-        out.push_str(before);
-        let octal = after.get(..3).and_then(|octal| u8::from_str_radix(octal, 8).ok());
-        out.push(octal.map_or('\\', char::from));
-        rest = if octal.is_some() { &after[3..] } else { after };
-    }
-    out + rest
 }
 
 #[cfg(test)]

@@ -9,13 +9,12 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Values,
     reading::{Sleeper, Sleepers},
     span,
 };
 use crate::{
     containers::is_within,
-    findings::World,
+    findings::{World, numbers::Numbers},
     model::{Code, Finding, Severity, State},
 };
 
@@ -79,19 +78,19 @@ impl Seen {
     }
 
     pub fn json(&self) -> Value {
-        let mut values = Values::default();
-        values.put("process", &self.task.process);
-        values.put("blocked_ns", self.blocked_ns);
-        values.put("at_least", self.at_least());
-        values.put("cause", self.cause().name());
-        values.maybe("wchan", self.task.wchan.as_ref(), "the kernel does not tell");
+        let mut values = Numbers::default();
+        values.set("process", &self.task.process);
+        values.set("blocked_ns", self.blocked_ns);
+        values.set("at_least", self.at_least());
+        values.set("cause", self.cause().name());
+        values.put("wchan", self.task.wchan.as_ref(), "the kernel does not tell");
         let why = self.task.stack.as_ref().err().map_or("", String::as_str);
-        values.maybe("stack", self.task.stack.as_ref().ok(), why);
+        values.put("stack", self.task.stack.as_ref().ok(), why);
         if !values.unknown.is_empty() {
             let unknown = std::mem::take(&mut values.unknown);
-            values.put("unknown", unknown);
+            values.set("unknown", unknown);
         }
-        Value::Object(values.fields)
+        Value::Object(values.values)
     }
 }
 
@@ -315,13 +314,13 @@ struct Facts<'a> {
 impl Facts<'_> {
     fn finding(&self, state: State, id: &str) -> Finding {
         let longest = self.tasks.first();
-        let mut values = Values::default();
-        values.put("tasks", self.tasks.iter().take(NAMED).map(|seen| seen.json()).collect::<Vec<_>>());
-        values.put("blocked", self.tasks.len());
-        values.put("blocked_ns", longest.map_or(0, |seen| seen.blocked_ns));
-        values.maybe("cause", longest.map(|seen| seen.cause().name()), "no task is blocked any more");
+        let mut values = Numbers::default();
+        values.set("tasks", self.tasks.iter().take(NAMED).map(|seen| seen.json()).collect::<Vec<_>>());
+        values.set("blocked", self.tasks.len());
+        values.set("blocked_ns", longest.map_or(0, |seen| seen.blocked_ns));
+        values.put("cause", longest.map(|seen| seen.cause().name()), "no task is blocked any more");
         let cgroup = self.owner.as_deref().or_else(|| longest?.task.cgroup.as_deref());
-        values.maybe("cgroup", cgroup, "the host's tasks, in whatever cgroup");
+        values.put("cgroup", cgroup, "the host's tasks, in whatever cgroup");
         Finding {
             code: Code("load.blocked"),
             severity: Severity::Warning,
@@ -331,7 +330,7 @@ impl Facts<'_> {
             container: self.owner.as_deref().and_then(|cgroup| self.world.containers.owner_of_path(cgroup)),
             process: longest.map(|seen| seen.task.process.clone()),
             summary: self.summary(),
-            evidence: values.fields,
+            evidence: values.values,
             why: self.why(),
             fix: longest.map_or_else(|| vec!["nothing now".to_owned()], |seen| vec![seen.cause().fix().to_owned()]),
             refers_to: None,

@@ -1,18 +1,16 @@
 //! `cpu.contended`: runnable, and waiting because others run. One state finding per container.
 
-use std::{collections::BTreeMap, sync::Arc};
-
 use serde_json::{Value, json};
 
 use super::{
-    Open, Values,
+    Judge,
     reading::{Group, Waited},
     rounded, span, throttled,
     window::{Cpus, Window},
 };
 use crate::{
     containers::is_within,
-    findings::World,
+    findings::{World, numbers::Numbers},
     model::{Code, Finding, Severity, State},
 };
 
@@ -28,15 +26,12 @@ const RAN_PCT: f64 = 1.0;
 const CROWDED: f64 = 1.1;
 const OWN: &str = "its own threads";
 
-#[derive(Debug, Default)]
-pub struct Contended {
-    /// By the container's cgroup.
-    open: BTreeMap<Arc<str>, Open>,
-    told: u64,
+pub struct Contended<'a> {
+    pub world: &'a World<'a>,
 }
 
 /// What a container waited in a window.
-struct Wait {
+pub struct Wait {
     waited: Waited,
     used: Cpus,
     /// Of its runnable time.
@@ -59,48 +54,24 @@ fn cause(window: &Window, group: &Group, world: &World) -> Option<Wait> {
     (wait.pct >= WAITED_PCT && of_clock >= WAITED_PCT && full && !by_quota).then_some(wait)
 }
 
-impl Contended {
-    #[cfg(test)]
-    pub fn is_open(&self, cgroup: &str) -> bool {
-        self.open.contains_key(cgroup)
+impl Judge for Contended<'_> {
+    const ID: &'static str = "cpu-contended";
+    type Cause = Wait;
+
+    fn cause(&self, window: &Window, group: &Group) -> Option<Wait> {
+        cause(window, group, self.world)
     }
 
-    pub fn judge(&mut self, short: &Window, long: Option<&Window>, world: &World) -> Vec<Finding> {
-        let now_ns = short.new.at_ns;
-        let mut findings = Vec::new();
-        for group in &short.new.groups {
-            let Some(wait) = cause(short, group, world) else { continue };
-            let facts = Facts { window: short, group, wait: Some(&wait), world };
-            if let Some(open) = self.open.get_mut(&group.cgroup) {
-                if open.again(wait.pct, now_ns) {
-                    findings.push(facts.finding(State::Update, &open.id));
-                }
-                continue;
-            }
-            self.told += 1;
-            let id = format!("cpu-contended-{}", self.told);
-            findings.push(facts.finding(State::Open, &id));
-            let open = Open { id, said_ns: now_ns, said_pct: wait.pct };
-            self.open.insert(Arc::clone(&group.cgroup), open);
-        }
-        self.open.retain(|cgroup, open| {
-            let group = short.group(cgroup);
-            let over = match group {
-                Some(group) => {
-                    cause(short, group, world).is_none() && long.is_some_and(|long| cause(long, group, world).is_none())
-                }
-                None => true,
-            };
-            if over {
-                let gone = Group { cgroup: Arc::clone(cgroup), ..Group::default() };
-                let group = group.unwrap_or(&gone);
-                let wait = wait(short, group, world);
-                findings
-                    .push(Facts { window: short, group, wait: wait.as_ref(), world }.finding(State::Closed, &open.id));
-            }
-            !over
-        });
-        findings
+    fn left(&self, window: &Window, group: &Group) -> Option<Wait> {
+        wait(window, group, self.world)
+    }
+
+    fn pct(wait: &Wait) -> f64 {
+        wait.pct
+    }
+
+    fn finding(&self, window: &Window, group: &Group, wait: Option<&Wait>, state: State, id: &str) -> Finding {
+        Facts { window, group, wait, world: self.world }.finding(state, id)
     }
 }
 
@@ -165,32 +136,32 @@ impl Facts<'_> {
         let others = self.others();
         let worst = self.wait.and_then(|wait| wait.waited.worst.as_ref());
         let demand = self.wait.map(|wait| self.window.demand(wait.used.total, &wait.waited));
-        let mut values = Values::default();
+        let mut values = Numbers::default();
         let gone = "the container is gone";
         let no_wait = "it did not wait lately";
         let no_weight = "its cgroup is not in the cpu hierarchy, or the controller is off";
-        values.maybe("wait_pct", self.wait.map(|wait| rounded(wait.pct)), gone);
-        values.maybe("wait_ns", self.wait.map(|wait| wait.waited.total_ns), gone);
-        values.maybe("waits", self.wait.map(|wait| wait.waited.count), gone);
-        values.maybe("wait_p99_ns", self.wait.and_then(|wait| wait.waited.percentile_ns(99)), no_wait);
-        values.maybe("wait_worst_ns", worst.map(|worst| worst.wait_ns), no_wait);
+        values.put("wait_pct", self.wait.map(|wait| rounded(wait.pct)), gone);
+        values.put("wait_ns", self.wait.map(|wait| wait.waited.total_ns), gone);
+        values.put("waits", self.wait.map(|wait| wait.waited.count), gone);
+        values.put("wait_p99_ns", self.wait.and_then(|wait| wait.waited.percentile_ns(99)), no_wait);
+        values.put("wait_worst_ns", worst.map(|worst| worst.wait_ns), no_wait);
         let worst = worst
             .map(|worst| json!({"tid": worst.tid, "instead": {"tid": worst.instead_tid, "comm": worst.instead_comm}}));
-        values.maybe("worst", worst, no_wait);
-        values.put("window_ns", self.window.ns());
-        values.maybe("used_cpus", self.wait.map(|wait| rounded(wait.used.total)), gone);
-        values.maybe("demand_cpus", demand.map(rounded), gone);
-        values.put("host_cpus", self.window.new.host.each.len());
-        values.put("idle_pct", rounded(self.window.idle_pct(self.group.cpus.as_deref())));
-        values.maybe("weight", weight.as_ref().map(|weight| weight.own), no_weight);
-        values.maybe("weight_pct", weight.as_ref().map(|weight| rounded(weight.pct())), no_weight);
+        values.put("worst", worst, no_wait);
+        values.set("window_ns", self.window.ns());
+        values.put("used_cpus", self.wait.map(|wait| rounded(wait.used.total)), gone);
+        values.put("demand_cpus", demand.map(rounded), gone);
+        values.set("host_cpus", self.window.new.host.each.len());
+        values.set("idle_pct", rounded(self.window.idle_pct(self.group.cpus.as_deref())));
+        values.put("weight", weight.as_ref().map(|weight| weight.own), no_weight);
+        values.put("weight_pct", weight.as_ref().map(|weight| rounded(weight.pct())), no_weight);
         let ran = others.iter().map(|(_, value, pct)| {
             let mut value = value.clone();
             value["share_pct"] = json!(rounded(*pct));
             value
         });
-        values.put("ran_instead", ran.collect::<Vec<_>>());
-        values.put("cgroup", &self.group.cgroup);
+        values.set("ran_instead", ran.collect::<Vec<_>>());
+        values.set("cgroup", &self.group.cgroup);
         Finding {
             code: Code("cpu.contended"),
             severity: Severity::Warning,
@@ -200,7 +171,7 @@ impl Facts<'_> {
             container: self.world.containers.owner_of_path(&self.group.cgroup),
             process: None,
             summary: self.summary(state, demand, &others),
-            evidence: values.fields,
+            evidence: values.values,
             why: self.why(weight.as_ref()),
             fix: fix(state, self.rival(demand, &others).map(|(name, ..)| name.as_str())),
             refers_to: None,

@@ -12,7 +12,10 @@ mod tests;
 mod throttled;
 mod window;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 pub use explain::EXPLAINED;
 pub use reading::{
@@ -20,20 +23,16 @@ pub use reading::{
     Worst,
 };
 
-use serde::Serialize;
-use serde_json::{Map, Value, json};
-
 use self::{blocked::Tasks, contended::Contended, load::Loads, throttled::Throttled, window::Window};
-use super::World;
+use super::{
+    World,
+    pace::{EVERY_NS, Pace},
+};
 use crate::{
-    model::{Finding, Unknown},
+    model::{Finding, State},
     pipeline::{Output, Question},
 };
 
-/// Readings come this often, and less often where they take long …
-const EVERY_NS: u64 = 900_000_000;
-/// … so that they cost at most one part in this many of one CPU.
-const SHARE: u64 = 50;
 /// All of /proc is read this often: for those that slept before the hook was there, and those whose switch was not traced.
 const SWEEP_NS: u64 = 10_000_000_000;
 /// A state holds for this long before it is said. Two readings are never exactly that far apart.
@@ -46,46 +45,43 @@ const CLOSES_NS: u64 = 3_950_000_000;
 pub struct Rule {
     /// The latest last.
     readings: VecDeque<Usage>,
-    throttled: Throttled,
-    contended: Contended,
+    throttled: States,
+    contended: States,
     tasks: Tasks,
     loads: Loads,
-    usage_due_ns: u64,
-    blocked_due_ns: u64,
-    sweep_due_ns: u64,
+    usage_pace: Pace,
+    blocked_pace: Pace,
+    sweep_pace: Pace,
 }
 
 impl Rule {
     pub fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
-        if now_ns >= self.blocked_due_ns {
-            self.blocked_due_ns = now_ns + EVERY_NS;
-            let sweep = now_ns >= self.sweep_due_ns;
+        if self.blocked_pace.is_due(now_ns) {
+            self.blocked_pace.asked(now_ns, EVERY_NS);
+            let sweep = self.sweep_pace.is_due(now_ns);
             if sweep {
-                self.sweep_due_ns = now_ns + SWEEP_NS;
+                self.sweep_pace.asked(now_ns, SWEEP_NS);
             }
             out.push(Output::Ask(Question::Cpu(Ask::Blocked { known: self.tasks.known(), sweep })));
         }
-        if now_ns >= self.usage_due_ns {
-            self.usage_due_ns = now_ns + EVERY_NS;
+        if self.usage_pace.is_due(now_ns) {
+            self.usage_pace.asked(now_ns, EVERY_NS);
             let containers = world.containers;
             let mut of: Vec<Arc<str>> =
                 containers.containers().map(|entry| entry.container.cgroup.as_str().into()).collect();
             of.sort_unstable();
-            let paths = containers.paths().filter(|path| containers.owner_of_path(path).is_some());
-            let mut within: Vec<Arc<str>> = paths.map(Into::into).collect();
-            within.sort_unstable();
-            out.push(Output::Ask(Question::Cpu(Ask::Usage { of, within })));
+            out.push(Output::Ask(Question::Cpu(Ask::Usage { of, within: world.owned_paths() })));
         }
     }
 
     pub fn reading(&mut self, reading: &Reading, now_ns: u64, world: &World, out: &mut Vec<Output>) {
         match reading {
             Reading::Blocked(sleepers) => {
-                self.blocked_due_ns = next(self.blocked_due_ns, now_ns, sleepers.took_ns);
+                self.blocked_pace.came(now_ns, sleepers.took_ns);
                 said(self.tasks.read(sleepers, now_ns, world), out);
             }
             Reading::Usage(usage) => {
-                self.usage_due_ns = next(self.usage_due_ns, now_ns, usage.took_ns);
+                self.usage_pace.came(now_ns, usage.took_ns);
                 self.used(usage, world, out);
             }
         }
@@ -102,8 +98,8 @@ impl Rule {
         let short = self.readings.iter().rev().find(since(OPENS_NS)).map(window);
         let long = self.readings.iter().rev().find(since(CLOSES_NS)).map(window);
         if let Some(short) = short {
-            said(self.throttled.judge(&short, long.as_ref(), world), out);
-            said(self.contended.judge(&short, long.as_ref(), world), out);
+            said(self.throttled.judge(&Throttled { world }, &short, long.as_ref()), out);
+            said(self.contended.judge(&Contended { world }, &short, long.as_ref()), out);
         }
         // One more than the longest window needs.
         while self.readings.get(1).as_ref().is_some_and(since(CLOSES_NS)) {
@@ -113,12 +109,64 @@ impl Rule {
     }
 }
 
-fn next(due_ns: u64, now_ns: u64, took_ns: u64) -> u64 {
-    due_ns.max(now_ns.saturating_add(took_ns.saturating_mul(SHARE)))
-}
-
 fn said(findings: Vec<Finding>, out: &mut Vec<Output>) {
     out.extend(findings.into_iter().map(|finding| Output::Finding(Box::new(finding))));
+}
+
+/// The states of one kind that hold, by the container's cgroup.
+#[derive(Debug, Default)]
+struct States {
+    open: BTreeMap<Arc<str>, Open>,
+    told: u64,
+}
+
+/// What makes such a state, and what is said of it.
+trait Judge {
+    /// How a finding's id begins.
+    const ID: &'static str;
+    type Cause;
+    /// Does it hold for the container within this window?
+    fn cause(&self, window: &Window, group: &Group) -> Option<Self::Cause>;
+    /// What is left of it, once it is over.
+    fn left(&self, window: &Window, group: &Group) -> Option<Self::Cause>;
+    /// Its number, in percent.
+    fn pct(cause: &Self::Cause) -> f64;
+    fn finding(&self, window: &Window, group: &Group, cause: Option<&Self::Cause>, state: State, id: &str) -> Finding;
+}
+
+impl States {
+    /// Those that open in the short window, whose number moved, and those that did not hold in either.
+    fn judge<J: Judge>(&mut self, judge: &J, short: &Window, long: Option<&Window>) -> Vec<Finding> {
+        let now_ns = short.new.at_ns;
+        let mut findings = Vec::new();
+        for group in &short.new.groups {
+            let Some(cause) = judge.cause(short, group) else { continue };
+            if let Some(open) = self.open.get_mut(&group.cgroup) {
+                if open.again(J::pct(&cause), now_ns) {
+                    findings.push(judge.finding(short, group, Some(&cause), State::Update, &open.id));
+                }
+                continue;
+            }
+            self.told += 1;
+            let id = format!("{}-{}", J::ID, self.told);
+            findings.push(judge.finding(short, group, Some(&cause), State::Open, &id));
+            self.open.insert(Arc::clone(&group.cgroup), Open { id, said_ns: now_ns, said_pct: J::pct(&cause) });
+        }
+        self.open.retain(|cgroup, open| {
+            let group = short.group(cgroup);
+            let over = group.is_none_or(|group| {
+                judge.cause(short, group).is_none() && long.is_some_and(|long| judge.cause(long, group).is_none())
+            });
+            if over {
+                let gone = Group { cgroup: Arc::clone(cgroup), ..Group::default() };
+                let group = group.unwrap_or(&gone);
+                let left = judge.left(short, group);
+                findings.push(judge.finding(short, group, left.as_ref(), State::Closed, &open.id));
+            }
+            !over
+        });
+        findings
+    }
 }
 
 /// A state that was said.
@@ -144,26 +192,6 @@ impl Open {
             (self.said_ns, self.said_pct) = (now_ns, pct);
         }
         due
-    }
-}
-
-/// Values under their keys, and why some of them are null.
-#[derive(Default)]
-struct Values {
-    fields: Map<String, Value>,
-    unknown: Unknown,
-}
-
-impl Values {
-    fn put(&mut self, key: &'static str, value: impl Serialize) {
-        self.fields.insert(key.to_owned(), json!(value));
-    }
-
-    fn maybe(&mut self, key: &'static str, value: Option<impl Serialize>, why: &str) {
-        if value.is_none() {
-            self.unknown.insert(key, why.to_owned());
-        }
-        self.put(key, value);
     }
 }
 

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Value, json};
 
 use super::{
-    Values,
     blocked::Tasks,
     load::Load,
     reading::{Group, ProcessTime},
@@ -14,7 +13,7 @@ use super::{
 };
 use crate::{
     containers::is_within,
-    findings::World,
+    findings::{World, numbers::Numbers},
     pipeline::{Output, SampleRow},
 };
 
@@ -33,51 +32,51 @@ pub fn rows(window: &Window, tasks: &Tasks, loads: &Loads, world: &World) -> Vec
 }
 
 fn container(window: &Window, group: &Group, tasks: &Tasks, loads: &Loads, world: &World) -> Output {
-    let mut values = Values::default();
+    let mut values = Numbers::default();
     let used = window.used(group);
     let young = "its cgroup is not in the cpu hierarchy, or is younger than a reading";
-    values.maybe("used_cpus", used.map(|used| rounded(used.total)), young);
-    values.maybe("user_cpus", used.map(|used| rounded(used.user)), young);
-    values.maybe("system_cpus", used.map(|used| rounded(used.system)), young);
+    values.put("used_cpus", used.map(|used| rounded(used.total)), young);
+    values.put("user_cpus", used.map(|used| rounded(used.user)), young);
+    values.put("system_cpus", used.map(|used| rounded(used.system)), young);
     let ceiling = window.ceiling(group);
     let none = "no level has a quota: the CPUs that it may use are the ceiling";
-    values.maybe("quota_cpus", ceiling.map(|(_, quota)| rounded(quota.cpus())), none);
-    values.maybe("limiting_cgroup", ceiling.map(|(path, _)| path), none);
+    values.put("quota_cpus", ceiling.map(|(_, quota)| rounded(quota.cpus())), none);
+    values.put("limiting_cgroup", ceiling.map(|(path, _)| path), none);
     let cpus = ceiling.map_or(window.cpus(group), |(_, quota)| quota.cpus().min(window.cpus(group)));
-    values.put("ceiling_cpus", rounded(cpus));
-    values.maybe("ceiling_pct", used.map(|used| rounded(used.total * 100.0 / cpus)), young);
+    values.set("ceiling_cpus", rounded(cpus));
+    values.put("ceiling_pct", used.map(|used| rounded(used.total * 100.0 / cpus)), young);
     let on = !window.throttles(group).is_empty();
     let throttle = window.worst_throttle(group);
     let was = throttle.as_ref().map(|throttle| throttle.was).unwrap_or_default();
     let pct = throttle.as_ref().map_or(0.0, |throttle| rounded(throttle.pct()));
     let off = "the cpu controller is off for it and all above it, or it is younger than a reading";
-    values.maybe("throttled_pct", on.then_some(pct), off);
-    values.maybe("throttled_periods", on.then_some(was.throttled), off);
-    values.maybe("throttled_ns", on.then_some(was.throttled_ns), off);
+    values.put("throttled_pct", on.then_some(pct), off);
+    values.put("throttled_periods", on.then_some(was.throttled), off);
+    values.put("throttled_ns", on.then_some(was.throttled_ns), off);
     let own = window.chain(group).find(|level| Some(&level.path) == group.cpu_path.as_ref());
-    values.maybe("weight", own.and_then(|level| level.weight), "the cpu controller is off for it");
+    values.put("weight", own.and_then(|level| level.weight), "the cpu controller is off for it");
     let waited = window.waited(Some(&group.cgroup), world);
     let no_waits = if waited.is_none() { NOT_HOOKED } else { young };
     let demand = used.zip(waited.as_ref()).map(|(used, waited)| window.demand(used.total, waited));
-    values.maybe("demand_cpus", demand.map(rounded), no_waits);
+    values.put("demand_cpus", demand.map(rounded), no_waits);
     let share = demand.zip(used).map(|(demand, used)| (demand - used.total) * 100.0 / demand.max(1e-9));
-    values.maybe("wait_pct", share.map(rounded), no_waits);
+    values.put("wait_pct", share.map(rounded), no_waits);
     let no_wait = if waited.is_none() { NOT_HOOKED } else { "it did not wait lately" };
-    values.maybe("wait_p99_ns", waited.as_ref().and_then(|waited| waited.percentile_ns(99)), no_wait);
+    values.put("wait_p99_ns", waited.as_ref().and_then(|waited| waited.percentile_ns(99)), no_wait);
     let worst = waited.as_ref().and_then(|waited| Some(waited.worst.as_ref()?.wait_ns));
-    values.maybe("wait_worst_ns", worst, no_wait);
-    values.maybe("blocked_ns", waited.as_ref().map(|waited| waited.blocked_ns), NOT_HOOKED);
-    values.maybe("blocked_count", waited.as_ref().map(|waited| waited.blocked), NOT_HOOKED);
+    values.put("wait_worst_ns", worst, no_wait);
+    values.put("blocked_ns", waited.as_ref().map(|waited| waited.blocked_ns), NOT_HOOKED);
+    values.put("blocked_count", waited.as_ref().map(|waited| waited.blocked), NOT_HOOKED);
     load(loads.get(&Some(Arc::clone(&group.cgroup))), no_waits, &mut values);
-    values.put("blocked_tasks", blocked(tasks, Some(&group.cgroup)));
-    values.put("processes", processes(window, &group.cgroup));
+    values.set("blocked_tasks", blocked(tasks, Some(&group.cgroup)));
+    values.set("processes", processes(window, &group.cgroup));
     row(Some(group), values, window, world)
 }
 
-fn load(load: Option<&Load>, why: &str, values: &mut Values) {
-    values.maybe("runnable", load.map(|load| rounded(load.runnable)), why);
-    values.maybe("blocked", load.map(|load| load.blocked), why);
-    values.maybe("load1", load.map(|load| rounded(load.minute)), why);
+fn load(load: Option<&Load>, why: &str, values: &mut Numbers) {
+    values.put("runnable", load.map(|load| rounded(load.runnable)), why);
+    values.put("blocked", load.map(|load| load.blocked), why);
+    values.put("load1", load.map(|load| rounded(load.minute)), why);
 }
 
 fn blocked(tasks: &Tasks, cgroup: Option<&str>) -> Value {
@@ -107,27 +106,27 @@ const TICK_NS: f64 = 10_000_000.0;
 
 /// The machine's own times belong to no container: iowait, irq, softirq and steal least of all.
 fn host(window: &Window, tasks: &Tasks, loads: &Loads, world: &World) -> Output {
-    let mut values = Values::default();
+    let mut values = Numbers::default();
     let times = window.host();
     let all = times.sum();
-    values.put("cpus", window.new.host.each.len());
+    values.set("cpus", window.new.host.each.len());
     for (name, ns) in times.all() {
         let pct = (all > 0).then(|| rounded(ns as f64 * 100.0 / all as f64));
-        values.maybe(name, pct, "/proc/stat could not be read");
+        values.put(name, pct, "/proc/stat could not be read");
     }
-    values.maybe("loadavg", window.new.host.load, "/proc/loadavg could not be read");
+    values.put("loadavg", window.new.host.load, "/proc/loadavg could not be read");
     load(loads.get(&None), NOT_HOOKED, &mut values);
-    values.put("blocked_tasks", blocked(tasks, None));
+    values.set("blocked_tasks", blocked(tasks, None));
     row(None, values, window, world)
 }
 
-fn row(group: Option<&Group>, values: Values, window: &Window, world: &World) -> Output {
+fn row(group: Option<&Group>, values: Numbers, window: &Window, world: &World) -> Output {
     Output::Sample(Box::new(SampleRow {
         time: world.at(window.new.at_ns),
         sample: "cpu",
         container: group.and_then(|group| world.containers.owner_of_path(&group.cgroup)),
         cgroup: group.map(|group| group.cgroup.to_string()),
-        fields: values.fields,
+        fields: values.values,
         unknown: values.unknown,
     }))
 }

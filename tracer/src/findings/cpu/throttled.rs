@@ -1,15 +1,13 @@
 //! `cpu.throttled`: its own quota, or a parent's, held a container back. One state finding per container.
 
-use std::{collections::BTreeMap, sync::Arc};
-
 use super::{
-    Open, Values,
+    Judge,
     reading::{Group, Quota, Waited},
     rounded, span,
     window::{Throttle, Window},
 };
 use crate::{
-    findings::World,
+    findings::{World, numbers},
     model::{Code, Finding, Severity, State},
 };
 
@@ -18,11 +16,8 @@ pub const THROTTLED_PCT: f64 = 5.0;
 /// Whoever used less of a CPU was not held back by a parent's quota: others were.
 const USED_CPUS: f64 = 0.005;
 
-#[derive(Debug, Default)]
-pub struct Throttled {
-    /// By the container's cgroup.
-    open: BTreeMap<Arc<str>, Open>,
-    told: u64,
+pub struct Throttled<'a> {
+    pub world: &'a World<'a>,
 }
 
 /// The level that throttles a container, if one does often enough.
@@ -32,41 +27,24 @@ pub fn cause(window: &Window, group: &Group) -> Option<Throttle> {
     (own || window.used(group).is_some_and(|used| used.total >= USED_CPUS)).then_some(worst)
 }
 
-impl Throttled {
-    pub fn judge(&mut self, short: &Window, long: Option<&Window>, world: &World) -> Vec<Finding> {
-        let now_ns = short.new.at_ns;
-        let mut findings = Vec::new();
-        for group in &short.new.groups {
-            let Some(throttle) = cause(short, group) else { continue };
-            let facts = Facts { window: short, group, throttle: Some(&throttle), world };
-            if let Some(open) = self.open.get_mut(&group.cgroup) {
-                if open.again(throttle.pct(), now_ns) {
-                    findings.push(facts.finding(State::Update, &open.id));
-                }
-                continue;
-            }
-            self.told += 1;
-            let id = format!("cpu-throttled-{}", self.told);
-            findings.push(facts.finding(State::Open, &id));
-            let open = Open { id, said_ns: now_ns, said_pct: throttle.pct() };
-            self.open.insert(Arc::clone(&group.cgroup), open);
-        }
-        self.open.retain(|cgroup, open| {
-            let group = short.group(cgroup);
-            let over = match group {
-                Some(group) => cause(short, group).is_none() && long.is_some_and(|long| cause(long, group).is_none()),
-                None => true,
-            };
-            if over {
-                let gone = Group { cgroup: Arc::clone(cgroup), ..Group::default() };
-                let group = group.unwrap_or(&gone);
-                let throttle = short.worst_throttle(group);
-                let facts = Facts { window: short, group, throttle: throttle.as_ref(), world };
-                findings.push(facts.finding(State::Closed, &open.id));
-            }
-            !over
-        });
-        findings
+impl Judge for Throttled<'_> {
+    const ID: &'static str = "cpu-throttled";
+    type Cause = Throttle;
+
+    fn cause(&self, window: &Window, group: &Group) -> Option<Throttle> {
+        cause(window, group)
+    }
+
+    fn left(&self, window: &Window, group: &Group) -> Option<Throttle> {
+        window.worst_throttle(group)
+    }
+
+    fn pct(throttle: &Throttle) -> f64 {
+        throttle.pct()
+    }
+
+    fn finding(&self, window: &Window, group: &Group, throttle: Option<&Throttle>, state: State, id: &str) -> Finding {
+        Facts { window, group, throttle, world: self.world }.finding(state, id)
     }
 }
 
@@ -111,26 +89,26 @@ impl Facts<'_> {
         let numbers = self.numbers();
         let was = self.throttle.map(|throttle| throttle.was).unwrap_or_default();
         let own = self.throttle.map(|throttle| self.group.cpu_path.as_deref() == Some(&*throttle.path));
-        let mut values = Values::default();
+        let mut values = numbers::Numbers::default();
         let no_quota = "the quota was taken away, or the container is gone";
         let no_use = "its cgroup has no CPU time of its own, or is gone";
         let no_level = "no level throttled it any more";
-        values.maybe("quota_cpus", numbers.quota.map(|quota| rounded(quota.cpus())), no_quota);
-        values.maybe("quota_ns", numbers.quota.map(|quota| quota.quota_ns), no_quota);
-        values.maybe("period_ns", numbers.quota.map(|quota| quota.period_ns), no_quota);
-        values.maybe("burst_ns", numbers.quota.map(|quota| quota.burst_ns), no_quota);
-        values.put("throttled_pct", self.throttle.map_or(0.0, |throttle| rounded(throttle.pct())));
-        values.put("throttled_periods", was.throttled);
-        values.put("periods", was.periods);
-        values.put("throttled_ns", was.throttled_ns);
-        values.put("window_ns", self.window.ns());
-        values.maybe("used_cpus", numbers.used.map(rounded), no_use);
-        values.maybe("demand_cpus", numbers.demand.map(rounded), no_use);
-        values.put("demand_is_least", numbers.least);
-        values.maybe("enough_cpus", numbers.enough(), no_use);
-        values.maybe("whose", own.map(|own| if own { "own" } else { "parent" }), no_level);
-        values.maybe("limiting_cgroup", self.throttle.map(|throttle| &throttle.path), no_level);
-        values.put("cgroup", &self.group.cgroup);
+        values.put("quota_cpus", numbers.quota.map(|quota| rounded(quota.cpus())), no_quota);
+        values.put("quota_ns", numbers.quota.map(|quota| quota.quota_ns), no_quota);
+        values.put("period_ns", numbers.quota.map(|quota| quota.period_ns), no_quota);
+        values.put("burst_ns", numbers.quota.map(|quota| quota.burst_ns), no_quota);
+        values.set("throttled_pct", self.throttle.map_or(0.0, |throttle| rounded(throttle.pct())));
+        values.set("throttled_periods", was.throttled);
+        values.set("periods", was.periods);
+        values.set("throttled_ns", was.throttled_ns);
+        values.set("window_ns", self.window.ns());
+        values.put("used_cpus", numbers.used.map(rounded), no_use);
+        values.put("demand_cpus", numbers.demand.map(rounded), no_use);
+        values.set("demand_is_least", numbers.least);
+        values.put("enough_cpus", numbers.enough(), no_use);
+        values.put("whose", own.map(|own| if own { "own" } else { "parent" }), no_level);
+        values.put("limiting_cgroup", self.throttle.map(|throttle| &throttle.path), no_level);
+        values.set("cgroup", &self.group.cgroup);
         Finding {
             code: Code("cpu.throttled"),
             severity: Severity::Warning,
@@ -140,7 +118,7 @@ impl Facts<'_> {
             container: self.world.containers.owner_of_path(&self.group.cgroup),
             process: None,
             summary: self.summary(state, &numbers),
-            evidence: values.fields,
+            evidence: values.values,
             why: numbers.why(),
             fix: numbers.fix(state),
             refers_to: None,

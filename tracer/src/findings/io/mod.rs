@@ -18,17 +18,17 @@ pub use explain::EXPLAINED;
 pub use reading::{Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Place, Reading, What, Where};
 
 use self::space::Refusals;
-use super::{World, state::Conditions, window::Window};
+use super::{
+    World,
+    pace::{EVERY_NS, Pace},
+    state::Conditions,
+    window::Window,
+};
 use crate::{
     events::Event,
     model::{Finding, State},
     pipeline::{Output, Question},
 };
-
-/// Readings come this often, and less often where they take long …
-const EVERY_NS: u64 = 900_000_000;
-/// … so that they cost at most one part in this many of one CPU.
-const SHARE: u64 = 50;
 
 /// The state of the lens.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ pub struct Rule {
     conditions: Conditions,
     /// What was last said of each, to close it with.
     said: BTreeMap<String, Finding>,
-    due_ns: u64,
+    pace: Pace,
 }
 
 /// What the verdicts of one reading rest on.
@@ -63,23 +63,18 @@ impl Rule {
     }
 
     pub fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
-        if now_ns < self.due_ns {
+        if !self.pace.is_due(now_ns) {
             return;
         }
-        self.due_ns = now_ns + EVERY_NS;
-        let containers = world.containers;
-        let owners = containers.paths().filter_map(|path| containers.owner_of_path(path));
-        let mut of: Vec<Arc<str>> = owners.map(|container| container.cgroup.as_str().into()).collect();
-        of.sort_unstable();
-        of.dedup();
-        out.push(Output::Ask(Question::Io(Ask::Counts { of })));
+        self.pace.asked(now_ns, EVERY_NS);
+        out.push(Output::Ask(Question::Io(Ask::Counts { of: world.owners() })));
     }
 
     pub fn reading(&mut self, reading: &Reading, now_ns: u64, world: &World, out: &mut Vec<Output>) {
         let mut findings = Vec::new();
         match reading {
             Reading::Counts(counts) => {
-                self.due_ns = self.due_ns.max(now_ns.saturating_add(counts.took_ns.saturating_mul(SHARE)));
+                self.pace.came(now_ns, counts.took_ns);
                 self.pauses.take(counts.at_ns, &counts.pauses);
                 self.requests.take(counts.at_ns, &counts.requests);
                 let seen = Seen { counts, pauses: &self.pauses, requests: &self.requests, world };

@@ -15,17 +15,16 @@ pub use explain::EXPLAINED;
 pub use reading::{Ask, Level, Psi, Reading, StallTotal, Stat};
 
 use self::past::{Past, Stalls};
-use super::{World, state::Conditions};
+use super::{
+    World,
+    pace::{EVERY_NS, Pace},
+    state::Conditions,
+};
 use crate::{
     events::Event,
     model::Finding,
     pipeline::{Output, Question},
 };
-
-/// Readings come this often, and less often where they take long …
-const EVERY_NS: u64 = 900_000_000;
-/// … so that they cost at most one part in this many of one CPU.
-const SHARE: u64 = 50;
 
 /// A cgroup that is read for the first time is new, if it was made within this.
 const YOUNG_NS: u64 = 10_000_000_000;
@@ -40,7 +39,7 @@ pub struct Rule {
     conditions: Conditions,
     /// What was last said of each, to close it with.
     said: BTreeMap<String, Finding>,
-    due_ns: u64,
+    pace: Pace,
 }
 
 impl Rule {
@@ -51,20 +50,15 @@ impl Rule {
     }
 
     pub fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
-        if now_ns < self.due_ns {
+        if !self.pace.is_due(now_ns) {
             return;
         }
-        self.due_ns = now_ns + EVERY_NS;
-        let containers = world.containers;
-        let owners = containers.paths().filter_map(|path| containers.owner_of_path(path));
-        let mut of: Vec<Arc<str>> = owners.map(|container| container.cgroup.as_str().into()).collect();
-        of.sort_unstable();
-        of.dedup();
-        out.push(Output::Ask(Question::Mem(Ask { of })));
+        self.pace.asked(now_ns, EVERY_NS);
+        out.push(Output::Ask(Question::Mem(Ask { of: world.owners() })));
     }
 
     pub fn reading(&mut self, reading: &Reading, now_ns: u64, world: &World, out: &mut Vec<Output>) {
-        self.due_ns = self.due_ns.max(now_ns.saturating_add(reading.took_ns.saturating_mul(SHARE)));
+        self.pace.came(now_ns, reading.took_ns);
         self.past.retain(|path, _| reading.levels.contains_key(path));
         // Those that came since the reading before had all their counts at 0 then.
         self.born.retain(|_, born_ns| now_ns.saturating_sub(*born_ns) < YOUNG_NS);

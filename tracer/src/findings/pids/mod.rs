@@ -9,23 +9,20 @@ mod sample;
 mod tests;
 mod zombies;
 
-use std::sync::Arc;
-
 pub use explain::EXPLAINED;
 pub use reading::{Ask, Counts, Dead, Group, HostPids, Level, Reading, Stat, States, Sweep, Waiting};
 
 use self::{limit::Limits, zombies::Zombies};
-use super::World;
+use super::{
+    World,
+    pace::{EVERY_NS, Pace},
+};
 use crate::{
     events::Event,
     model::Finding,
     pipeline::{Output, Question},
 };
 
-/// Readings come this often, and less often where they take long …
-const EVERY_NS: u64 = 900_000_000;
-/// … so that they cost at most one part in this many of one CPU.
-const SHARE: u64 = 50;
 /// All of /proc is read this often, for zombies that the kernel side could not see end.
 const SWEEP_NS: u64 = 10_000_000_000;
 
@@ -37,9 +34,9 @@ pub struct Rule {
     counts: Option<Counts>,
     /// The host's processes by state, as the last sweep saw them.
     host_states: Option<States>,
-    counts_due_ns: u64,
-    waiting_due_ns: u64,
-    sweep_due_ns: u64,
+    counts_pace: Pace,
+    waiting_pace: Pace,
+    sweep_pace: Pace,
 }
 
 impl Rule {
@@ -53,16 +50,16 @@ impl Rule {
     }
 
     pub fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
-        if now_ns >= self.waiting_due_ns {
-            self.waiting_due_ns = now_ns + EVERY_NS;
+        if self.waiting_pace.is_due(now_ns) {
+            self.waiting_pace.asked(now_ns, EVERY_NS);
             out.push(Output::Ask(Question::Pids(Ask::Unreaped { known: self.zombies.known() })));
         }
         // After that: what a sweep finds is looked at the next time, and not forgotten by a reading that did not ask for it.
-        if now_ns >= self.sweep_due_ns {
-            self.sweep_due_ns = now_ns + SWEEP_NS;
+        if self.sweep_pace.is_due(now_ns) {
+            self.sweep_pace.asked(now_ns, SWEEP_NS);
             out.push(Output::Ask(Question::Pids(Ask::Sweep)));
         }
-        if now_ns >= self.counts_due_ns {
+        if self.counts_pace.is_due(now_ns) {
             out.push(self.ask_counts(world, now_ns));
         }
     }
@@ -70,7 +67,7 @@ impl Rule {
     pub fn reading(&mut self, reading: &Reading, now_ns: u64, world: &World, out: &mut Vec<Output>) {
         match reading {
             Reading::Counts(counts) => {
-                self.counts_due_ns = next(self.counts_due_ns, now_ns, counts.took_ns);
+                self.counts_pace.came(now_ns, counts.took_ns);
                 let findings = self.limits.counted(counts, &self.zombies, now_ns, world);
                 said(findings, out);
                 let states = self.host_states.as_ref();
@@ -78,11 +75,11 @@ impl Rule {
                 self.counts = Some(counts.clone());
             }
             Reading::Unreaped(waiting) => {
-                self.waiting_due_ns = next(self.waiting_due_ns, now_ns, waiting.took_ns);
+                self.waiting_pace.came(now_ns, waiting.took_ns);
                 said(self.zombies.waiting(waiting, self.counts.as_ref(), now_ns, world), out);
             }
             Reading::Sweep(sweep) => {
-                self.sweep_due_ns = next(self.sweep_due_ns, now_ns, sweep.took_ns);
+                self.sweep_pace.came(now_ns, sweep.took_ns);
                 self.host_states = Some(sweep.states);
                 self.zombies.swept(sweep, now_ns);
             }
@@ -90,17 +87,9 @@ impl Rule {
     }
 
     fn ask_counts(&mut self, world: &World, now_ns: u64) -> Output {
-        self.counts_due_ns = now_ns + EVERY_NS;
-        let containers = world.containers;
-        let paths = containers.paths().filter(|path| containers.owner_of_path(path).is_some());
-        let mut of: Vec<Arc<str>> = paths.map(Into::into).collect();
-        of.sort_unstable();
-        Output::Ask(Question::Pids(Ask::Counts { of, events: !world.attached("fork_refused") }))
+        self.counts_pace.asked(now_ns, EVERY_NS);
+        Output::Ask(Question::Pids(Ask::Counts { of: world.owned_paths(), events: !world.attached("fork_refused") }))
     }
-}
-
-fn next(due_ns: u64, now_ns: u64, took_ns: u64) -> u64 {
-    due_ns.max(now_ns.saturating_add(took_ns.saturating_mul(SHARE)))
 }
 
 fn said(findings: Vec<Finding>, out: &mut Vec<Output>) {

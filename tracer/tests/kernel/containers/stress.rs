@@ -54,15 +54,20 @@ fn in_parallel<T: Send>(count: usize, at_once: usize, work: impl Fn(usize) -> T 
     results.into_inner().expect("no panic")
 }
 
-/// Waits until ctrace has told the exits of all these, and ends it.
-fn settled(ctrace: Ctrace, truth: &HashMap<u64, String>, is_pid: impl Fn(&Value) -> Option<u64>) -> Said {
+/// All that ctrace told, once it has told what was before this.
+fn told_all(ctrace: Ctrace) -> Said {
     // One more exit behind all others: what is told is told in order.
     let tree = Tree::new();
     let mut last = Player::within(&tree.container(), &["say=last", "exit=0"]);
     let pid = last.said("last").pid;
     last.ended();
     ctrace.wait_for("the last exit", |line| line.json["event"] == "exit" && line.json["process"]["pid"] == pid);
-    let said = ctrace.stop();
+    ctrace.stop()
+}
+
+/// Waits until ctrace has told the exits of all these, and ends it.
+fn settled(ctrace: Ctrace, truth: &HashMap<u64, String>, is_pid: impl Fn(&Value) -> Option<u64>) -> Said {
+    let said = told_all(ctrace);
     let losses = said.lines.iter().map(|line| &line.json).filter(|line| line["type"] == "loss" && !is_skip(line));
     let lost: Vec<&Value> = losses.collect();
     assert!(lost.is_empty(), "lost: {lost:?}");
@@ -146,12 +151,7 @@ pub fn short_lives_by_engines() {
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
         (fs::read_to_string(file).expect("an id"), name)
     });
-    let tree = Tree::new();
-    let mut last = Player::within(&tree.container(), &["say=last", "exit=0"]);
-    let pid = last.said("last").pid;
-    last.ended();
-    ctrace.wait_for("the last exit", |line| line.json["event"] == "exit" && line.json["process"]["pid"] == pid);
-    let said = ctrace.stop();
+    let said = told_all(ctrace);
     let (mut missing, skipped) = (0, said.skipped("exit"));
     for (id, name) in by_ctr.iter().chain(&by_docker) {
         let ends: Vec<&Value> = said
@@ -190,12 +190,7 @@ pub fn cgroups_that_come_and_go() {
         .collect();
     let rate = truth.len() as f64 / start.elapsed().as_secs_f64();
     measured(format!("{rate:.0} cgroups a second"));
-    let tree = Tree::new();
-    let mut last = Player::within(&tree.container(), &["say=last", "exit=0"]);
-    let pid = last.said("last").pid;
-    last.ended();
-    ctrace.wait_for("the last exit", |line| line.json["event"] == "exit" && line.json["process"]["pid"] == pid);
-    let said = ctrace.stop();
+    let said = told_all(ctrace);
     let mut right = 0;
     for exit in said.lines.iter().map(|line| &line.json).filter(|line| line["event"] == "exit") {
         // Pids wrap around on a busy machine: only our own children count.
