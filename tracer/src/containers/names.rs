@@ -88,21 +88,20 @@ impl Search<'_> {
         let conmon =
             engines.conmons.iter().find(|conmon| conmon.id == id && of_user(&self.container.cgroup, conmon.uid));
         let confirmed = record.is_some();
-        let mut bundles: Vec<(String, u32, Option<Runtime>)> = Vec::new();
+        let mut bundles: Vec<(String, u32)> = Vec::new();
         bundles.extend(record);
         if let Some(Conmon { bundle: Some(bundle), uid, .. }) = conmon {
-            bundles.push((bundle.clone(), *uid, None));
+            bundles.push((bundle.clone(), *uid));
         }
         for place in &engines.tasks {
             for namespace in self.names_in(&place.path) {
-                let runtime = if namespace == "moby" { Runtime::Docker } else { Runtime::Containerd };
-                bundles.push((format!("{}/{namespace}/{id}", place.path), place.uid, Some(runtime)));
+                bundles.push((format!("{}/{namespace}/{id}", place.path), place.uid));
             }
         }
         for (directory, uid) in self.storages() {
-            bundles.push((format!("{directory}/{id}/userdata"), uid, None));
+            bundles.push((format!("{directory}/{id}/userdata"), uid));
         }
-        let bundled = bundles.iter().any(|(bundle, uid, runtime)| self.bundle(bundle, *uid, *runtime, confirmed));
+        let bundled = bundles.iter().any(|(bundle, uid)| self.bundle(bundle, *uid, confirmed));
         // Without a bundle's word for the cgroup, the path's own must do: a form that the engine itself gives.
         let plain = self.container.ancestors.is_empty() && !self.disbelieved;
         if bundled || confirmed || plain {
@@ -127,7 +126,7 @@ impl Search<'_> {
         }
     }
 
-    fn record(&mut self) -> Option<(String, u32, Option<Runtime>)> {
+    fn record(&mut self) -> Option<(String, u32)> {
         let (engines, id) = (self.engines, &self.container.id);
         let runc = engines.runc.iter().map(|place| (place, "state.json"));
         let crun = engines.crun.iter().map(|place| (place, "status"));
@@ -141,7 +140,7 @@ impl Search<'_> {
                         && of_user(&self.container.cgroup, *uid) =>
                 {
                     self.facts.started = self.facts.started.or(record.started);
-                    return Some((record.bundle?, *uid, None));
+                    return Some((record.bundle?, *uid));
                 }
                 Ok(record) => self.disbelieve(&source, record.cgroup.as_deref()),
                 Err(error) => self.facts.notes.push(format!("{source}: {error}")),
@@ -151,7 +150,7 @@ impl Search<'_> {
     }
 
     /// Reads a bundle; whether it is this container's.
-    fn bundle(&mut self, bundle: &str, uid: u32, runtime: Option<Runtime>, confirmed: bool) -> bool {
+    fn bundle(&mut self, bundle: &str, uid: u32, confirmed: bool) -> bool {
         let source = format!("{bundle}/config.json");
         let Some(bytes) = self.fetch(&source, uid) else { return false };
         let (spec, left_out) = match oci::parse_spec(&bytes) {
@@ -171,7 +170,7 @@ impl Search<'_> {
             self.facts.notes.push(format!("{source}: not understood: {}", bounded(&left_out.join(", "))));
         }
         self.facts.bundle = Some(bundle.to_owned());
-        self.facts.runtime = self.facts.runtime.or(runtime);
+        self.facts.runtime = self.facts.runtime.or_else(|| self.engine_of(bundle));
         if let Some(annotations) = spec.annotations() {
             oci::annotate(&mut self.facts, annotations);
             if self.facts.name.is_some() {
@@ -185,6 +184,13 @@ impl Search<'_> {
             self.docker(&directory, uid);
         }
         true
+    }
+
+    /// Whose bundle it is, by where it is: the low-level runtime's record leads there as well.
+    fn engine_of(&self, bundle: &str) -> Option<Runtime> {
+        let below = |place: &Place| bundle.strip_prefix(&place.path)?.strip_prefix('/')?.split_once('/');
+        let (namespace, _) = self.engines.tasks.iter().find_map(below)?;
+        Some(if namespace == "moby" { Runtime::Docker } else { Runtime::Containerd })
     }
 
     fn docker(&mut self, directory: &str, uid: u32) {

@@ -139,6 +139,14 @@ fn kubernetes_through_containerd() {
     assert_eq!((facts.image.as_deref(), facts.sandbox), (Some("registry/app:1"), false));
     let (pause, facts) = named(&host, &format!("{POD}/cri-containerd-{B}.scope"));
     assert_eq!((pause.label().as_str(), facts.sandbox), ("prod/shop-0/pause", true));
+    // By the cgroupfs driver's path nobody can tell whose it is, and runc's record is found first: it leads to the bundle.
+    let cgroup = format!("/kubepods/burstable/pod0a1b2c3d-1111-2222-3333-444455556666/{A}");
+    let record =
+        format!(r#"{{"cgroup_paths":{{"":"/sys/fs/cgroup{cgroup}"}},"config":{{"labels":["bundle={bundle}/{A}"]}}}}"#);
+    host.file("/run/containerd/runc/k8s.io/x/state.json", "{}");
+    host.file(&format!("/run/containerd/runc/k8s.io/{A}/state.json"), &record);
+    let (app, facts) = named(&host, &cgroup);
+    assert_eq!((app.label().as_str(), app.runtime), ("prod/shop-0/app", Some(Runtime::Containerd)), "{facts:?}");
 }
 
 #[test]
