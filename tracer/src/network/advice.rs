@@ -50,8 +50,8 @@ need, and a macvlan container cannot talk to its own host";
 /// What is to be said of a container on the host's network.
 pub fn host_network(network: &Network) -> Option<&'static str> {
     network.host.then_some(
-        "it is on the host's network: its packets are the host's, with no pair and no bridge; `ctrace net` without \
-         --container shows the host's",
+        "it is on the host's network: these interfaces are the host's, with no pair and no bridge between, and its packets \
+         are counted and filtered with the host's own",
     )
 }
 

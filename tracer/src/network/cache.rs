@@ -50,6 +50,16 @@ impl Cache {
         &self.map
     }
 
+    /// As it was at the last reading.
+    pub fn map(&self) -> &Map {
+        &self.map
+    }
+
+    /// Where its namespaces can be entered, for what is read apart: [`super::nat::read`].
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
     /// Asked before a reading: what changes during it is read again.
     fn is_stale(&mut self, files: &HostFiles, placement: &Placement, now: Instant) -> bool {
         let Some(read_at) = self.read_at else {

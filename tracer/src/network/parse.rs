@@ -224,6 +224,20 @@ mod tests {
         assert!(found.contains(&(eth0, "fd00::2/64".to_owned())), "{found:?}");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), at in 0..600_usize, byte in 0..=255_u8) {
+            let _ = (link(&bytes), address(&bytes), route_device(&bytes), namespace_id(&bytes));
+            // And a true one with a fault, also within what is nested.
+            for mut payload in captured(OUTER, "link") {
+                if let Some(changed) = payload.get_mut(at) {
+                    *changed = byte;
+                }
+                let _ = link(&payload);
+            }
+        }
+    }
+
     #[test]
     fn torn_messages() {
         let whole = captured(OUTER, "link").pop().expect("one");

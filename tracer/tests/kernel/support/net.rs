@@ -11,7 +11,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
 use tracer::{
     live::host::{Ground, Host},
-    network::{Cache, Network},
+    network::{Cache, Network, nat},
+    privileges,
 };
 
 use super::{
@@ -145,7 +146,8 @@ pub fn set_stage() {
 }
 
 /// The step `keep-map`: for each line on stdin looks at the map, and writes `map READINGS MICROSECONDS`, the devices of
-/// each container, and the namespaces that this process holds; then `end`.
+/// each container, the host's rules, and the namespaces that this process holds; then `end`. After the first look it has
+/// the privileges of a lens.
 pub fn keep_map() {
     let (host, known) = Host::survey(Ground::find().expect("cgroups"));
     drop(known);
@@ -170,6 +172,8 @@ pub fn keep_map() {
                 lines.push(format!("device {} {} {peer} {}", entry.container.id, one.name, addresses.join(",")));
             }
         }
+        let rules = nat::read(host.files(), cache.placement(), cache.map().host().expect("a host"));
+        lines.extend(rules.rules.iter().map(|rule| format!("rule {}", rule.text)));
         println!("map {} {took}", cache.readings);
         for line in &lines {
             println!("{line}");
@@ -182,6 +186,9 @@ pub fn keep_map() {
         }
         println!("threads {}", fs::read_dir("/proc/self/task").expect("its own").count());
         println!("end");
+        if cache.readings == 1 {
+            privileges::drop_to(false, privileges::NETWORKS).expect("fewer privileges");
+        }
     }
 }
 
