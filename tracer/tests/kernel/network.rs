@@ -252,7 +252,8 @@ fn it_is_kept_current_and_nothing_is_held() {
     let after = changed(&mut keeper, "that it is gone", &|lines| device(lines, &group).is_none());
     let held: Vec<&String> = after.iter().filter(|line| line.starts_with("holds ")).collect();
     assert!(held.is_empty(), "{held:?}");
-    assert!(after.iter().any(|line| line == "threads 1"), "{after:?}");
+    // A thread that was joined may be seen for a moment more.
+    changed(&mut keeper, "its threads to end", &|lines| lines.iter().any(|line| line == "threads 1"));
     drop(api);
 }
 
