@@ -13,6 +13,7 @@ pub mod lenses;
 pub mod listing;
 pub mod live;
 pub mod model;
+pub mod network;
 pub mod pipeline;
 pub mod privileges;
 pub mod tui;

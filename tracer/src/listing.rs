@@ -1,6 +1,9 @@
-//! `ctrace containers`: what is here now, from files alone. No kernel side, no privileges beyond those to read.
+//! `ctrace containers`: what is here now, from files and netlink alone. No kernel side, no privileges beyond those to read.
 
-use std::io::{self, Write};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+};
 
 use anyhow::{Context, Result};
 use nix::unistd::geteuid;
@@ -15,12 +18,16 @@ use crate::{
     kernel::host as machine,
     live::host::{Ground, Host},
     model::{Finding, Runtime, Timestamp},
+    network::{self, Map, Network, Placement, nat},
     pipeline::{Note, Output},
     views::{self, escape::escape, lines},
 };
 
 /// Notes below a table; all of them are in the JSON.
 const NOTES: usize = 20;
+
+/// More containers than this are shown without the rules of their own namespaces: a program is run for each.
+const FEW: usize = 32;
 
 type Row = (Inspected, Vec<Finding>);
 
@@ -43,9 +50,12 @@ pub fn run(options: &Options) -> Result<()> {
     let now = Timestamp((machine::boottime_ns() as i64).saturating_add(boot_ns));
     let mountinfo = host.files().mountinfo();
     let inspector = Inspector::new(host.files(), &host.hierarchy, &mountinfo, &table, boot_ns);
+    let mut networks = Networks::survey(&host, &table);
     let mut rows = Vec::new();
+    let few = entries.len() <= FEW;
     for entry in entries {
-        let inspected = inspector.inspect(entry);
+        let mut inspected = inspector.inspect(entry);
+        inspected.take_network(networks.of(&host, &inspected.container.cgroup, few));
         let findings = findings::containers::judge(&inspected, now);
         rows.push((inspected, findings));
     }
@@ -70,6 +80,41 @@ pub fn look() -> Result<(Host, Table)> {
         table.named(id, host.facts(&container));
     }
     Ok((host, table))
+}
+
+/// The network map, and the rules that were read so far, by namespace.
+struct Networks {
+    placement: Placement,
+    map: Map,
+    rules: HashMap<u64, nat::Rules>,
+}
+
+impl Networks {
+    fn survey(host: &Host, table: &Table) -> Self {
+        let placement = Placement::find(host.files(), &host.hierarchy, table);
+        let map = network::survey(host.files(), &placement);
+        Self { placement, map, rules: HashMap::new() }
+    }
+
+    fn of(&mut self, host: &Host, cgroup: &str, own_rules: bool) -> Network {
+        let mut network = Network::of(&self.map, cgroup);
+        let mut passed = nat::namespaces(&self.map, &network);
+        let left_out = nat::Rules {
+            unknown: vec!["its own namespace's rules are read only where few containers are shown: name it".to_owned()],
+            ..nat::Rules::default()
+        };
+        let mut rules = Vec::new();
+        if !own_rules && !network.host {
+            passed.retain(|netns| Some(*netns) != network.netns);
+            rules.push(left_out);
+        }
+        for netns in passed {
+            let read = || nat::read(host.files(), &self.placement, netns);
+            rules.push(self.rules.entry(netns).or_insert_with(read).clone());
+        }
+        network.take_rules(rules.iter());
+        network
+    }
 }
 
 fn as_json(rows: &[Row], doubts: Vec<String>, now: Timestamp) -> String {

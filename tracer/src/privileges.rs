@@ -3,10 +3,16 @@
 use anyhow::{Context, Result};
 use caps::{CapSet, Capability, CapsHashSet};
 
+/// To read another task's stack.
+pub const STACKS: &[Capability] = &[Capability::CAP_SYS_ADMIN];
+/// To enter a network namespace; and the machine's own tools, which are asked for its rules, get no more than is permitted
+/// here: nft needs the second, iptables both.
+pub const NETWORKS: &[Capability] = &[Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+
 /// Keeps CAP_DAC_READ_SEARCH (files of containers) and CAP_SYS_PTRACE (/proc of containers), and never gains anything
 /// again. `needs_bpf`: maps cannot be read without the privilege for it (kernels before 5.19), or more will be attached.
-/// `needs_stacks`: CAP_SYS_ADMIN stays permitted, not effective, see [`with_sys_admin`].
-pub fn drop_to(needs_bpf: bool, needs_stacks: bool) -> Result<()> {
+/// `permitted_too`: stay permitted, not effective, see [`with_sys_admin`].
+pub fn drop_to(needs_bpf: bool, permitted_too: &[Capability]) -> Result<()> {
     let mut keep: CapsHashSet = [Capability::CAP_DAC_READ_SEARCH, Capability::CAP_SYS_PTRACE].into_iter().collect();
     if needs_bpf {
         keep.insert(Capability::CAP_BPF);
@@ -19,9 +25,7 @@ pub fn drop_to(needs_bpf: bool, needs_stacks: bool) -> Result<()> {
     caps::clear(None, CapSet::Ambient).context("dropping ambient capabilities")?;
     caps::set(None, CapSet::Effective, &keep).context("dropping capabilities")?;
     let mut keep = keep;
-    if needs_stacks && permitted.contains(&Capability::CAP_SYS_ADMIN) {
-        keep.insert(Capability::CAP_SYS_ADMIN);
-    }
+    keep.extend(permitted_too.iter().filter(|cap| permitted.contains(cap)));
     caps::set(None, CapSet::Permitted, &keep).context("dropping capabilities")?;
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).context("dropping capabilities")?;
     Ok(())
@@ -40,7 +44,8 @@ pub fn raise() -> Result<()> {
     caps::set(None, CapSet::Effective, &permitted).context("raising capabilities")
 }
 
-/// The kernel shows another task's stack to CAP_SYS_ADMIN alone: effective while `work` is done, where it was kept.
+/// The kernel shows another task's stack to CAP_SYS_ADMIN alone, and lets nobody else into a namespace: effective, in this
+/// thread, while `work` is done, where it was kept.
 pub fn with_sys_admin<T>(work: impl FnOnce() -> T) -> T {
     let before = caps::read(None, CapSet::Effective);
     let raised = caps::raise(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).is_ok();

@@ -182,6 +182,11 @@ impl HostFiles {
         })
     }
 
+    /// What the host has mounted there, a namespace: the caller makes sure of it, and closes it.
+    pub fn open_mounted(&self, path: &str) -> Result<OwnedFd, Refused> {
+        self.open(path, OFlag::O_RDONLY)
+    }
+
     fn split<'a>(&'a self, path: &'a str) -> (&'a Path, &'a str) {
         match path.strip_prefix("/proc/") {
             Some(inside) => (&self.proc, inside),

@@ -211,6 +211,7 @@ mod tests {
             privileged: None,
             network_mode: None,
             network_devices: None,
+            network: None,
             rootfs_readonly: None,
             unknown: Unknown::new(),
             notes: Vec::new(),

@@ -15,6 +15,7 @@ mod pace;
 pub mod pids;
 pub mod signals;
 mod state;
+pub mod sysctl;
 mod window;
 
 use std::sync::Arc;

@@ -355,7 +355,8 @@ fn drop_privileges(kernel: &mut Kernel, lenses: &[&Registered]) -> Result<()> {
     privileges::lower_bpf()?;
     let needs_bpf = kernel.can_read_maps().is_err();
     privileges::raise()?;
-    privileges::drop_to(needs_bpf, runs(lenses, "cpu"))
+    let stacks = if runs(lenses, "cpu") { privileges::STACKS } else { &[] };
+    privileges::drop_to(needs_bpf, stacks)
 }
 
 /// The first line of a live command: all is attached, and how.

@@ -63,6 +63,9 @@ pub enum Lack {
     Podman,
     Runc,
     Crun,
+    /// The programs that make rules.
+    IptablesLegacy,
+    Nftables,
     /// PID 1 of the host that may be looked at: one with a capability that this process lacks may not.
     OpenInit,
 }
@@ -84,14 +87,24 @@ impl Lack {
             Self::Podman => installed("podman").is_none(),
             Self::Runc => installed("runc").is_none(),
             Self::Crun => installed("crun").is_none(),
+            Self::IptablesLegacy => installed("iptables-legacy").is_none(),
+            Self::Nftables => installed("nft").is_none(),
             Self::OpenInit => fs::metadata("/proc/1/root/").is_err(),
         }
     }
 
     /// The virtual machines have all but cgroup v1: there another lack is a fault of the test run.
     fn may_be(self) -> bool {
-        let engines = [Self::Docker, Self::Containerd, Self::Podman, Self::Runc, Self::Crun];
-        !in_virtual_machine() || self == Self::CgroupV1 || engines.contains(&self)
+        let packages = [
+            Self::Docker,
+            Self::Containerd,
+            Self::Podman,
+            Self::Runc,
+            Self::Crun,
+            Self::IptablesLegacy,
+            Self::Nftables,
+        ];
+        !in_virtual_machine() || self == Self::CgroupV1 || packages.contains(&self)
     }
 }
 
@@ -107,6 +120,8 @@ impl fmt::Display for Lack {
             Self::Podman => "podman is not installed",
             Self::Runc => "runc is not installed",
             Self::Crun => "crun is not installed",
+            Self::IptablesLegacy => "iptables is not installed",
+            Self::Nftables => "nftables is not installed",
             Self::OpenInit => "PID 1 of this machine may not be looked at",
         })
     }

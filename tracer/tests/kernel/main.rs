@@ -21,6 +21,7 @@ mod harness;
 mod io;
 mod loss;
 mod mem;
+mod network;
 mod oom;
 mod overview;
 mod pids;
@@ -34,7 +35,7 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    let processes = [exits::TESTS, signals::TESTS, overview::TESTS, caps::TESTS, containers::TESTS];
+    let processes = [exits::TESTS, signals::TESTS, overview::TESTS, caps::TESTS, containers::TESTS, network::TESTS];
     let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, cpu::TESTS, robust::TESTS, loss::TESTS]
         .into_iter()
         .flatten()

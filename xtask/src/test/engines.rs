@@ -1,4 +1,5 @@
-//! The container engines that the kernel tests start, from Debian's packages: brought where they are missing.
+//! The container engines that the kernel tests start, and what makes firewall rules, from Debian's packages: brought where
+//! they are missing.
 
 use super::List;
 use crate::{apt, process};
@@ -13,6 +14,8 @@ const ENGINES: &[(&str, &str)] = &[
     ("crun", "crun"),
     ("podman", "podman"),
     ("systemd-nspawn", "systemd-container"),
+    ("iptables-legacy", "iptables"),
+    ("nft", "nftables"),
 ];
 
 /// The CRI crate is made from its protocol's files when it is built.
@@ -34,6 +37,6 @@ pub fn ensure(lists: &[List]) {
     missing.sort_unstable();
     missing.dedup();
     if let Err(error) = apt::install(&missing) {
-        println!("   some container engines are missing: {error:#}");
+        println!("   some container engines or firewall tools are missing: {error:#}");
     }
 }

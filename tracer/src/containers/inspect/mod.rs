@@ -1,6 +1,7 @@
 //! One container in full: what the kernel's files say of its processes and limits, beside what its runtime's files say.
 //!
 //! All is read through [`Files`], and a namespace is told from another by its link alone: none is opened, none entered.
+//! What takes entering one, the network map, is made elsewhere and given to [`Inspected::take_network`].
 //! What cannot be read is `None` with its reason in `unknown`.
 
 mod capabilities;
@@ -17,11 +18,15 @@ pub use self::process::Process;
 pub use self::{
     capabilities::{CapabilitySets, Difference, names as capability_names},
     limits::Limits,
+    network::FALLBACKS,
     userns::{UidRange, User, UserNs},
 };
-use self::{limits::Controllers, network::Network};
+use self::{limits::Controllers, network::Modes};
 use super::{Entry, Facts, Files, Hierarchy, Table, oci};
-use crate::model::{Container, Runtime, Timestamp, Unknown};
+use crate::{
+    model::{Container, Runtime, Timestamp, Unknown},
+    network::Network,
+};
 
 /// What can be known of a running container. A limit that is `None` and not in `unknown` is no limit.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +57,8 @@ pub struct Inspected {
     pub network_mode: Option<String>,
     /// Beside `lo`.
     pub network_devices: Option<Vec<String>>,
+    /// Its part of the network map, where one was made: the only thing here that needs namespaces to be entered.
+    pub network: Option<Network>,
     pub rootfs_readonly: Option<bool>,
     /// Why something above is `None`, the container's own and its facts' reasons among them.
     pub unknown: Unknown,
@@ -60,6 +67,18 @@ pub struct Inspected {
 }
 
 impl Inspected {
+    /// What its devices say of the mode, where files told less: which kind they are, and that they are there at all.
+    pub fn take_network(&mut self, network: Network) {
+        if matches!(self.network_mode.as_deref(), None | Some("bridge" | "veth" | "none"))
+            && let Some(mode) = network.mode()
+        {
+            self.network_mode = Some(mode);
+            self.unknown.remove("network_mode");
+        }
+        self.unknown.remove("network");
+        self.network = Some(network);
+    }
+
     /// Has it all that there is, whatever it uses of it?
     pub fn has_every_capability(&self) -> bool {
         let all = self.all_capabilities;
@@ -76,7 +95,7 @@ pub struct Inspector<'a> {
     all_capabilities: u64,
     /// By the container's cgroup.
     processes: HashMap<String, Vec<Process>>,
-    network: Network,
+    modes: Modes,
     /// Wall-clock time of the boot, ns.
     boot_ns: i64,
 }
@@ -103,7 +122,7 @@ impl<'a> Inspector<'a> {
             controllers: Controllers::of(mountinfo, hierarchy),
             host: process::Namespaces::of_host(files),
             all_capabilities: init.map_or(0, |init| init.capabilities.bounding),
-            network: Network::survey(files, &processes, table),
+            modes: Modes::survey(files, &processes, table),
             processes,
             boot_ns,
         }
@@ -120,6 +139,7 @@ impl<'a> Inspector<'a> {
         let processes = self.processes.get(&container.cgroup).unwrap_or(&none);
         let init = process::init(processes);
         let main = init.or_else(|| process::oldest(processes));
+        unknown.insert("network", "its network namespace was not entered".to_owned());
         if init.is_none() {
             unknown.insert("init_pid", no_init(&container, main));
         }
@@ -149,6 +169,7 @@ impl<'a> Inspector<'a> {
             privileged: None,
             network_mode: None,
             network_devices: None,
+            network: None,
             rootfs_readonly: None,
             notes: facts.notes.clone(),
             container,
@@ -181,7 +202,7 @@ impl<'a> Inspector<'a> {
 
     fn network(&self, inspected: &mut Inspected, main: Option<&Process>) {
         let Some(main) = main else { return };
-        let seen = self.network.of(self.files, &self.host, main.pid, &inspected.container, &inspected.facts);
+        let seen = self.modes.of(self.files, &self.host, main.pid, &inspected.container, &inspected.facts);
         inspected.network_devices = seen.devices;
         match seen.mode {
             Ok(mode) => inspected.network_mode = Some(mode),

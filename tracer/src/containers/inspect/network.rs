@@ -9,7 +9,7 @@ use super::{
 };
 use crate::model::Container;
 
-pub struct Network {
+pub struct Modes {
     /// The containers in each network namespace, by its link.
     shared: HashMap<String, Vec<Sharer>>,
     /// The host's ends of pairs: the index of the other end, and whether this one hangs on a bridge.
@@ -29,7 +29,7 @@ pub struct Seen {
     pub devices: Option<Vec<String>>,
 }
 
-impl Network {
+impl Modes {
     pub fn survey(files: &dyn Files, processes: &HashMap<String, Vec<Process>>, table: &Table) -> Self {
         let mut shared: HashMap<String, Vec<Sharer>> = HashMap::new();
         for entry in table.containers() {
@@ -108,7 +108,7 @@ impl Network {
 }
 
 /// Made in each namespace by a module that is loaded.
-const FALLBACKS: [&str; 10] =
+pub const FALLBACKS: [&str; 10] =
     ["lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"];
 
 /// From the text of `/proc/PID/net/dev`.

@@ -3,6 +3,7 @@ use crate::{
     containers::{Seen, files::Memory},
     findings::containers::judge,
     model::Finding,
+    network::{Address, Counters, Link, Map, Namespace, Network, Placed, PortState, Settings, nat},
     views,
 };
 
@@ -111,14 +112,101 @@ fn a_container_in_full() {
     assert_eq!((inspected.rootfs_readonly, inspected.privileged), (Some(true), Some(false)));
     assert_eq!(findings.iter().map(|finding| finding.code.0).collect::<Vec<_>>(), ["sec.host-root"]);
     let now = Timestamp(100_000_000_000);
-    let json: serde_json::Value = serde_json::from_str(&views::containers::json(&inspected, now)).expect("JSON");
+    let json = valid_json(&inspected, now);
+    insta::assert_json_snapshot!("container", json);
+    insta::assert_snapshot!("block", views::containers::block(&inspected, now));
+    insta::assert_snapshot!("table", views::containers::table(&[(inspected, findings)], now));
+}
+
+fn valid_json(inspected: &Inspected, now: Timestamp) -> serde_json::Value {
+    let json: serde_json::Value = serde_json::from_str(&views::containers::json(inspected, now)).expect("JSON");
     let schema = serde_json::from_str(include_str!("../../../../docs/json.schema.json")).expect("JSON");
     let schema = jsonschema::validator_for(&schema).expect("a schema");
     let errors: Vec<String> = schema.iter_errors(&json).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{errors:?}");
-    insta::assert_json_snapshot!("container", json);
-    insta::assert_snapshot!("block", views::containers::block(&inspected, now));
-    insta::assert_snapshot!("table", views::containers::table(&[(inspected, findings)], now));
+    json
+}
+
+#[test]
+fn on_the_network() {
+    let mut files = host();
+    let path = format!("/docker/{ID}");
+    proc(&mut files, &Proc { cgroup: &path, ..WEB });
+    let (mut inspected, _) = inspect(&files, &path, named("web"));
+    assert_eq!(inspected.network_mode, None, "no file tells it");
+    let map = bridged(&path);
+    let mut network = Network::of(&map, &path);
+    let rule = nat::Rule {
+        netns: 1,
+        from: "iptables-legacy",
+        table: "nat".into(),
+        chain: "POSTROUTING".into(),
+        action: "masquerade".into(),
+        text: "-A POSTROUTING -s 172.17.0.0/16 -o \"\u{1b}[31m\" -j MASQUERADE".into(),
+        ..nat::Rule::default()
+    };
+    let unseen = vec!["nftables: nft is not on PATH: install it to see these rules".to_owned()];
+    network.take_rules([nat::Rules { rules: vec![rule], unknown: unseen }].iter());
+    inspected.take_network(network);
+    let now = Timestamp(100_000_000_000);
+    insta::assert_json_snapshot!("network", valid_json(&inspected, now)["network"]);
+    let block = views::containers::block(&inspected, now);
+    let from = block.find("  network ").expect("a line");
+    insta::assert_snapshot!("network_block", &block[from..]);
+    assert!(!block.chars().any(|char| char.is_control() && char != '\n'), "raw: {block:?}");
+    // Its namespace could not be entered: each null has its reason.
+    let (mut unread, _) = inspect(&files, &path, named("web"));
+    let problem = Some("may not be entered".to_owned());
+    let closed = Namespace { inode: 2, problem, ..Namespace::default() };
+    let placed = vec![Placed { cgroup: path.as_str().into(), netns: 2 }];
+    unread.take_network(Network::of(&Map::of(Some(1), vec![closed], placed), &path));
+    let json = valid_json(&unread, now);
+    assert_eq!(
+        (&json["network_mode"], &json["network"]["interfaces"]),
+        (&serde_json::Value::Null, &serde_json::Value::Null)
+    );
+    assert_eq!(json["network"]["unknown"]["interfaces"], "may not be entered");
+    assert!(views::containers::block(&unread, now).contains("unknown: may not be entered"));
+}
+
+/// The container behind a pair whose outer end has a hostile name and is a port of a bridge; the way leads to a card.
+fn bridged(path: &str) -> Map {
+    let link = |ifindex: u32, name: &str, kind: &str| Link {
+        ifindex,
+        name: name.to_owned(),
+        kind: (!kind.is_empty()).then(|| kind.to_owned()),
+        mtu: Some(1500),
+        up: true,
+        lower_up: true,
+        rx_queues: Some(2),
+        tx_queues: Some(2),
+        rp_filter: Some(0),
+        counters: Some(Counters { rx_packets: 3, tx_packets: 5, tx_dropped: 1, ..Counters::default() }),
+        ..Link::default()
+    };
+    let address = |text: &str| Address::parse(text).into_iter().collect::<Vec<_>>();
+    let namespace = |inode: u64, links: Vec<Link>, out: u32, other: u64| Namespace {
+        inode,
+        links: links.into_iter().map(|link| (link.ifindex, link)).collect(),
+        way_out: vec![out],
+        ids: [(0, other)].into(),
+        settings: Settings { ip_forward: Some(true), rp_filter: Some(2), ..Settings::default() },
+        problem: None,
+    };
+    let outer = Link {
+        link: Some(7),
+        link_netnsid: Some(0),
+        master: Some(3),
+        port: Some(PortState::Forwarding),
+        rps: Some(vec!["0".to_owned()]),
+        ..link(8, "ve\u{1b}[31m", "veth")
+    };
+    let bridge = Link { addresses: address("172.17.0.1/16"), ..link(3, "docker0", "bridge") };
+    let inner =
+        Link { link: Some(8), link_netnsid: Some(0), addresses: address("172.17.0.2/16"), ..link(7, "eth0", "veth") };
+    let host = namespace(1, vec![link(1, "lo", ""), link(2, "ens3", ""), bridge, outer], 2, 2);
+    let own = namespace(2, vec![link(1, "lo", ""), inner], 7, 1);
+    Map::of(Some(1), vec![host, own], vec![Placed { cgroup: path.into(), netns: 2 }])
 }
 
 #[test]

@@ -22,6 +22,7 @@ use super::{
     World,
     pace::{EVERY_NS, Pace},
     state::Conditions,
+    sysctl,
     window::Window,
 };
 use crate::{
@@ -37,6 +38,7 @@ pub struct Rule {
     requests: Window<IoKey, IoTotal>,
     written: BTreeMap<Arc<str>, devices::Written>,
     refusals: Refusals,
+    sysctls: sysctl::Rule,
     conditions: Conditions,
     /// What was last said of each, to close it with.
     said: BTreeMap<String, Finding>,
@@ -55,14 +57,14 @@ impl Rule {
     pub fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>) {
         let Event::FileRefused(refused) = event else { return };
         if refused.errno == EROFS {
-            let finding = space::read_only(refused, world, &mut self.conditions);
-            out.extend(finding.into_iter().map(|finding| self.say(finding)));
+            out.extend(self.sysctls.event(event, world).map(|finding| Output::Finding(Box::new(finding))));
         } else {
             out.extend(self.refusals.refused(refused, world).map(|place| Output::Ask(Question::Io(Ask::Place(place)))));
         }
     }
 
     pub fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        out.extend(self.sysctls.tick(now_ns, world).into_iter().map(|finding| Output::Finding(Box::new(finding))));
         if !self.pace.is_due(now_ns) {
             return;
         }
@@ -105,7 +107,6 @@ fn over(last: Finding, now_ns: u64, world: &World) -> Finding {
         "io.dirty-throttled" => "its writers are no longer paused",
         "io.throttled" => "it is no longer at its limit",
         "io.blkio-v1-buffered" => "it writes no more past its limit",
-        "net.sysctl-readonly" => "nobody tries to write there any more",
         _ => "no call was refused for a while",
     };
     Finding { state: Some(State::Closed), time: world.at(now_ns), summary: summary.to_owned(), ..last }

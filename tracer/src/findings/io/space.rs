@@ -1,4 +1,4 @@
-//! `fs.no-space`, `fs.quota`, `net.sysctl-readonly`: calls that a file system refused.
+//! `fs.no-space`, `fs.quota`: calls that a file system refused.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,6 @@ use crate::{
 
 pub const NO_SPACE: Code = Code("fs.no-space");
 pub const QUOTA: Code = Code("fs.quota");
-pub const SYSCTL_READONLY: Code = Code("net.sysctl-readonly");
 
 const S_IFMT: u32 = 0o170_000;
 const S_IFREG: u32 = 0o100_000;
@@ -82,11 +81,6 @@ impl Refusals {
         }
         Facts::of(&refused, found, world).full(now_ns, conditions)
     }
-}
-
-/// A refused call that is told by itself: the path says it all.
-pub fn read_only(refused: &Refused, world: &World, conditions: &mut Conditions) -> Option<Finding> {
-    Facts::of(refused, &Place::default(), world).read_only(conditions)
 }
 
 /// From the names that the kernel side read, innermost first.
@@ -259,32 +253,6 @@ impl<'a> Facts<'a> {
                 "bound each container: docker run --storage-opt size=… (overlay2 on XFS with pquota), ephemeral-storage limits".to_owned(),
             ],
         }
-    }
-
-    /// The three forms to paste.
-    fn read_only(&self, conditions: &mut Conditions) -> Option<Finding> {
-        let path = text(&self.refused.path);
-        let name = path.strip_prefix("/proc/sys/")?.replace('/', ".");
-        let news =
-            conditions.holds(SYSCTL_READONLY, &format!("{} {name}", self.cgroup), 1, self.refused.header.time_ns)?;
-        let process = events::process(&self.refused.asker);
-        let mut numbers = Numbers::default();
-        numbers.set("errno", "EROFS");
-        numbers.set("sysctl", name.as_str());
-        numbers.set("path", path.as_str());
-        numbers.set("refused", self.refused.count);
-        numbers.set("cgroup", self.cgroup.as_str());
-        let summary = format!(
-            "{} (pid {}) may not set {name}: /proc/sys is read-only in the container",
-            process.comm, process.pid
-        );
-        let fix = vec![
-            format!("docker run --sysctl {name}=VALUE …"),
-            format!("Kubernetes: securityContext: {{sysctls: [{{name: {name}, value: \"VALUE\"}}]}} of the pod"),
-            format!("OCI config.json: \"linux\": {{\"sysctl\": {{\"{name}\": \"VALUE\"}}}}"),
-        ];
-        let why = "runtimes mount /proc/sys read-only, since most of it is the host's: what belongs to the container's own namespaces (net.*, some kernel.*, fs.mqueue.*) is set when it starts".to_owned();
-        Some(self.finding(news, (SYSCTL_READONLY, Severity::Warning), process, summary, why, fix, numbers))
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are the parts of one finding")]

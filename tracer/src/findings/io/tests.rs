@@ -362,4 +362,23 @@ fn a_read_only_sysctl_comes_with_three_forms() {
     assert_eq!(found[0].evidence["sysctl"], "net.core.somaxconn");
     assert_eq!(found[0].fix.len(), 3);
     assert!(bench.refused(&call(EROFS, ON_PATH, "/etc/passwd"), Place::default()).is_empty());
+    // Another lens that stands on the same rule says the very same, and closes it at the same tick.
+    let mut other = crate::findings::sysctl::Rule::default();
+    let event = Event::FileRefused(Box::new(call(EROFS, ON_PATH, "/proc/sys/net/core/somaxconn")));
+    assert_eq!(other.event(&event, &bench.host.world()).as_ref(), found.first());
+    let mut ticked = |now_ns: u64| {
+        let mut out = Vec::new();
+        bench.rule.tick(now_ns, &bench.host.world(), &mut out);
+        let own: Vec<Finding> = out
+            .into_iter()
+            .filter_map(|output| match output {
+                Output::Finding(finding) => Some(*finding),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(own, other.tick(now_ns, &bench.host.world()));
+        own
+    };
+    assert_eq!(codes(&ticked(T + SECOND)), []);
+    assert_eq!(codes(&ticked(T + 9 * SECOND)), [("net.sysctl-readonly", State::Closed)]);
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{age, number, userns};
+use super::{age, network, number, userns};
 use crate::{
     containers::inspect::{Inspected, capability_names},
     model::{Timestamp, size},
@@ -143,11 +143,7 @@ fn standing(inspected: &Inspected, because: &dyn Fn(&str, &str) -> String, line:
     line("seccomp", &inspected.seccomp.map_or_else(|| because("seccomp", "unknown"), str::to_owned));
     line("privileged", &yes_no(inspected.privileged, "privileged"));
     line("rootfs r/o", &yes_no(inspected.rootfs_readonly, "rootfs_readonly"));
-    let mut network = inspected.network_mode.clone().unwrap_or_else(|| because("network_mode", "unknown"));
-    if let Some(devices) = inspected.network_devices.as_ref().filter(|devices| !devices.is_empty()) {
-        let _ = write!(network, "   {}", devices.join(" "));
-    }
-    line("network", &network);
+    network::network(inspected, because, line);
 }
 
 fn short_names(set: u64) -> String {

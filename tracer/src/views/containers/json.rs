@@ -49,6 +49,7 @@ pub fn json(inspected: &Inspected, now: Timestamp) -> String {
         ("privileged", json!(inspected.privileged)),
         ("network_mode", json!(inspected.network_mode)),
         ("network_devices", json!(inspected.network_devices)),
+        ("network", json!(inspected.network)),
         ("rootfs_readonly", json!(inspected.rootfs_readonly)),
         ("notes", json!(inspected.notes)),
     ];

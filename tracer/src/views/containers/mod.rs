@@ -2,6 +2,7 @@
 
 mod block;
 mod json;
+mod network;
 
 use std::{collections::BTreeMap, fmt::Write};
 

@@ -9,6 +9,7 @@ pub mod engines;
 pub mod evidence;
 pub mod io;
 pub mod kernel_log;
+pub mod net;
 pub mod pids;
 pub mod play;
 pub mod player;

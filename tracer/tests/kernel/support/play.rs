@@ -31,6 +31,8 @@
 //! | `chroot` | changes its root directory for itself |
 //! | `filter`, `keyctl` | from now on keyctl(2) is answered with EPERM by a seccomp filter; calls it |
 //! | `userns` | a user namespace of its own, root in it |
+//! | `nets`, `net-of=PID` | a network namespace of its own, or that of another process |
+//! | `stage`, `keep-map` | see `support::net` |
 //! | `exec` | becomes the program that the rest of the steps name |
 
 use std::{
@@ -42,11 +44,11 @@ use std::{
     ptr::null_mut,
 };
 
-use super::disk;
+use super::{disk, net};
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     sys::{
         prctl,
         signal::{SigHandler, SigSet, Signal, kill, raise, signal},
@@ -287,6 +289,13 @@ fn go_on(steps: &[OsString]) {
                 let options = format!("lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work");
                 mount(Some("overlay"), at, Some("overlay"), MsFlags::empty(), Some(&*options)).expect("an overlay");
             }
+            "net-of" => {
+                let net = fs::File::open(format!("/proc/{text}/ns/net")).expect("a process");
+                setns(net, CloneFlags::CLONE_NEWNET).expect("its network namespace");
+            }
+            "nets" => unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace"),
+            "stage" => net::set_stage(),
+            "keep-map" => net::keep_map(),
             "write" => {
                 let (file, content) = text.split_once('=').expect("write=FILE=TEXT");
                 fs::create_dir_all(std::path::Path::new(file).parent().expect("a folder")).expect("a folder");
