@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::Show;
 use crate::{
     kernel::host,
     lenses::Registered,
@@ -21,7 +20,24 @@ use crate::{
     },
 };
 
+/// What to make of it all.
+pub enum Show {
+    Lines(lines::Style),
+    Json,
+    /// One report for each container at the end; all else goes to stderr.
+    Caps {
+        format: Format,
+        style: lines::Style,
+    },
+    Tui {
+        color: bool,
+    },
+    /// It is recorded.
+    Nothing,
+}
+
 pub enum View {
+    Nothing,
     Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool, table: Table },
     Caps { format: Format, style: lines::Style, over: bool, said: bool },
     Tui { tui: Box<crate::tui::Tui>, before: Usage },
@@ -35,10 +51,12 @@ pub struct Usage {
 }
 
 impl View {
-    pub fn open(show: &Show, lenses: &[&'static Registered]) -> Result<Self> {
+    /// `host`: the title's second half, see [`host_title`].
+    pub fn open(show: &Show, lenses: &[&'static Registered], host: &str) -> Result<Self> {
         let name = if let [lens] = lenses { lens.name } else { "overview" };
         let out = || io::BufWriter::new(io::stdout());
         Ok(match show {
+            Show::Nothing => Self::Nothing,
             Show::Lines(style) => {
                 let table = Table::of(name);
                 let mut view = Self::Text { style: Some(style.clone()), out: out(), over: false, table };
@@ -55,7 +73,7 @@ impl View {
                 let names: Vec<&str> = lenses.iter().map(|lens| lens.name).collect();
                 let settings = crate::tui::Settings {
                     color: *color,
-                    title: title(name),
+                    title: format!("{name} · {host}"),
                     zone: jiff::tz::TimeZone::system(),
                     tabs: crate::tui::panel::tabs(&names),
                 };
@@ -67,6 +85,7 @@ impl View {
 
     pub fn show(&mut self, output: &Output) -> Result<()> {
         match self {
+            Self::Nothing => Ok(()),
             Self::Text { style, out, over, table } => {
                 table.take(output);
                 let text = match style {
@@ -93,7 +112,7 @@ impl View {
                 }
                 written(out.flush(), over)
             }
-            Self::Caps { .. } => Ok(()),
+            Self::Nothing | Self::Caps { .. } => Ok(()),
             Self::Tui { tui, .. } => tui.draw_if_due().context("drawing"),
         }
     }
@@ -106,7 +125,7 @@ impl View {
     /// Waits for a key that ends the run; for ever where there are no keys.
     pub async fn input(&mut self) -> Result<bool> {
         match self {
-            Self::Text { .. } | Self::Caps { .. } => std::future::pending().await,
+            Self::Nothing | Self::Text { .. } | Self::Caps { .. } => std::future::pending().await,
             Self::Tui { tui, .. } => tui.input().await.context("reading keys"),
         }
     }
@@ -138,7 +157,7 @@ impl View {
             Self::Caps { said: false, .. } => anyhow::bail!(
                 "no container of that name started while it was waited for; `ctrace containers` lists those that are here"
             ),
-            Self::Text { .. } | Self::Caps { .. } => Ok(()),
+            Self::Nothing | Self::Text { .. } | Self::Caps { .. } => Ok(()),
             Self::Tui { tui, .. } => tui.close().context("giving the terminal back"),
         }
     }
@@ -172,12 +191,9 @@ fn written(result: io::Result<()>, over: &mut bool) -> Result<()> {
     }
 }
 
-/// `oom · node-7 · 6.12 · cgroup v2`.
-fn title(lens: &str) -> String {
-    let name =
-        nix::unistd::gethostname().map_or_else(|_| "host".to_owned(), |name| name.to_string_lossy().into_owned());
-    let version = host::Hierarchy::of_this_host().version;
-    format!("{lens} · {name} · {} · cgroup v{version}", host::release())
+/// `node-7 · 6.12 · cgroup v2`.
+pub fn host_title(name: &str, release: &str, cgroup_version: u8) -> String {
+    format!("{name} · {release} · cgroup v{cgroup_version}")
 }
 
 fn own_cpu() -> Duration {
