@@ -32,8 +32,6 @@ use tracer::{
 
 /// Where no lens says more.
 const RING_KIB: u32 = 512;
-/// What `--record` writes at the most.
-const BESIDE_BYTES: u64 = 1_000_000_000;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -101,7 +99,11 @@ fn watch(lenses: Vec<&'static Registered>, options: Live, rows: Rows) -> Result<
         ring_bytes,
         show,
         verbose: options.verbose,
-        record: options.record.map(|path| recording::Wish { path, force: false, max_bytes: BESIDE_BYTES }),
+        record: options.record.map(|path| recording::Wish {
+            path,
+            force: false,
+            max_bytes: live::record::BESIDE_BYTES,
+        }),
     })
 }
 
@@ -134,21 +136,23 @@ fn replay_of(options: Replay) -> Result<()> {
     };
     let from = options.from.unwrap_or_default();
     let to = options.to.or_else(|| Some(from + options.duration?));
-    replay::run(&replay::Options {
+    event_loop()?.block_on(replay::run(&replay::Options {
         file: options.file,
         lens: options.lens,
         container: options.container,
         from,
         to,
         show,
-    })
+    }))
 }
 
 fn live(options: Options) -> Result<ExitCode> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the event loop")?;
-    runtime.block_on(live::run(options))?;
+    event_loop()?.block_on(live::run(options))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn event_loop() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the event loop")
 }
 
 fn caps(options: Caps) -> Result<ExitCode> {

@@ -12,10 +12,11 @@ mod mem;
 mod namespace;
 mod pids;
 mod place;
+pub mod record;
 #[cfg(feature = "sockets")]
 mod sockets;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io::Write, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -29,6 +30,7 @@ use tracer_common::caps::WANT_NEW;
 use self::{
     before::Log,
     host::{Ground, Host},
+    record::Opening,
 };
 use crate::{
     containers::Table,
@@ -48,6 +50,7 @@ use crate::{
         filter::Asked,
         view::{Show, View, host_title},
     },
+    tui::Wish,
 };
 
 /// Records taken from the ring before anything else gets its turn.
@@ -77,14 +80,14 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
-    let mut recorder = options.record.as_ref().map(Recorder::create).transpose()?;
     let mut kernel = attach(&options)?;
     let ground = Ground::find()?;
+    let mut recorder = options.record.as_ref().map(Recorder::create).transpose()?;
     let mut end = options.duration.map(|duration| Instant::now() + duration);
     let (is_oom, is_caps) = (runs(&options.lenses, "oom"), runs(&options.lenses, "caps"));
     let mut log = is_oom.then(Log::read);
     let (name, release, version) = (machine::name(), machine::release(), machine::Hierarchy::of_this_host().version);
-    let mut view = View::open(&options.show, &options.lenses, &host_title(&name, &release, version))?;
+    let mut view = View::open(&options.show, &options.lenses, &host_title(&name, &release, version), None)?;
     let ready = ready(&kernel.taken);
     // A wrong name ends the run before it says that it is ready.
     let waits = |probe: &Probe| probes(&options.lenses).any(|own| own.name == probe.name) && !kernel.attached(probe);
@@ -98,23 +101,20 @@ pub async fn run(options: Options) -> Result<()> {
     let (mut host, known) = Host::survey(ground);
     let mut clock = machine::boot_to_wall_ns();
     let facts = host_facts(&kernel, &host);
+    let opening = Opening::new(&options, facts.clone(), ready.clone());
     if let Some(recorder) = &mut recorder {
-        recorder.begin(&recording::Header {
-            host: name,
-            kernel: release,
-            known: known.clone().into_iter().collect(),
-            ..header(&options, &facts, &ready, clock)
-        });
-        // Said before anything else could be.
-        recorder.enter(&Entry::Said(ready.clone()), machine::boottime_ns());
-        recorder.enter(&Entry::Shown, machine::boottime_ns());
+        opening.write(recorder, known.clone(), clock);
     }
     let lenses = options.lenses.iter().map(|lens| (lens.make)()).collect();
     let pipeline = Pipeline::new(Table::new(known), facts, clock, lenses);
     let mut run = Run::new(pipeline, view, options.asked.clone(), recorder);
     run.record(Record::Cgroups(host.cgroups()), machine::boottime_ns());
     answer(&mut run, &mut host, &kernel)?;
-    run.enter(Entry::Surveyed, machine::boottime_ns())?;
+    if let Err(error) = run.enter(Entry::Surveyed, machine::boottime_ns()) {
+        // A wrong name: nothing was recorded.
+        run.recorder.iter().for_each(Recorder::discard);
+        return Err(error);
+    }
     // What grows counts from a first reading on.
     run.enter(Entry::Tick, machine::boottime_ns())?;
     answer(&mut run, &mut host, &kernel)?;
@@ -174,7 +174,17 @@ pub async fn run(options: Options) -> Result<()> {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            quit = run.view.input() => if quit? { return close(run) },
+            wish = run.view.input() => match wish? {
+                Wish::Quit => return close(run),
+                Wish::Record => {
+                    let text = record::toggle(&mut run, &mut host, &opening, clock);
+                    if let Some(tui) = run.view.tui() {
+                        tui.notice(text);
+                    }
+                    record::keep(&mut run)?;
+                }
+                Wish::Nothing | Wish::Play(_) => {}
+            },
             ready = ring.readable() => {
                 ready.context("watching the ring")?.clear_ready();
                 look = Some(now);
@@ -200,7 +210,7 @@ pub async fn run(options: Options) -> Result<()> {
             }
             lost(&mut kernel, &mut run, now_ns)?;
             run.view.status(&run.pipeline, run.lost, TICK);
-            if !recorded(&mut run)? && matches!(options.show, Show::Nothing) {
+            if !record::keep(&mut run)? {
                 break;
             }
         }
@@ -220,25 +230,12 @@ pub async fn run(options: Options) -> Result<()> {
     close(run)
 }
 
-/// Brings the recording so far into its file; whether it goes on.
-fn recorded(run: &mut Run) -> Result<bool> {
-    let Some(recorder) = &mut run.recorder else { return Ok(true) };
-    recorder.flush()?;
-    if !recorder.is_full() {
-        return Ok(true);
-    }
-    let recorder = run.recorder.take();
-    if let Some(mut recorder) = recorder {
-        recorder.end()?;
-        let text = format!("the recording {} has reached its size, and ends here", recorder.path().display());
-        say(run, "doubt", text)?;
-    }
-    Ok(false)
-}
-
 fn close(mut run: Run) -> Result<()> {
     if let Some(recorder) = &mut run.recorder {
         recorder.end()?;
+        if matches!(run.view, View::Nothing) {
+            writeln!(std::io::stderr(), "ctrace: {}, {} lost", recorder.summary(), run.lost)?;
+        }
     }
     run.view.close()
 }
@@ -246,25 +243,6 @@ fn close(mut run: Run) -> Result<()> {
 /// A sentence of the run itself.
 fn say(run: &mut Run, code: &'static str, text: String) -> Result<()> {
     run.enter(Entry::Said(note(code, text)), machine::boottime_ns())
-}
-
-fn header(options: &Options, facts: &HostFacts, ready: &Note, boot_to_wall_ns: i64) -> recording::Header {
-    let map = |key: &str| ready.fields.get(key).and_then(Value::as_object).cloned().unwrap_or_default();
-    recording::Header {
-        ctrace_recording: recording::VERSION,
-        ctrace: env!("CARGO_PKG_VERSION").to_owned(),
-        host: String::new(),
-        kernel: String::new(),
-        started: ready.time,
-        started_ns: machine::boottime_ns(),
-        boot_to_wall_ns,
-        lenses: options.lenses.iter().map(|lens| lens.name.to_owned()).collect(),
-        asked: options.asked.clone(),
-        facts: facts.clone(),
-        probes: map("probes"),
-        probes_unknown: map("unknown"),
-        known: Vec::new(),
-    }
 }
 
 fn runs(lenses: &[&Registered], name: &str) -> bool {

@@ -66,3 +66,6 @@ struct Line<E> {
 }
 
 type Entered = Line<Entry>;
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,22 @@ impl Reader {
         Ok(Self { header, frames, lines, ending })
     }
 
+    /// When the last entry of a recording entered. What stands behind the time is not looked at.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn last_ns(path: &Path) -> Result<u64> {
+        let mut reader = Self::open(path)?;
+        let mut last_ns = 0;
+        loop {
+            while let Some(line) = reader.lines.next() {
+                last_ns = last_ns.max(time_of(line).unwrap_or(0));
+            }
+            let Some(content) = reader.frames.next() else { return Ok(last_ns) };
+            reader.lines.refill(content);
+        }
+    }
+
     pub fn header(&self) -> &Header {
         &self.header
     }
@@ -119,6 +135,12 @@ fn versioned(line: &[u8]) -> Result<Header> {
 
 fn parsed<T: DeserializeOwned>(line: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(line)
+}
+
+fn time_of(line: &[u8]) -> Option<u64> {
+    let rest = line.strip_prefix(br#"{"t":"#)?;
+    let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    std::str::from_utf8(&rest[..end]).ok()?.parse().ok()
 }
 
 /// The lines of one frame.

@@ -1,10 +1,11 @@
 //! The writing side: what enters is a line at once, and in the file within a second.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +13,7 @@ use serde::Serialize;
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::{FRAME_BYTES, Header, LINE_BYTES, Line};
-use crate::run::Entry;
+use crate::{model::size, run::Entry};
 
 /// Fast: it is the machine in trouble that writes.
 const LEVEL: i32 = 3;
@@ -39,6 +40,8 @@ pub struct Recorder {
     /// Why no more is written: the first reason, told once.
     failed: Option<anyhow::Error>,
     full: bool,
+    ended: bool,
+    started_ns: u64,
 }
 
 impl Recorder {
@@ -74,15 +77,21 @@ impl Recorder {
             now_ns: 0,
             failed: None,
             full: false,
+            ended: false,
+            started_ns: 0,
         })
     }
 
     pub fn begin(&mut self, header: &Header) {
+        self.started_ns = header.started_ns;
         self.line(header);
         self.frame();
     }
 
     pub fn enter(&mut self, entry: &Entry, now_ns: u64) {
+        if self.full || self.ended {
+            return;
+        }
         self.entries += 1;
         self.now_ns = self.now_ns.max(now_ns);
         self.line(&Line { t: now_ns, entry });
@@ -105,11 +114,20 @@ impl Recorder {
         self.full
     }
 
+    /// Says in the file that it is whole.
+    ///
     /// # Errors
     /// As [`Recorder::flush`].
     pub fn end(&mut self) -> Result<()> {
-        self.enter(&Entry::End, self.now_ns);
+        if !std::mem::replace(&mut self.ended, true) {
+            self.line(&Line { t: self.now_ns, entry: Entry::End });
+        }
         self.flush()
+    }
+
+    /// Takes the file away: nothing happened yet.
+    pub fn discard(&self) {
+        let _ = fs::remove_file(&self.path);
     }
 
     pub fn path(&self) -> &Path {
@@ -120,12 +138,21 @@ impl Recorder {
         self.written
     }
 
-    pub fn entries(&self) -> u64 {
-        self.entries
+    /// For a person: what is in the file.
+    pub fn summary(&self) -> String {
+        let length = Duration::from_millis(self.now_ns.saturating_sub(self.started_ns) / 1_000_000);
+        let end = if self.full { "; it has reached its size" } else { "" };
+        format!(
+            "recorded {} in {}: {}, {} entries{end}",
+            humantime::format_duration(length),
+            self.path.display(),
+            size(self.written),
+            self.entries
+        )
     }
 
     fn line(&mut self, line: &impl Serialize) {
-        if self.full || self.failed.is_some() {
+        if self.failed.is_some() {
             return;
         }
         let start = self.lines.len();
@@ -153,7 +180,7 @@ impl Recorder {
             Ok(frame) => self.written += frame.len() as u64,
             Err(error) => {
                 self.failed.get_or_insert(explained(error, &self.path));
-                self.full = true;
+                self.ended = true;
             }
         }
         self.full |= self.written >= self.max_bytes;

@@ -1,9 +1,12 @@
 //! A recording, run again: no root, no kernel, no files but this one.
 
+mod player;
+
 use std::{io::Write, path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail};
 
+use self::player::Player;
 use crate::{
     containers::Table,
     lenses::{self, Registered},
@@ -31,14 +34,17 @@ pub struct Options {
     pub show: Show,
 }
 
-pub fn run(options: &Options) -> Result<()> {
+pub async fn run(options: &Options) -> Result<()> {
     let mut reader = Reader::open(&options.file)?;
     let lenses = lenses_of(reader.header(), options.lens)?;
     let header = reader.header().clone();
     let from_ns = position(&header, options.from);
     let to_ns = options.to.map(|to| position(&header, to));
     let title = host_title(&header.host, &header.kernel, header.facts.cgroup_version);
-    let view = View::open(&options.show, &lenses, &title)?;
+    let view = View::open(&options.show, &lenses, &title, Some(header.started))?;
+    if matches!(view, View::Tui { .. }) {
+        return Player::new(options, reader, view)?.play().await;
+    }
     let mut run = start(&header, &lenses, asked(&header, options, lenses.len()), view);
     let mut at_ns = header.started_ns;
     for (time_ns, entry) in reader.by_ref() {

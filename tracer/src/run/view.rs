@@ -12,7 +12,9 @@ use anyhow::{Context, Result};
 use crate::{
     kernel::host,
     lenses::Registered,
+    model::Timestamp,
     pipeline::{Output, Pipeline},
+    tui::{Tui, Wish},
     views::{
         caps::{self, Format},
         json, lines, rows,
@@ -51,8 +53,8 @@ pub struct Usage {
 }
 
 impl View {
-    /// `host`: the title's second half, see [`host_title`].
-    pub fn open(show: &Show, lenses: &[&'static Registered], host: &str) -> Result<Self> {
+    /// `host`: the title's second half, see [`host_title`]. `replay`: when the recording began.
+    pub fn open(show: &Show, lenses: &[&'static Registered], host: &str, replay: Option<Timestamp>) -> Result<Self> {
         let name = if let [lens] = lenses { lens.name } else { "overview" };
         let out = || io::BufWriter::new(io::stdout());
         Ok(match show {
@@ -76,6 +78,7 @@ impl View {
                     title: format!("{name} · {host}"),
                     zone: jiff::tz::TimeZone::system(),
                     tabs: crate::tui::panel::tabs(&names),
+                    replay,
                 };
                 let tui = Box::new(crate::tui::Tui::open(settings).context("opening the terminal")?);
                 Self::Tui { tui, before: Usage { records: 0, cpu: own_cpu() } }
@@ -122,8 +125,8 @@ impl View {
         matches!(self, Self::Text { over: true, .. } | Self::Caps { over: true, .. })
     }
 
-    /// Waits for a key that ends the run; for ever where there are no keys.
-    pub async fn input(&mut self) -> Result<bool> {
+    /// Waits for a key that is about the run; for ever where there are no keys.
+    pub async fn input(&mut self) -> Result<Wish> {
         match self {
             Self::Nothing | Self::Text { .. } | Self::Caps { .. } => std::future::pending().await,
             Self::Tui { tui, .. } => tui.input().await.context("reading keys"),
@@ -144,6 +147,19 @@ impl View {
             rss_bytes: own_rss(),
         });
         *before = now;
+    }
+
+    /// The same of a replay, whose own use is no news.
+    pub fn replayed(&mut self, pipeline: &Pipeline, lost: u64) {
+        let Self::Tui { tui, .. } = self else { return };
+        let containers: Vec<_> = pipeline.containers.containers().map(|entry| Arc::clone(entry.container)).collect();
+        tui.status(crate::tui::Status { lost, containers: containers.len(), ..crate::tui::Status::default() });
+        tui.containers(containers);
+    }
+
+    /// The TUI, where that is what there is.
+    pub fn tui(&mut self) -> Option<&mut Tui> {
+        if let Self::Tui { tui, .. } = self { Some(tui) } else { None }
     }
 
     pub fn close(mut self) -> Result<()> {

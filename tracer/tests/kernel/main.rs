@@ -24,6 +24,7 @@ mod mem;
 mod oom;
 mod overview;
 mod pids;
+mod record;
 mod robust;
 mod signals;
 mod support;
@@ -34,7 +35,7 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    let processes = [exits::TESTS, signals::TESTS, overview::TESTS, caps::TESTS, containers::TESTS];
+    let processes = [exits::TESTS, signals::TESTS, overview::TESTS, record::TESTS, caps::TESTS, containers::TESTS];
     let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, cpu::TESTS, robust::TESTS, loss::TESTS]
         .into_iter()
         .flatten()
