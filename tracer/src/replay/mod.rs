@@ -17,6 +17,7 @@ use crate::{
         filter::Asked,
         view::{Show, View, host_title},
     },
+    views::escape::escape,
 };
 
 /// More cgroups than any host has: somebody made the file for that.
@@ -59,10 +60,11 @@ pub async fn run(options: &Options) -> Result<()> {
             break;
         }
     }
+    let stopped = run.view.is_over() || to_ns.is_some_and(|to_ns| at_ns > to_ns);
     run.view.close()?;
-    let stopped = to_ns.is_some_and(|to_ns| at_ns > to_ns);
     if let Some(text) = (!stopped).then(|| said_of(reader.ending(), &header)).flatten() {
-        writeln!(std::io::stderr(), "ctrace: {text}")?;
+        // Parts of the file may stand in it.
+        writeln!(std::io::stderr(), "ctrace: {}", escape(&text))?;
     }
     Ok(())
 }
@@ -74,7 +76,7 @@ fn position(header: &Header, since: Duration) -> u64 {
 fn lenses_of(header: &Header, wanted: Option<&'static Registered>) -> Result<Vec<&'static Registered>> {
     if let Some(lens) = wanted {
         if !header.lenses.iter().any(|name| name == lens.name) {
-            bail!("{} was not recorded; this recording holds: {}", lens.name, header.lenses.join(", "));
+            bail!("{} was not recorded; this recording holds: {}", lens.name, escape(&header.lenses.join(", ")));
         }
         return Ok(vec![lens]);
     }

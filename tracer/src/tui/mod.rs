@@ -320,4 +320,6 @@ fn now() -> Timestamp {
 #[cfg(test)]
 mod overview_tests;
 #[cfg(test)]
+mod replay_tests;
+#[cfg(test)]
 mod tests;

@@ -33,10 +33,11 @@ pub(super) fn top(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     // From the right, what matters least goes first where there isn't room for all.
     let state = state(app, &shown.own);
     let parts = [Some(shown.containers.as_str()), Some(&*shown.events), Some(&*lost_text), Some(&*state)];
-    // Where a replay stands, and that it is one, goes before all but losses.
+    // Where a replay stands, and that something is recorded, goes before the title as well.
     let orders: [&[usize]; 4] = match app.position {
-        Some(_) => [&[0, 2, 3], &[2, 3], &[3], &[]],
-        None if app.recording.is_some() => [&[0, 1, 2, 3], &[1, 2, 3], &[2, 3], &[2]],
+        Some(_) if lost > 0 => [&[0, 2, 3], &[2, 3], &[2, 3], &[2, 3]],
+        Some(_) => [&[0, 2, 3], &[2, 3], &[3], &[3]],
+        None if app.recording.is_some() => [&[0, 1, 2, 3], &[1, 2, 3], &[2, 3], &[2, 3]],
         None => [&[0, 1, 2, 3], &[1, 2, 3], &[1, 2], &[2]],
     };
     let width = usize::from(area.width);
@@ -46,7 +47,7 @@ pub(super) fn top(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
             let right: usize = order.iter().filter_map(|at| parts[*at]).map(|part| part.width() + 2).sum();
             left.width() + 1 + right <= width
         })
-        .unwrap_or(&[2]);
+        .unwrap_or(&orders[3]);
     let mut spans = Vec::new();
     for at in order {
         let style = if *at == 2 && lost > 0 { theme.severity(Severity::Warning) } else { theme.quiet() };
