@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     escape::escape,
-    lines::row,
+    lines::{row, unknown},
     table::{Line, Shape, name},
 };
 use crate::{model::Finding, pipeline::SampleRow};
@@ -81,9 +81,5 @@ pub fn body(finding: &Finding, out: &mut String) {
     if let Some(limiting) = evidence.get("limiting_cgroup").and_then(Value::as_str) {
         row(out, "limit of", &escape(limiting));
     }
-    for (field, reason) in &finding.unknown {
-        if matches!(*field, "asker" | "limit" | "limiting_cgroup" | "growth_per_s") {
-            row(out, "unknown", &format!("{field}: {}", escape(reason)));
-        }
-    }
+    unknown(out, finding, |field| matches!(field, "asker" | "limit" | "limiting_cgroup" | "growth_per_s"));
 }

@@ -47,7 +47,7 @@ pub(super) fn top(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
             let right: usize = order.iter().filter_map(|at| parts[*at]).map(|part| part.width() + 2).sum();
             left.width() + 1 + right <= width
         })
-        .unwrap_or(&orders[3]);
+        .unwrap_or(orders[3]);
     let mut spans = Vec::new();
     for at in order {
         let style = if *at == 2 && lost > 0 { theme.severity(Severity::Warning) } else { theme.quiet() };
