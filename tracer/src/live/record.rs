@@ -110,7 +110,12 @@ fn create() -> Result<Recorder> {
 /// # Errors
 /// It does not arrive there, and the run is not one to be looked at.
 pub fn keep(run: &mut Run) -> Result<bool> {
-    let Some(recorder) = &mut run.recorder else { return Ok(true) };
+    let Some(recorder) = &mut run.recorder else {
+        if let Some(tui) = run.view.tui() {
+            tui.recording(None);
+        }
+        return Ok(true);
+    };
     let kept = recorder.flush();
     let full = recorder.is_full();
     let path = recorder.path().display().to_string();
