@@ -9,6 +9,7 @@ pub const OTHER: u32 = 2;
 
 /// Whose requests to which device: key of the map `DEVICE_IO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct IoKey {
     /// The cgroup that the request is charged to, in the hierarchy of the io (v1: blkio) controller; `UNKNOWN_U64`: none.

@@ -65,6 +65,7 @@ pub mod how {
 
 /// What makes two checks alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct CheckKey {
     pub cgroup: u64,
@@ -102,6 +103,7 @@ record!(Check, CapCheck, 272);
 
 /// What came of calls in which a capability was refused, or that said EPERM without any refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct OutcomeKey {
     pub cgroup: u64,

@@ -6,6 +6,7 @@ use crate::task::Task;
 
 /// Key of the map `PAUSES`: whose write() it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct PauseKey {
     /// The writer's own cgroup, in the hierarchy that carries the key.

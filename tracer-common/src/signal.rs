@@ -34,6 +34,7 @@ record!(Signal, Signal, 200);
 
 /// What makes two signals alike: at most one record of each kind is sent in [`FOLD_NS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct FoldKey {
     /// Process of the target.

@@ -13,6 +13,7 @@ pub const HIGH: u32 = 3;
 
 /// Whose time it was: key of the map `STALLS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct StallKey {
     /// The task's own cgroup, in the hierarchy that carries the key.

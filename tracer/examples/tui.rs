@@ -15,7 +15,7 @@ use tokio::time::{Instant, interval};
 use tracer::{
     model::Runtime,
     pipeline::Output,
-    tui::{Settings, Status, Tui, panel},
+    tui::{Settings, Status, Tui, Wish, panel},
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -26,6 +26,7 @@ async fn main() -> io::Result<()> {
         title: "oom · node-7 · 6.12 · cgroup v2".to_owned(),
         zone: jiff::tz::TimeZone::UTC,
         tabs: panel::tabs(&["oom"]),
+        replay: None,
     })?;
     if wish != "empty" {
         for finding in samples::afternoon(now()) {
@@ -39,7 +40,7 @@ async fn main() -> io::Result<()> {
     loop {
         tokio::select! {
             biased;
-            quit = tui.input() => if quit? { return tui.close() },
+            wish = tui.input() => if wish? == Wish::Quit { return tui.close() },
             _ = tick.tick(), if wish == "flood" => {
                 number += 1;
                 for finding in flood(number) {

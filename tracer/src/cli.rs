@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use tracer::{
+    lenses::{self, Registered},
     model::{Runtime, signal_names, signal_number},
     views::caps::Format,
 };
@@ -55,6 +56,10 @@ pub enum Command {
     Cpu(Live),
     /// Which capabilities a container needs of those it has: used, refused, never asked for; the least set to paste.
     Caps(Caps),
+    /// Keep what happens in a file, to be looked at again by `ctrace replay`: anywhere, without root.
+    Record(Record),
+    /// Look at a recording as if it happened now: the same screen, lines or JSON.
+    Replay(Replay),
     /// Every container here: runtime, name, pod, limits, user, capabilities, network.
     Containers(Containers),
     /// The long text behind a finding, like `rustc --explain`.
@@ -68,6 +73,69 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Record {
+    /// Which lenses; without one, all that `ctrace` alone shows.
+    #[arg(value_name = "LENS", value_parser = lens)]
+    pub lenses: Vec<&'static Registered>,
+    /// The file to make.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Write over FILE if it is there.
+    #[arg(long)]
+    pub force: bool,
+    /// Stop when the file has this size: 50MB, 2GiB.
+    #[arg(long, value_name = "SIZE", default_value = "100MB", value_parser = size)]
+    pub max_size: u64,
+    /// A replay shows only this container, unless it is told otherwise: name, id prefix, namespace/pod, pod/container,
+    /// unit, or cgroup path.
+    #[arg(long, short, value_name = "X")]
+    pub container: Option<String>,
+    /// With --container: wait for one of that name to appear, where none is here.
+    #[arg(long, requires = "container")]
+    pub wait: bool,
+    /// Likewise, only containers of this runtime.
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<Runtime>,
+    /// Stop after this time, counted from the moment all is attached: 30s, 5m, 1h30m.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Size of the kernel's event ring in KiB, a power of two; by itself 512 or 1024.
+    #[arg(long, value_name = "KIB", value_parser = ring_kib)]
+    pub ring_kib: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// As `ctrace record`, `--record` or the key w wrote it.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Only this lens; without one, all that was recorded.
+    #[arg(value_name = "LENS", value_parser = lens)]
+    pub lens: Option<&'static Registered>,
+    /// Only this container: name, id prefix, namespace/pod, pod/container, unit, or cgroup path.
+    #[arg(long, short, value_name = "X")]
+    pub container: Option<String>,
+    /// Begin this long after the start of the recording: 30s, 5m, 1h30m.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub from: Option<Duration>,
+    /// End this long after the start of the recording.
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "duration")]
+    pub to: Option<Duration>,
+    /// End this long after --from.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Lines, also on a terminal.
+    #[arg(long, conflicts_with = "json")]
+    pub lines: bool,
+    /// One JSON object a line (documented in docs/json.md).
+    #[arg(long)]
+    pub json: bool,
+    /// No colour (as NO_COLOR in the environment does).
+    #[arg(long)]
+    pub no_color: bool,
 }
 
 #[derive(Debug, Args)]
@@ -180,6 +248,9 @@ pub struct Live {
     /// No colour (as NO_COLOR in the environment does).
     #[arg(long)]
     pub no_color: bool,
+    /// Record it as well, for `ctrace replay`.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// Size of the kernel's event ring in KiB, a power of two; by itself 512 or 1024.
     #[arg(long, value_name = "KIB", value_parser = ring_kib)]
     pub ring_kib: Option<u32>,
@@ -204,6 +275,31 @@ fn ring_kib(text: &str) -> Result<u32, String> {
         Ok(kib) if kib.is_power_of_two() && (4..=1 << 20).contains(&kib) => Ok(kib),
         _ => Err("a power of two from 4 to 1048576 (KiB)".to_owned()),
     }
+}
+
+fn lens(name: &str) -> Result<&'static Registered, String> {
+    lenses::by_name(name).ok_or_else(|| {
+        let names: Vec<&str> = lenses::REGISTERED.iter().map(|lens| lens.name).collect();
+        format!("one of {}", names.join(", "))
+    })
+}
+
+/// `100MB`, `2GiB`, `500k`; a bare number is bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1000 * 1000,
+        "g" | "gb" => 1000 * 1000 * 1000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return Err("write it as 50MB or 2GiB".to_owned()),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "write it as 50MB or 2GiB".to_owned())
 }
 
 fn signal(text: &str) -> Result<u32, String> {

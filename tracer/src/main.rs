@@ -11,14 +11,19 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use cli::{Caps, CapsCommand, Cli, Command, Containers, Live};
+use cli::{Caps, CapsCommand, Cli, Command, Containers, Live, Record, Replay};
 use tracer::{
     doctor,
     findings::{self, Explained},
     lenses::{self, Registered},
     listing,
-    live::{self, Options, Rows, Show},
+    live::{self, Options},
     model::signal_name,
+    recording, replay,
+    run::{
+        filter::{Asked, Rows},
+        view::Show,
+    },
     views::{
         caps::{Format, formatted},
         lines::Style,
@@ -43,6 +48,8 @@ fn main() -> ExitCode {
         Command::Io(options) => run(&lenses::io::LENS, options, Rows::default()),
         Command::Cpu(options) => run(&lenses::cpu::LENS, options, Rows::default()),
         Command::Caps(options) => caps(options),
+        Command::Record(options) => record(options),
+        Command::Replay(options) => replay_of(options).map(|()| ExitCode::SUCCESS),
         Command::Containers(options) => containers(options).map(|()| ExitCode::SUCCESS),
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(json),
@@ -77,28 +84,75 @@ fn watch(lenses: Vec<&'static Registered>, options: Live, rows: Rows) -> Result<
     } else {
         Show::Tui { color }
     };
-    let ring_kib = lenses.iter().map(|lens| lens.ring_kib).max().unwrap_or(RING_KIB);
-    let options = Options {
+    let ring_bytes = ring_bytes(&lenses, options.ring_kib);
+    live(Options {
         lenses,
-        container: options.container,
-        wait: options.wait,
-        from_start: false,
-        runtime: options.runtime,
-        pid: options.pid,
-        rows,
+        asked: Asked {
+            container: options.container,
+            wait: options.wait,
+            from_start: false,
+            runtime: options.runtime,
+            pid: options.pid,
+            rows,
+        },
         duration: options.duration,
-        ring_bytes: options.ring_kib.unwrap_or(ring_kib) * 1024,
+        ring_bytes,
         show,
         verbose: options.verbose,
+        record: options.record.map(|path| recording::Wish {
+            path,
+            force: false,
+            max_bytes: live::record::BESIDE_BYTES,
+        }),
+    })
+}
+
+fn ring_bytes(lenses: &[&'static Registered], wanted_kib: Option<u32>) -> u32 {
+    wanted_kib.unwrap_or_else(|| lenses.iter().map(|lens| lens.ring_kib).max().unwrap_or(RING_KIB)) * 1024
+}
+
+fn record(options: Record) -> Result<ExitCode> {
+    let lenses = if options.lenses.is_empty() { lenses::overview() } else { options.lenses };
+    let ring_bytes = ring_bytes(&lenses, options.ring_kib);
+    live(Options {
+        lenses,
+        asked: Asked { container: options.container, wait: options.wait, runtime: options.runtime, ..Asked::default() },
+        duration: options.duration,
+        ring_bytes,
+        show: Show::Nothing,
+        verbose: 0,
+        record: Some(recording::Wish { path: options.output, force: options.force, max_bytes: options.max_size }),
+    })
+}
+
+fn replay_of(options: Replay) -> Result<()> {
+    let color = color(options.no_color);
+    let show = if options.json {
+        Show::Json
+    } else if options.lines || !std::io::stdout().is_terminal() {
+        Show::Lines(Style { zone: jiff::tz::TimeZone::system(), color })
+    } else {
+        Show::Tui { color }
     };
-    live(options)
+    let from = options.from.unwrap_or_default();
+    let to = options.to.or_else(|| Some(from + options.duration?));
+    event_loop()?.block_on(replay::run(&replay::Options {
+        file: options.file,
+        lens: options.lens,
+        container: options.container,
+        from,
+        to,
+        show,
+    }))
 }
 
 fn live(options: Options) -> Result<ExitCode> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the event loop")?;
-    runtime.block_on(live::run(options))?;
+    event_loop()?.block_on(live::run(options))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn event_loop() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the event loop")
 }
 
 fn caps(options: Caps) -> Result<ExitCode> {
@@ -118,16 +172,17 @@ fn caps(options: Caps) -> Result<ExitCode> {
     }
     live(Options {
         lenses: vec![&lenses::caps::LENS],
-        container: options.container,
-        wait: false,
-        from_start: options.from_start,
-        runtime: options.runtime,
-        pid: None,
-        rows: Rows::default(),
+        asked: Asked {
+            container: options.container,
+            from_start: options.from_start,
+            runtime: options.runtime,
+            ..Asked::default()
+        },
         duration: options.duration,
         ring_bytes: options.ring_kib * 1024,
         show: if options.json { Show::Json } else { Show::Caps { format: options.format, style } },
         verbose: 0,
+        record: None,
     })
 }
 

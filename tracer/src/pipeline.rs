@@ -8,7 +8,7 @@ mod late;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tracer_common::signal::FoldKey;
 
@@ -19,14 +19,18 @@ use crate::{
     findings::{HostFacts, World, caps, cpu, io, mem, oom::HungReading, pids},
     kernel::load::{Loss, LossCause},
     lenses::Lens,
-    model::{Container, Finding, Owner, Process, Timestamp, Unknown},
+    model::{
+        Container, Finding, Owner, Process, Timestamp, Unknown,
+        recorded::{self, Name},
+    },
 };
 
 /// Something that enters.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Record {
     /// As it came out of the ring.
-    Kernel(Bytes),
+    Kernel(#[serde(with = "recorded::binary")] Bytes),
     /// What a walk of the hierarchy found.
     Cgroups(Vec<Seen>),
     Answer(Answer),
@@ -38,7 +42,8 @@ pub enum Record {
 }
 
 /// What was read because it was asked for. The first two are the pipeline's own; the rest go to the lenses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// The runtime's files about the container with this cgroup.
     Facts(u64, Box<Facts>),
@@ -61,7 +66,7 @@ pub enum Answer {
 }
 
 /// One process on the way from a process to PID 1.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ancestor {
     pub process: Process,
     /// In the hierarchy that carries the key; `None` where it was gone before that was read.
@@ -133,10 +138,11 @@ pub struct SampleRow {
 }
 
 /// Something worth a line that is no finding.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Note {
     pub time: Timestamp,
-    pub code: &'static str,
+    #[serde(deserialize_with = "recorded::name")]
+    pub code: Name,
     /// For a person; not escaped.
     pub text: String,
     #[serde(flatten)]

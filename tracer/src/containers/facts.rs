@@ -1,16 +1,18 @@
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     forms,
     path::{Classified, Match, PodKey},
 };
-use crate::model::{Container, ContainerRef, Runtime, Timestamp, Unknown};
+use crate::model::{Container, ContainerRef, Runtime, Timestamp, Unknown, recorded};
 
 /// Reason beside a null name until the files were read.
 const NOT_READ: &str = "its runtime's files were not read yet";
 
 /// What a runtime's files say of one container, bounded and raw (views escape). What they don't say is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// What a person called it.
     pub name: Option<String>,
@@ -31,6 +33,7 @@ pub struct Facts {
     /// The file that the name was read from.
     pub name_source: Option<String>,
     /// Why something above is `None`.
+    #[serde(deserialize_with = "recorded::unknown")]
     pub unknown: Unknown,
     /// Doubts, and files that could not be used: for a person, one sentence each.
     pub notes: Vec<String>,

@@ -16,6 +16,7 @@ use nix::{
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat},
     sys::{stat::Mode, statvfs::fstatvfs},
 };
+use serde::{Deserialize, Serialize};
 
 /// No file that names a container is larger; an engine's config with a seccomp profile has about 30 KiB.
 pub const FILE_CAP: usize = 1 << 20;
@@ -48,7 +49,7 @@ pub struct Item {
 }
 
 /// How full a file system is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Space {
     pub total_bytes: u64,
     pub free_bytes: u64,

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 
 use crate::model::Runtime;
+use serde::{Deserialize, Serialize};
 
 /// State on disk is bounded by what a host can run; more is somebody filling a directory.
 const CAP: usize = 65_536;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownContainer {
     pub id: String,
     pub runtime: Option<Runtime>,

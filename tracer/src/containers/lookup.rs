@@ -67,7 +67,7 @@ impl Table {
         self.path(cgroup_id).map(|path| path::level(path, &self.known))
     }
 
-    /// The live containers, units included, in no order.
+    /// The live containers, units included, by path.
     pub fn containers(&self) -> impl Iterator<Item = Entry<'_>> {
         self.owners.iter().filter_map(|(path, owned)| {
             let cgroup_id = *self.by_path.get(path)?;

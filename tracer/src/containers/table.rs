@@ -1,9 +1,11 @@
 //! The live table: any cgroup id to its container. Sans-IO: what was seen, read and made is fed in, with the time.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
+
+use serde::{Deserialize, Serialize};
 
 use super::{
     facts::{Facts, undressed},
@@ -22,7 +24,7 @@ const TOMBS: usize = 4096;
 const CRUN_SUBGROUP: &str = "container";
 
 /// A cgroup that exists: its kernfs id (the inode of its directory) and its path below the hierarchy's root.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     pub id: u64,
     pub path: String,
@@ -81,11 +83,12 @@ pub struct Entry<'a> {
 #[derive(Debug, Default)]
 pub struct Table {
     pub(super) known: Known,
-    pub(super) live: HashMap<u64, Cgroup>,
+    // Ordered, so that a recording gives what the run gave.
+    pub(super) live: BTreeMap<u64, Cgroup>,
     pub(super) by_path: HashMap<Arc<str>, u64>,
     /// The containers of the live cgroups, by the path of their own cgroup.
-    pub(super) owners: HashMap<Arc<str>, Owned>,
-    pub(super) tombs: HashMap<u64, Tomb>,
+    pub(super) owners: BTreeMap<Arc<str>, Owned>,
+    pub(super) tombs: BTreeMap<u64, Tomb>,
     /// Oldest first: containers', and the host's.
     gone: [VecDeque<(u64, u64)>; 2],
     pub(super) generation: u64,
@@ -367,7 +370,7 @@ impl Table {
     }
 }
 
-pub(super) fn reference(owners: &HashMap<Arc<str>, Owned>, path: &str) -> Option<ContainerRef> {
+pub(super) fn reference(owners: &BTreeMap<Arc<str>, Owned>, path: &str) -> Option<ContainerRef> {
     owners.get(path).map(|owned| owned.container.reference())
 }
 

@@ -20,9 +20,14 @@ mod window;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     containers::Table,
-    model::{Code, Severity, Timestamp},
+    model::{
+        Code, Severity, Timestamp,
+        recorded::{self, Name},
+    },
 };
 
 /// What `ctrace explain` knows of a code.
@@ -62,13 +67,14 @@ pub struct World<'a> {
 }
 
 /// What of this host rules depend on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
     pub page_bytes: u64,
     /// 1 or 2: the hierarchy that limits memory.
     pub cgroup_version: u8,
     /// Names of the probes that are attached.
-    pub attached: Vec<&'static str>,
+    #[serde(deserialize_with = "recorded::names")]
+    pub attached: Vec<Name>,
     pub cpus: u64,
 }
 

@@ -17,7 +17,7 @@ impl Pace {
 
     /// It was asked for now.
     pub fn asked(&mut self, now_ns: u64, every_ns: u64) {
-        self.due_ns = now_ns + every_ns;
+        self.due_ns = now_ns.saturating_add(every_ns);
     }
 
     /// It came now, and took so long to read.

@@ -6,7 +6,7 @@
 
 use std::{io, path::Path};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// `memory.events` or `memory.events.local`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -19,7 +19,7 @@ pub struct Events {
 }
 
 /// v1's `memory.oom_control`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OomControl {
     pub oom_kill_disable: bool,
     /// With `oom_kill_disable`: all who ask for memory wait, now. The kernel log says nothing of it.

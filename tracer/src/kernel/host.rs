@@ -37,6 +37,11 @@ impl Hierarchy {
     }
 }
 
+/// What the machine is called.
+pub fn name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| "host".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
 /// Kernel release, as `uname -r` gives it. Shown, never decided by.
 pub fn release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease")

@@ -20,6 +20,7 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tracer_common::{
     ABSENT, Kind,
     loss::{Cause, LossKey, Reader},
@@ -31,6 +32,7 @@ use super::{
     layout::{FACTS, Layout},
     plan::{Branch, Hook, Probe, Taken},
 };
+use crate::model::recorded::{self, Name};
 
 /// What a run wants of the kernel side.
 #[derive(Clone, Debug, Default)]
@@ -66,17 +68,19 @@ pub struct Kernel {
 }
 
 /// Records that did not reach user space, since the last time that was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
     /// The record's kind by its name, or the probe whose program did not run.
-    pub event: &'static str,
+    #[serde(deserialize_with = "recorded::name")]
+    pub event: Name,
     /// `None`: not known, or of cgroups beyond those that can be counted one by one.
     pub cgroup: Option<u64>,
     pub cause: LossCause,
     pub count: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LossCause {
     /// The ring was full.
     Full,

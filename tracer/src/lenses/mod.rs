@@ -35,6 +35,7 @@ pub trait Lens {
 }
 
 /// A lens as the command line knows it.
+#[derive(Debug)]
 pub struct Registered {
     pub name: &'static str,
     pub about: &'static str,

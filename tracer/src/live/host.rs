@@ -100,6 +100,11 @@ impl Host {
         facts
     }
 
+    /// Containers with free-form ids, as they stand now.
+    pub fn known(&mut self) -> Known {
+        self.look_for_engines()
+    }
+
     fn look_for_engines(&mut self) -> Known {
         let started = Instant::now();
         let (engines, known) = containers::survey(&self.files, &self.hierarchy);

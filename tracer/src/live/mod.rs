@@ -6,18 +6,17 @@ mod ancestry;
 mod before;
 mod caps;
 mod cpu;
-mod filter;
 pub mod host;
 mod io;
 mod mem;
 mod namespace;
 mod pids;
 mod place;
+pub mod record;
 #[cfg(feature = "sockets")]
 mod sockets;
-mod view;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io::Write, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -28,12 +27,10 @@ use tokio::{
 };
 use tracer_common::caps::WANT_NEW;
 
-pub use self::filter::Rows;
 use self::{
     before::Log,
-    filter::Filter,
     host::{Ground, Host},
-    view::View,
+    record::Opening,
 };
 use crate::{
     containers::Table,
@@ -44,10 +41,16 @@ use crate::{
         plan::{self, Probe, Taken},
     },
     lenses::{ATTRIBUTION, Registered},
-    model::{Container, Runtime, Timestamp},
+    model::{Container, Timestamp},
     pipeline::{Note, Output, Pipeline, Question, Record},
     privileges,
-    views::{caps::Format, lines},
+    recording::{self, Recorder},
+    run::{
+        Entry, Run,
+        filter::Asked,
+        view::{Show, View, host_title},
+    },
+    tui::Wish,
 };
 
 /// Records taken from the ring before anything else gets its turn.
@@ -64,32 +67,13 @@ const DIAGNOSTICS: u8 = 2;
 pub struct Options {
     /// One, or all those that the overview is made of.
     pub lenses: Vec<&'static Registered>,
-    pub container: Option<String>,
-    /// For a container that is not here yet.
-    pub wait: bool,
-    /// Not what runs, but the next start of a container of that name.
-    pub from_start: bool,
-    pub runtime: Option<Runtime>,
-    pub pid: Option<u32>,
-    pub rows: Rows,
+    pub asked: Asked,
     /// From the moment all is attached.
     pub duration: Option<Duration>,
     pub ring_bytes: u32,
     pub show: Show,
     pub verbose: u8,
-}
-
-pub enum Show {
-    Lines(lines::Style),
-    Json,
-    /// One report for each container at the end; all else goes to stderr.
-    Caps {
-        format: Format,
-        style: lines::Style,
-    },
-    Tui {
-        color: bool,
-    },
+    pub record: Option<recording::Wish>,
 }
 
 /// Runs until a signal, the duration's end, `q`, or until the reader of the output has gone away.
@@ -98,54 +82,62 @@ pub async fn run(options: Options) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let mut kernel = attach(&options)?;
     let ground = Ground::find()?;
+    let mut recorder = options.record.as_ref().map(Recorder::create).transpose()?;
     let mut end = options.duration.map(|duration| Instant::now() + duration);
     let (is_oom, is_caps) = (runs(&options.lenses, "oom"), runs(&options.lenses, "caps"));
     let mut log = is_oom.then(Log::read);
-    let mut view = View::open(&options.show, &options.lenses)?;
+    let (name, release, version) = (machine::name(), machine::release(), machine::Hierarchy::of_this_host().version);
+    let mut view = View::open(&options.show, &options.lenses, &host_title(&name, &release, version), None)?;
+    let ready = ready(&kernel.taken);
     // A wrong name ends the run before it says that it is ready.
     let waits = |probe: &Probe| probes(&options.lenses).any(|own| own.name == probe.name) && !kernel.attached(probe);
     // What is read from files instead counts from a first reading on: without that nothing is attached.
     let polls = waits(&plan::FORK_REFUSED);
-    let eager = options.container.is_some() || polls;
+    let eager = options.asked.container.is_some() || polls;
     if !eager {
-        view.show(&Output::Note(ready(&kernel.taken)))?;
+        view.show(&Output::Note(ready.clone()))?;
         view.flush()?;
     }
     let (mut host, known) = Host::survey(ground);
     let mut clock = machine::boot_to_wall_ns();
+    let facts = host_facts(&kernel, &host);
+    let opening = Opening::new(&options, facts.clone(), ready.clone());
+    if let Some(recorder) = &mut recorder {
+        opening.write(recorder, known.clone(), clock);
+    }
     let lenses = options.lenses.iter().map(|lens| (lens.make)()).collect();
-    let mut pipeline = Pipeline::new(Table::new(known), host_facts(&kernel, &host), clock, lenses);
-    let mut out = Vec::new();
-    pipeline.record(Record::Cgroups(host.cgroups()), machine::boottime_ns(), &mut out);
-    answer(&mut pipeline, &mut host, &kernel, &mut out)?;
-    out.clear(); // names found at the start are no news
-    let mut filter = Filter::new(&options, &pipeline.containers)?;
+    let pipeline = Pipeline::new(Table::new(known), facts, clock, lenses);
+    let mut run = Run::new(pipeline, view, options.asked.clone(), recorder);
+    run.record(Record::Cgroups(host.cgroups()), machine::boottime_ns());
+    answer(&mut run, &mut host, &kernel)?;
+    if let Err(error) = run.enter(Entry::Surveyed, machine::boottime_ns()) {
+        // A wrong name: nothing was recorded.
+        run.recorder.iter().for_each(Recorder::discard);
+        return Err(error);
+    }
     // What grows counts from a first reading on.
-    pipeline.tick(machine::boottime_ns(), &mut out);
-    answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+    run.enter(Entry::Tick, machine::boottime_ns())?;
+    answer(&mut run, &mut host, &kernel)?;
     if is_caps {
-        let here = filter.here(&pipeline.containers);
-        watch(&here, true, &mut pipeline, &host, &mut kernel, &mut out)?;
-        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+        let here = run.filter().here(&run.pipeline.containers);
+        watch(&here, true, &mut run, &host, &mut kernel)?;
+        answer(&mut run, &mut host, &kernel)?;
     }
     if eager {
-        view.show(&Output::Note(ready(&kernel.taken)))?;
-        view.flush()?;
-    }
-    if let Some(wanted) = filter.awaits() {
-        out.push(Output::Note(note("waiting", format!("no container {wanted} here yet: waiting for it"))));
+        run.view.show(&Output::Note(ready))?;
+        run.view.flush()?;
     }
     if let Some(log) = &mut log {
-        for finding in log.findings(&pipeline.world(machine::boottime_ns()), &host) {
-            pipeline.record(Record::Before(Box::new(finding)), machine::boottime_ns(), &mut out);
+        for finding in log.findings(&run.pipeline.world(machine::boottime_ns()), &host) {
+            run.record(Record::Before(Box::new(finding)), machine::boottime_ns());
         }
     }
     if options.verbose >= DIAGNOSTICS && !diagnostics::BUILT_IN {
         let text = "-vv: a release build has no diagnostics in its kernel side; build with `cargo xtask build`";
-        out.push(Output::Note(note("doubt", text.to_owned())));
+        say(&mut run, "doubt", text.to_owned())?;
     }
     for text in host.doubts.drain(..).chain(log.into_iter().flat_map(|log| log.doubts)) {
-        out.push(Output::Note(note("doubt", text)));
+        say(&mut run, "doubt", text)?;
     }
     drop_privileges(&mut kernel, &options.lenses)?;
     give_back();
@@ -153,39 +145,47 @@ pub async fn run(options: Options) -> Result<()> {
     // SAFETY: the descriptor is owned by the AsyncFd from here on, and nobody else closes or replaces it.
     let ring = unsafe { AsyncFd::register_with_interest(kernel.ring_fd()?, Interest::READABLE) }
         .context("watching the ring")?;
-    let mut lost_so_far = 0;
     let mut tick = Instant::now() + TICK;
     let mut look = Some(Instant::now());
     loop {
-        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
-        let new = found(&mut filter, &pipeline, &mut out)?;
-        if is_caps && !new.is_empty() {
-            watch(&new, false, &mut pipeline, &host, &mut kernel, &mut out)?;
-            answer(&mut pipeline, &mut host, &kernel, &mut out)?;
-            // Waiting is no watching.
-            end = options.duration.map(|duration| Instant::now() + duration);
+        answer(&mut run, &mut host, &kernel)?;
+        if is_caps {
+            let new = run.look(machine::boottime_ns())?;
+            if !new.is_empty() {
+                watch(&new, false, &mut run, &host, &mut kernel)?;
+                answer(&mut run, &mut host, &kernel)?;
+                // Waiting is no watching.
+                end = options.duration.map(|duration| Instant::now() + duration);
+            }
         }
-        for output in out.drain(..).filter(|output| filter.wants(output)) {
-            view.show(&output)?;
-        }
-        view.flush()?;
-        if view.is_over() {
-            return view.close();
+        run.enter(Entry::Shown, machine::boottime_ns())?;
+        if run.view.is_over() {
+            return close(run);
         }
         let now = Instant::now();
-        let waits = filter.awaits().is_some() && is_caps;
-        if end.is_some_and(|end| now >= end && !waits) || (is_caps && filter.is_over(&pipeline.containers)) {
+        let waits = run.filter().awaits().is_some() && is_caps;
+        if end.is_some_and(|end| now >= end && !waits) || (is_caps && run.filter().is_over(&run.pipeline.containers)) {
             break;
         }
         let end = end.filter(|_| !waits);
         let now_ns = machine::boottime_ns();
-        let due = pipeline.next_ns().map(|due| now + Duration::from_nanos(due.saturating_sub(now_ns)));
+        let due = run.pipeline.next_ns().map(|due| now + Duration::from_nanos(due.saturating_sub(now_ns)));
         let wake = [due, end, look].into_iter().flatten().fold(tick, Instant::min);
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            quit = view.input() => if quit? { return view.close() },
+            wish = run.view.input() => match wish? {
+                Wish::Quit => return close(run),
+                Wish::Record => {
+                    let text = record::toggle(&mut run, &mut host, &opening, clock);
+                    if let Some(tui) = run.view.tui() {
+                        tui.notice(text);
+                    }
+                    record::keep(&mut run)?;
+                }
+                Wish::Nothing | Wish::Play(_) => {}
+            },
             ready = ring.readable() => {
                 ready.context("watching the ring")?.clear_ready();
                 look = Some(now);
@@ -193,38 +193,57 @@ pub async fn run(options: Options) -> Result<()> {
             () = sleep_until(wake) => {}
         }
         if look.is_some_and(|look| Instant::now() >= look) || Instant::now() >= tick {
-            let emptied = kernel.drain(BATCH, |bytes| take(&mut pipeline, bytes, &mut out));
+            let emptied = kernel.drain(BATCH, |bytes| take(&mut run, bytes));
             let pause = if emptied { kernel.look_again() } else { Some(Duration::ZERO) };
             look = pause.map(|pause| Instant::now() + pause);
-            out.extend(kernel.diagnostics().into_iter().map(|text| Output::Note(note("kernel", text))));
+            for text in kernel.diagnostics() {
+                say(&mut run, "kernel", text)?;
+            }
         }
         let now_ns = machine::boottime_ns();
-        pipeline.tick(now_ns, &mut out);
+        run.enter(Entry::Tick, now_ns)?;
         if Instant::now() >= tick {
             tick = Instant::now() + TICK;
             let offset = machine::boot_to_wall_ns();
             if (offset - clock).abs() > CLOCK_STEP_NS {
                 clock = offset;
-                pipeline.record(Record::Clock(offset), now_ns, &mut out);
+                run.record(Record::Clock(offset), now_ns);
             }
-            lost_so_far += lost(&mut kernel, &mut pipeline, now_ns, &mut out)?;
-            view.status(&pipeline, lost_so_far, TICK);
+            lost(&mut kernel, &mut run, now_ns)?;
+            run.view.status(&run.pipeline, run.lost, TICK);
+            if !record::keep(&mut run)? {
+                break;
+            }
         }
     }
-    out.extend(kernel.diagnostics().into_iter().map(|text| Output::Note(note("kernel", text))));
+    for text in kernel.diagnostics() {
+        say(&mut run, "kernel", text)?;
+    }
     // What is in the ring, or not ripe yet, happened in time, and is said.
-    while !kernel.drain(BATCH, |bytes| take(&mut pipeline, bytes, &mut out)) {
-        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+    while !kernel.drain(BATCH, |bytes| take(&mut run, bytes)) {
+        answer(&mut run, &mut host, &kernel)?;
     }
     let now_ns = machine::boottime_ns();
-    lost(&mut kernel, &mut pipeline, now_ns, &mut out)?;
-    pipeline.finish(now_ns, &mut out);
-    answer(&mut pipeline, &mut host, &kernel, &mut out)?;
-    found(&mut filter, &pipeline, &mut out)?;
-    for output in out.drain(..).filter(|output| filter.wants(output)) {
-        view.show(&output)?;
+    lost(&mut kernel, &mut run, now_ns)?;
+    run.enter(Entry::Finish, now_ns)?;
+    answer(&mut run, &mut host, &kernel)?;
+    run.enter(Entry::Shown, machine::boottime_ns())?;
+    close(run)
+}
+
+fn close(mut run: Run) -> Result<()> {
+    if let Some(recorder) = &mut run.recorder {
+        recorder.end()?;
+        if matches!(run.view, View::Nothing) {
+            writeln!(std::io::stderr(), "ctrace: {}, {} lost", recorder.summary(), run.lost)?;
+        }
     }
-    view.close()
+    run.view.close()
+}
+
+/// A sentence of the run itself.
+fn say(run: &mut Run, code: &'static str, text: String) -> Result<()> {
+    run.enter(Entry::Said(note(code, text)), machine::boottime_ns())
 }
 
 fn runs(lenses: &[&Registered], name: &str) -> bool {
@@ -243,7 +262,7 @@ fn attach(options: &Options) -> Result<Kernel> {
     wanted.retain(|probe| seen.insert(probe.name));
     wanted.reverse();
     let mut wants: Vec<_> = options.lenses.iter().flat_map(|lens| lens.wants).copied().collect();
-    if (options.from_start || options.wait) && runs(&options.lenses, "caps") {
+    if (options.asked.from_start || options.asked.wait) && runs(&options.lenses, "caps") {
         wants.push(("WANT_CAPS", WANT_NEW));
     }
     let kernel = Kernel::attach(&Wishes {
@@ -269,17 +288,17 @@ fn attach(options: &Options) -> Result<Kernel> {
 
 /// Takes a record; whether the next one may follow at once. A new container's files are read first: what it does is told
 /// with its name, and it may live for 10 ms.
-fn take(pipeline: &mut Pipeline, bytes: bytes::Bytes, out: &mut Vec<Output>) -> bool {
-    let before = out.len();
-    pipeline.record(Record::Kernel(bytes), 0, out);
-    !out[before..].iter().any(|output| matches!(output, Output::Ask(Question::Facts(..) | Question::Identity(..))))
+fn take(run: &mut Run, bytes: bytes::Bytes) -> bool {
+    let before = run.out.len();
+    run.record(Record::Kernel(bytes), 0);
+    !run.out[before..].iter().any(|output| matches!(output, Output::Ask(Question::Facts(..) | Question::Identity(..))))
 }
 
 /// Reads what the pipeline asks for, until it asks for nothing more.
-fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut Vec<Output>) -> Result<()> {
+fn answer(run: &mut Run, host: &mut Host, kernel: &Kernel) -> Result<()> {
     // An answer may raise further questions, but each about something new; the bound is against a loop of a bug's making.
     for _ in 0..8 {
-        let questions: Vec<_> = out.extract_if(.., |output| matches!(output, Output::Ask(_))).collect();
+        let questions: Vec<_> = run.out.extract_if(.., |output| matches!(output, Output::Ask(_))).collect();
         if questions.is_empty() {
             break;
         }
@@ -290,46 +309,26 @@ fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut V
             if matches!(question, Question::Identity(..)) && std::mem::replace(&mut surveyed, true) {
                 continue;
             }
-            let answer = host.answer(&question, kernel, &pipeline.containers)?;
-            pipeline.record(Record::Answer(answer), machine::boottime_ns(), out);
+            let answer = host.answer(&question, kernel, &run.pipeline.containers)?;
+            run.record(Record::Answer(answer), machine::boottime_ns());
         }
     }
     Ok(())
 }
 
-/// Containers that are meant and that were not here before: said before what happened in them.
-fn found(filter: &mut Filter, pipeline: &Pipeline, out: &mut Vec<Output>) -> Result<Vec<Arc<Container>>> {
-    let new = filter.look(&pipeline.containers)?;
-    for (at, container) in new.iter().enumerate() {
-        let mut found = note("found", format!("here is {}: {}", container.label(), container.cgroup));
-        found.fields.insert("container".to_owned(), serde_json::to_value(container).unwrap_or_default());
-        out.insert(at, Output::Note(found));
-    }
-    Ok(new)
-}
-
 /// Has the kernel side watch the capability checks of these containers.
-fn watch(
-    containers: &[Arc<Container>],
-    ran: bool,
-    pipeline: &mut Pipeline,
-    host: &Host,
-    kernel: &mut Kernel,
-    out: &mut Vec<Output>,
-) -> Result<()> {
-    for record in caps::watch(containers, ran, &pipeline.containers, host, kernel)? {
-        pipeline.record(record, machine::boottime_ns(), out);
+fn watch(containers: &[Arc<Container>], ran: bool, run: &mut Run, host: &Host, kernel: &mut Kernel) -> Result<()> {
+    for record in caps::watch(containers, ran, &run.pipeline.containers, host, kernel)? {
+        run.record(record, machine::boottime_ns());
     }
     Ok(())
 }
 
-fn lost(kernel: &mut Kernel, pipeline: &mut Pipeline, now_ns: u64, out: &mut Vec<Output>) -> Result<u64> {
-    let mut count = 0;
+fn lost(kernel: &mut Kernel, run: &mut Run, now_ns: u64) -> Result<()> {
     for loss in kernel.losses()? {
-        count += loss.count;
-        pipeline.record(Record::Loss(loss), now_ns, out);
+        run.record(Record::Loss(loss), now_ns);
     }
-    Ok(count)
+    Ok(())
 }
 
 fn host_facts(kernel: &Kernel, host: &Host) -> HostFacts {

@@ -1,11 +1,11 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::Unknown;
+use super::{Unknown, recorded};
 
 /// A container, by its cgroup path: the path in a runtime's form *is* the container, whatever else is known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// The runtime's own id: 64 hex digits for Docker, containerd's CRI, Podman and CRI-O; free text for ctr, runc, LXC;
     /// the unit's name for a systemd service.
@@ -22,12 +22,12 @@ pub struct Container {
     pub cgroup: String,
     /// The containers around this one, innermost first: ids.
     pub ancestors: Vec<ContainerRef>,
-    #[serde(skip_serializing_if = "Unknown::is_empty")]
+    #[serde(default, skip_serializing_if = "Unknown::is_empty", deserialize_with = "recorded::unknown")]
     pub unknown: Unknown,
 }
 
 /// Enough of a container to point at it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerRef {
     pub id: String,
     pub name: Option<String>,
@@ -35,7 +35,7 @@ pub struct ContainerRef {
     pub cgroup: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Runtime {
     Docker,

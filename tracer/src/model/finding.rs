@@ -1,12 +1,13 @@
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use serde_json::{Map, Value};
 
-use super::{Owner, Process, Timestamp, Unknown};
+use super::{Owner, Process, Timestamp, Unknown, recorded};
+use crate::findings;
 
 /// The numbers behind a finding: key (with its unit) to value, in the order to show. Null where unknown.
 pub type Evidence = Map<String, Value>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Critical,
@@ -15,7 +16,7 @@ pub enum Severity {
 }
 
 /// Where a state finding stands. Point findings have none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Open,
@@ -24,13 +25,13 @@ pub enum State {
 }
 
 /// What ctrace says: one verdict about one container, with its numbers, its reason and its cure.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     pub code: Code,
     pub severity: Severity,
     /// Unique within a run; others refer to it.
     pub id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
     pub time: Timestamp,
     pub container: Owner,
@@ -41,7 +42,7 @@ pub struct Finding {
     pub why: String,
     pub fix: Vec<String>,
     pub refers_to: Option<String>,
-    #[serde(skip_serializing_if = "Unknown::is_empty")]
+    #[serde(default, skip_serializing_if = "Unknown::is_empty", deserialize_with = "recorded::unknown")]
     pub unknown: Unknown,
 }
 
@@ -52,5 +53,13 @@ pub struct Code(pub &'static str);
 impl Serialize for Code {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let code = String::deserialize(from)?;
+        let known = findings::all().find(|known| known.code.0 == code);
+        known.map(|known| known.code).ok_or_else(|| D::Error::custom("a code that this ctrace does not know"))
     }
 }

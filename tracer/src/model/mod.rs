@@ -3,6 +3,7 @@
 mod container;
 mod finding;
 mod process;
+pub mod recorded;
 mod signal;
 mod size;
 mod time;

@@ -36,7 +36,7 @@ use tokio::{
 
 use self::{
     pace::Pace,
-    state::{App, Effect},
+    state::{App, Effect, Position},
     terminal::Taken,
     theme::Theme,
 };
@@ -55,6 +55,17 @@ pub struct Settings {
     pub zone: TimeZone,
     /// `panel::tabs` of the lenses at work.
     pub tabs: Vec<&'static panel::Panel>,
+    /// When the recording that is shown began; `None`: live.
+    pub replay: Option<Timestamp>,
+}
+
+/// What the user wants of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Nothing,
+    Quit,
+    Record,
+    Play(keys::Play),
 }
 
 /// How the run is doing: the top line's right.
@@ -96,6 +107,9 @@ impl Status {
 
 /// The TUI on the real terminal. Dropping it gives the terminal back, and so does a panic.
 pub struct Tui {
+    settings: Settings,
+    /// A replay's clock; `None`: the wall's.
+    at: Option<Timestamp>,
     shell: Shell<terminal::Backend>,
     events: EventStream,
     stop: Signal,
@@ -110,18 +124,48 @@ impl Tui {
         let stop = signal(SignalKind::from_raw(nix::libc::SIGTSTP))?;
         let go_on = signal(SignalKind::from_raw(nix::libc::SIGCONT))?;
         let theme = Theme::new(settings.color, theme::is_utf8(|name| std::env::var(name).ok()));
-        let app = App::new(settings.title, settings.zone, &settings.tabs, now());
+        let app = fresh(&settings);
         let taken = Taken::take()?;
         let terminal = Terminal::new(terminal::backend())?;
         let mut shell = Shell { app, theme, terminal, pace: Pace::default() };
         shell.pace.key(Instant::now());
         shell.draw_if_due(Instant::now())?;
-        Ok(Self { shell, events: EventStream::new(), stop, go_on, _taken: taken })
+        Ok(Self { at: settings.replay, settings, shell, events: EventStream::new(), stop, go_on, _taken: taken })
     }
 
     /// Takes in what ctrace says. Changes state alone: the frame is drawn when it is due.
     pub fn show(&mut self, output: &Output) {
-        self.shell.show(output, now(), Instant::now());
+        self.shell.show(output, self.at.unwrap_or_else(now), Instant::now());
+    }
+
+    /// A replay's clock.
+    pub fn at(&mut self, at: Timestamp, position: Position) {
+        self.at = Some(at);
+        if self.shell.app.position.replace(position) != Some(position) {
+            self.shell.pace.data(Instant::now());
+        }
+    }
+
+    /// Forgets what was shown: a replay went back.
+    pub fn begin_again(&mut self) {
+        let (tab, filter) = (self.shell.app.tab, std::mem::take(&mut self.shell.app.filter));
+        self.shell.app = fresh(&self.settings);
+        (self.shell.app.tab, self.shell.app.filter) = (tab, filter);
+        self.shell.pace.data(Instant::now());
+    }
+
+    /// What is being recorded, in words.
+    pub fn recording(&mut self, recording: Option<String>) {
+        if self.shell.app.recording != recording {
+            self.shell.app.recording = recording;
+            self.shell.pace.data(Instant::now());
+        }
+    }
+
+    /// An answer to the last key.
+    pub fn notice(&mut self, notice: String) {
+        self.shell.app.notice = Some(notice);
+        self.shell.pace.key(Instant::now());
     }
 
     pub fn status(&mut self, status: Status) {
@@ -133,10 +177,10 @@ impl Tui {
         self.shell.containers(containers, Instant::now());
     }
 
-    /// Waits for a key, a new size or a frame that is due, and deals with it. `true`: the user wants to leave.
+    /// Waits for a key, a new size or a frame that is due, and deals with it.
     ///
     /// May be dropped at any await (`tokio::select!`): nothing is lost.
-    pub async fn input(&mut self) -> io::Result<bool> {
+    pub async fn input(&mut self) -> io::Result<Wish> {
         let due = self.shell.pace.due();
         let frame = async {
             match due {
@@ -149,7 +193,7 @@ impl Tui {
             event = self.events.next() => match event {
                 Some(event) => return self.event(&event?),
                 // The terminal is gone, and with it whoever looked at it.
-                None => return Ok(true),
+                None => return Ok(Wish::Quit),
             },
             _ = self.stop.recv() => self.suspend()?,
             _ = self.go_on.recv() => {
@@ -159,7 +203,7 @@ impl Tui {
             () = frame => {}
         }
         self.draw_if_due()?;
-        Ok(false)
+        Ok(Wish::Nothing)
     }
 
     pub fn draw_if_due(&mut self) -> io::Result<()> {
@@ -171,16 +215,18 @@ impl Tui {
         terminal::give_back()
     }
 
-    fn event(&mut self, event: &Event) -> io::Result<bool> {
+    fn event(&mut self, event: &Event) -> io::Result<Wish> {
         let effect = self.shell.event(event, Instant::now());
         match effect {
             Effect::None => {}
-            Effect::Quit => return Ok(true),
+            Effect::Quit => return Ok(Wish::Quit),
+            Effect::Record => return Ok(Wish::Record),
+            Effect::Play(play) => return Ok(Wish::Play(play)),
             Effect::Suspend => self.suspend()?,
             Effect::Copy(text) => execute!(io::stdout(), CopyToClipboard::to_clipboard_from(text))?,
         }
         self.draw_if_due()?;
-        Ok(false)
+        Ok(Wish::Nothing)
     }
 
     fn suspend(&mut self) -> io::Result<()> {
@@ -259,6 +305,13 @@ where
     }
 }
 
+fn fresh(settings: &Settings) -> App {
+    let Settings { title, zone, tabs, replay, .. } = settings;
+    let mut app = App::new(title.clone(), zone.clone(), tabs, replay.unwrap_or_else(now));
+    app.position = replay.map(|_| Position::default());
+    app
+}
+
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
@@ -266,5 +319,7 @@ fn now() -> Timestamp {
 
 #[cfg(test)]
 mod overview_tests;
+#[cfg(test)]
+mod replay_tests;
 #[cfg(test)]
 mod tests;

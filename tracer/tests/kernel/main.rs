@@ -25,6 +25,7 @@ mod network;
 mod oom;
 mod overview;
 mod pids;
+mod record;
 mod robust;
 mod signals;
 mod support;
@@ -35,7 +36,8 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    let processes = [exits::TESTS, signals::TESTS, overview::TESTS, caps::TESTS, containers::TESTS, network::TESTS];
+    let processes =
+        [exits::TESTS, signals::TESTS, overview::TESTS, record::TESTS, caps::TESTS, containers::TESTS, network::TESTS];
     let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, cpu::TESTS, robust::TESTS, loss::TESTS]
         .into_iter()
         .flatten()

@@ -4,10 +4,11 @@ use std::str::FromStr;
 
 use caps::Capability;
 use oci_spec::runtime::{Capabilities, Spec};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Bit n is capability n of the kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapabilitySets {
     pub effective: u64,
     pub permitted: u64,

@@ -12,6 +12,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
 use syscalls::Sysno;
 use tracer_common::caps::{COMPAT, Check, CheckKey, FRAMES, NO_SYSCALL, Origin, Outcome, OutcomeKey, Relation};
 
@@ -39,7 +40,8 @@ pub enum Ask {
 }
 
 /// What was read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reading {
     /// The kernel side watches this container, from this time on. It ran already, or not.
     Watching {
@@ -53,7 +55,7 @@ pub enum Reading {
     Symbols(Result<HashMap<u64, String>, String>),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Totals {
     pub checks: Vec<(CheckKey, u64)>,
     pub outcomes: Vec<(OutcomeKey, u64)>,

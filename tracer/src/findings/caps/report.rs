@@ -5,7 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{containers::inspect::CapabilitySets, model::Finding};
+use crate::{
+    containers::inspect::CapabilitySets,
+    model::{
+        Finding,
+        recorded::{self, Name},
+    },
+};
 
 /// One container's capabilities, by verdict. Lists are in the kernel's order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -81,21 +87,22 @@ pub struct Evidence {
 }
 
 /// The sets of a container's PID 1, of its processes, and of its bundle.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sets {
     pub init: CapabilitySets,
     /// Those of whom the sets differ from PID 1's.
     pub processes: Vec<ProcessSets>,
     pub spec: Option<CapabilitySets>,
     pub no_new_privs: Option<bool>,
-    pub seccomp: Option<&'static str>,
+    #[serde(deserialize_with = "recorded::optional_name")]
+    pub seccomp: Option<Name>,
     /// Of PID 1, in its user namespace.
     pub uid: Option<u32>,
     /// `caps.privileged`, `sec.host-root`.
     pub findings: Vec<Finding>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessSets {
     pub pid: u32,
     pub comm: String,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use tracer_common::cpu::BUCKETS;
 
 use crate::{findings::pids::Stat, model::Process};
@@ -24,14 +25,15 @@ pub enum Ask {
     },
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reading {
     Usage(Usage),
     Blocked(Sleepers),
 }
 
 /// All counters at one time. What is `None` could not be read.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     pub at_ns: u64,
     /// How long it took to read: what takes long is read less often.
@@ -46,7 +48,7 @@ pub struct Usage {
 }
 
 /// /proc/stat and /proc/loadavg.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostCpu {
     pub all: Times,
     pub each: Vec<Times>,
@@ -54,7 +56,7 @@ pub struct HostCpu {
 }
 
 /// Where the time of a CPU went, ns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
     pub user: u64,
     pub nice: u64,
@@ -67,7 +69,7 @@ pub struct Times {
 }
 
 /// A container's own cgroup.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// In the hierarchy of the key.
     pub cgroup: Arc<str>,
@@ -78,7 +80,7 @@ pub struct Group {
     pub cpus: Option<Vec<u32>>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Used {
     pub total_ns: u64,
     pub user_ns: u64,
@@ -86,7 +88,7 @@ pub struct Used {
 }
 
 /// A cgroup of the cpu hierarchy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Level {
     pub path: String,
     /// `None`: no limit, or the controller is off here.
@@ -97,7 +99,7 @@ pub struct Level {
     pub bandwidth: Option<Bandwidth>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quota {
     pub quota_ns: u64,
     pub period_ns: u64,
@@ -105,7 +107,7 @@ pub struct Quota {
 }
 
 /// From cpu.stat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bandwidth {
     pub periods: u64,
     pub throttled: u64,
@@ -113,7 +115,7 @@ pub struct Bandwidth {
     pub throttled_ns: u64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessTime {
     pub stat: Stat,
     /// In the hierarchy of the key.
@@ -121,7 +123,7 @@ pub struct ProcessTime {
 }
 
 /// What the tasks of one cgroup waited for a CPU, as the kernel side counted it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waited {
     pub count: u64,
     /// Of waits that ended.
@@ -134,7 +136,7 @@ pub struct Waited {
 }
 
 /// The longest wait of the last seconds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worst {
     pub wait_ns: u64,
     pub tid: u32,
@@ -144,7 +146,7 @@ pub struct Worst {
 }
 
 /// Tasks in uninterruptible sleep.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sleepers {
     pub took_ns: u64,
     /// All that were looked at and are in it.
@@ -154,7 +156,7 @@ pub struct Sleepers {
 }
 
 /// A task in uninterruptible sleep that counts as load.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sleeper {
     pub process: Process,
     /// In the hierarchy of the key.

@@ -2,12 +2,17 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use tracer_common::{
     block::{self, IoKey},
     dirty::{self, PauseKey},
 };
 
-use crate::{containers::Space, findings::window::Total, model::Process};
+use crate::{
+    containers::Space,
+    findings::window::Total,
+    model::{Process, recorded},
+};
 
 /// What to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +24,7 @@ pub enum Ask {
 }
 
 /// The file of a refused call.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Where {
     pub pid: u32,
     /// Whose mounts may be looked at, where that process is gone.
@@ -27,7 +32,8 @@ pub struct Where {
     pub what: What,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum What {
     /// An open file: the device of its file system (major, minor), and its path in there.
     File { device: (u32, u32), path: String },
@@ -35,14 +41,15 @@ pub enum What {
     Path { at: i32, path: String },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reading {
     Counts(Counts),
     Place(Where, Box<Place>),
 }
 
 /// All that was read at one time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
     pub at_ns: u64,
     /// Of a processor.
@@ -57,12 +64,13 @@ pub struct Counts {
     /// v1: bytes that processes of a cgroup with a limit gave to write so far, buffered or not.
     pub written: BTreeMap<Arc<str>, u64>,
     /// Names of devices: `sda`.
+    #[serde(with = "recorded::pairs")]
     pub devices: BTreeMap<(u32, u32), String>,
     pub host: HostDirty,
 }
 
 /// The host's dirty pages and its knobs; `None`: not read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostDirty {
     /// Pages above which writers are paused, of /proc/vmstat.
     pub threshold: Option<u64>,
@@ -73,7 +81,7 @@ pub struct HostDirty {
 }
 
 /// Pauses of one process's writers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseTotal {
     pub who: Option<Process>,
     pub count: u64,
@@ -85,7 +93,7 @@ pub struct PauseTotal {
 }
 
 /// What the kernel went by at the last pause: pages, and pages a second.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
     pub at_ns: u64,
     pub dirty: u64,
@@ -102,7 +110,7 @@ pub struct Control {
 }
 
 /// Requests of one cgroup to one device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IoTotal {
     pub count: u64,
     pub bytes: u64,
@@ -113,7 +121,7 @@ pub struct IoTotal {
 }
 
 /// A cgroup's limit on one device; `None`: no limit of that kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     pub device: (u32, u32),
     pub read_bps: Option<u64>,
@@ -123,7 +131,7 @@ pub struct Limit {
 }
 
 /// Where a file is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// As the process sees it.
     pub path: Option<String>,

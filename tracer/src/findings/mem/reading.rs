@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use tracer_common::stall::StallKey;
 
 use crate::model::Process;
@@ -14,7 +15,7 @@ pub struct Ask {
 }
 
 /// All that was read at one time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Reading {
     pub at_ns: u64,
     /// Of a processor.
@@ -28,7 +29,7 @@ pub struct Reading {
 }
 
 /// Stalls of one process of one kind so far.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StallTotal {
     pub who: Option<Process>,
     pub count: u64,
@@ -37,7 +38,7 @@ pub struct StallTotal {
 }
 
 /// One memory cgroup, with all below it. `None`: not read, not here, or no limit.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Level {
     pub usage: Option<u64>,
     pub limit: Option<u64>,
@@ -56,7 +57,8 @@ pub struct Level {
 }
 
 /// Pressure as the kernel counts it: time that some, or all, tasks waited for memory, µs since boot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Psi {
     On {
         some_us: u64,
@@ -71,7 +73,7 @@ pub enum Psi {
 macro_rules! stat {
     ($($(#[$doc:meta])* $field:ident: $v2:literal, $v1:literal;)*) => {
         /// memory.stat: bytes, and counts of pages or events.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Stat {
             $($(#[$doc])* pub $field: Option<u64>,)*
         }

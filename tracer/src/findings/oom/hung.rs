@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::World;
@@ -19,7 +20,7 @@ const WATCH_NS: u64 = 1_000_000_000;
 const SWEEP_NS: u64 = 10_000_000_000;
 
 /// What `memory.oom_control` of one cgroup said, and where it stands if it is under OOM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reading {
     pub cgroup: Arc<str>,
     /// `None`: it is gone.

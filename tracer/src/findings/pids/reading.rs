@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{containers::is_within, pipeline::Ancestor};
 
 /// Something to be read.
@@ -19,7 +21,8 @@ pub enum Ask {
     Sweep,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reading {
     Counts(Counts),
     Unreaped(Waiting),
@@ -27,7 +30,7 @@ pub enum Reading {
 }
 
 /// The pids hierarchy at one time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// When the kernel side's counts were read, by the records' clock.
     pub at_ns: u64,
@@ -46,7 +49,7 @@ pub struct Counts {
 }
 
 /// What the host as a whole allows, and has, in tasks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPids {
     pub pid_max: Option<u64>,
     pub threads_max: Option<u64>,
@@ -54,7 +57,7 @@ pub struct HostPids {
 }
 
 /// The living processes of one cgroup.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     pub cgroup: Arc<str>,
     pub states: States,
@@ -63,7 +66,7 @@ pub struct Group {
 }
 
 /// Processes by state, as ps shows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct States {
     pub running: u64,
     pub sleeping: u64,
@@ -74,7 +77,7 @@ pub struct States {
 }
 
 /// A cgroup of the pids hierarchy, in tasks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Level {
     pub id: u64,
     pub path: String,
@@ -90,7 +93,7 @@ pub struct Level {
 }
 
 /// Processes that ended and are still there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     pub took_ns: u64,
     pub dead: Vec<Dead>,
@@ -100,7 +103,7 @@ pub struct Waiting {
 }
 
 /// Everything in /proc that is no living process, and the host's states.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sweep {
     pub took_ns: u64,
     pub dead: Vec<Dead>,
@@ -108,7 +111,7 @@ pub struct Sweep {
 }
 
 /// A process as /proc/PID/stat shows it, said to be dead.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dead {
     pub stat: Stat,
     /// By the kernel side, where it saw the end.
@@ -121,7 +124,7 @@ pub struct Dead {
     pub cgroup: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stat {
     pub pid: u32,
     pub comm: String,

@@ -22,7 +22,7 @@ pub use self::{
 };
 use super::{
     Status,
-    keys::{self, Action},
+    keys::{self, Action, Play},
     panel::Panel,
 };
 use crate::{
@@ -49,6 +49,19 @@ pub enum Effect {
     Quit,
     Suspend,
     Copy(String),
+    /// Begin a recording, or end it.
+    Record,
+    Play(Play),
+}
+
+/// Where a replay is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    pub at_s: u64,
+    pub of_s: u64,
+    /// `None`: as fast as it goes.
+    pub speed: Option<u32>,
+    pub paused: bool,
 }
 
 /// What only drawing can tell, for the keys that come after it.
@@ -83,6 +96,10 @@ pub struct App {
     pub popups: Vec<Popup>,
     /// An answer to the last key, until the next one.
     pub notice: Option<String>,
+    /// `None`: live.
+    pub position: Option<Position>,
+    /// What is being recorded, in words.
+    pub recording: Option<String>,
     /// When all was attached.
     pub since: Timestamp,
     now: Timestamp,
@@ -108,6 +125,8 @@ impl App {
             frozen: None,
             popups: Vec::new(),
             notice: None,
+            position: None,
+            recording: None,
             since: now,
             now,
             measured: Measured::default(),
@@ -213,13 +232,15 @@ impl App {
         {
             return effect;
         }
-        keys::action(event).map_or(Effect::None, |action| self.act(action))
+        keys::action(event, self.position.is_some()).map_or(Effect::None, |action| self.act(action))
     }
 
     fn act(&mut self, action: Action) -> Effect {
         match action {
             Action::Quit => return Effect::Quit,
             Action::Suspend => return Effect::Suspend,
+            Action::Record => return Effect::Record,
+            Action::Play(play) => return Effect::Play(play),
             Action::CopyFix => return self.copy_fix(),
             Action::Help => self.toggle(Kind::Help),
             Action::Notes => self.toggle(Kind::Notes),

@@ -12,8 +12,8 @@ use unicode_width::UnicodeWidthStr;
 use crate::{
     model::Severity,
     tui::{
-        keys::{self, Action},
-        state::{App, Kind},
+        keys::{self, Action, Play},
+        state::{App, Kind, Position},
         text::fit,
         theme::Theme,
     },
@@ -31,8 +31,15 @@ pub(super) fn top(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let left = format!(" ctrace  {title}");
     let lost_text = format!("lost {lost}");
     // From the right, what matters least goes first where there isn't room for all.
-    let parts = [Some(shown.containers.as_str()), Some(&*shown.events), Some(&*lost_text), Some(&*shown.own)];
-    let orders: [&[usize]; 4] = [&[0, 1, 2, 3], &[1, 2, 3], &[1, 2], &[2]];
+    let state = state(app, &shown.own);
+    let parts = [Some(shown.containers.as_str()), Some(&*shown.events), Some(&*lost_text), Some(&*state)];
+    // Where a replay stands, and that something is recorded, goes before the title as well.
+    let orders: [&[usize]; 4] = match app.position {
+        Some(_) if lost > 0 => [&[0, 2, 3], &[2, 3], &[2, 3], &[2, 3]],
+        Some(_) => [&[0, 2, 3], &[2, 3], &[3], &[3]],
+        None if app.recording.is_some() => [&[0, 1, 2, 3], &[1, 2, 3], &[2, 3], &[2, 3]],
+        None => [&[0, 1, 2, 3], &[1, 2, 3], &[1, 2], &[2]],
+    };
     let width = usize::from(area.width);
     let order = orders
         .into_iter()
@@ -40,7 +47,7 @@ pub(super) fn top(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
             let right: usize = order.iter().filter_map(|at| parts[*at]).map(|part| part.width() + 2).sum();
             left.width() + 1 + right <= width
         })
-        .unwrap_or(&[2]);
+        .unwrap_or(orders[3]);
     let mut spans = Vec::new();
     for at in order {
         let style = if *at == 2 && lost > 0 { theme.severity(Severity::Warning) } else { theme.quiet() };
@@ -52,6 +59,19 @@ pub(super) fn top(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     buffer.set_stringn(area.x, area.y, fit(&left, room), room, theme.strong());
     let right_area = Rect { width: area.width.saturating_sub(1), ..area };
     right.right_aligned().render(right_area, buffer);
+}
+
+/// What the run is at: a replay's time and speed; what is recorded; what ctrace itself takes.
+fn state(app: &App, own: &str) -> String {
+    let clock = |seconds: u64| format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (app.position, &app.recording) {
+        (Some(Position { at_s, of_s, speed, paused }), _) => {
+            let speed = speed.map_or_else(|| "max".to_owned(), |speed| format!("{speed}x"));
+            format!("replay {}/{} {}", clock(at_s), clock(of_s), if paused { "paused" } else { &speed })
+        }
+        (None, Some(recording)) => format!("{recording}  {own}"),
+        (None, None) => own.to_owned(),
+    }
 }
 
 /// Left the tabs, right what the user did to the view.
@@ -107,6 +127,14 @@ pub(super) fn bottom(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
         return;
     }
     let actions: &[Action] = match app.popups.last().map(|popup| &popup.kind) {
+        None if app.position.is_some() => &[
+            Action::Play(Play::Pause),
+            Action::Play(Play::Faster),
+            Action::Play(Play::Skip(10)),
+            Action::Open,
+            Action::Filter,
+            Action::Explain,
+        ],
         None => &[
             Action::Open,
             Action::Filter,

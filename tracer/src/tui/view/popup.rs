@@ -83,7 +83,7 @@ fn help(app: &App, width: usize, theme: Theme) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let is_of_use =
         |binding: &&Binding| app.tabs.len() > 1 || !matches!(binding.action, Action::NextTab | Action::PreviousTab);
-    for binding in BINDINGS.iter().filter(is_of_use) {
+    for binding in BINDINGS.iter().filter(|binding| binding.on.is(app.position.is_some())).filter(is_of_use) {
         let gap = " ".repeat(column - binding.shown.width());
         let mut lead = vec![Span::styled(binding.shown, theme.key()), Span::raw(gap)];
         for piece in wrap(binding.text, width.saturating_sub(column)) {

@@ -3,9 +3,9 @@
 use std::{collections::HashSet, fs, sync::Arc};
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Options;
 use crate::{
     containers::{Entry, Selection, Table, Unselected, is_called, is_within, select},
     findings::pids::Stat,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Which rows of a lens are wanted; findings are always.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub struct Rows {
     /// Exits: not those with status 0.
@@ -44,6 +44,21 @@ impl Rows {
     }
 }
 
+/// Of whom to show what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    pub container: Option<String>,
+    /// For a container that is not here yet.
+    pub wait: bool,
+    /// Not what runs, but the next start of a container of that name.
+    pub from_start: bool,
+    pub runtime: Option<Runtime>,
+    /// Which processes are below it only the process table tells: a recording holds no such wish.
+    #[serde(skip)]
+    pub pid: Option<u32>,
+    pub rows: Rows,
+}
+
 #[derive(Default)]
 pub struct Filter {
     rows: Rows,
@@ -64,10 +79,10 @@ pub struct Filter {
 impl Filter {
     /// # Errors
     /// No container is called so (with the nearest names) and none is to be waited for, or several are.
-    pub fn new(options: &Options, containers: &Table) -> Result<Self> {
-        let (container, pid) = (options.container.clone(), options.pid);
+    pub fn new(asked: &Asked, containers: &Table) -> Result<Self> {
+        let (container, pid) = (asked.container.clone(), asked.pid);
         let mut awaiting = false;
-        let old = options.from_start.then(|| containers.containers().map(|entry| entry.cgroup_id).collect());
+        let old = asked.from_start.then(|| containers.containers().map(|entry| entry.cgroup_id).collect());
         let cgroups = match container
             .as_deref()
             .filter(|_| old.is_none())
@@ -79,7 +94,7 @@ impl Filter {
             }
             None => None,
             Some(Ok(selection)) => Some(cgroups_of(&selection)),
-            Some(Err(Unselected::Unknown { .. })) if options.wait => {
+            Some(Err(Unselected::Unknown { .. })) if asked.wait => {
                 awaiting = true;
                 Some(Vec::new())
             }
@@ -92,11 +107,11 @@ impl Filter {
         }
         let generation = containers.generation();
         Ok(Self {
-            rows: options.rows.clone(),
+            rows: asked.rows.clone(),
             container,
             awaiting,
             cgroups,
-            runtime: options.runtime,
+            runtime: asked.runtime,
             pid,
             generation,
             old,
@@ -238,26 +253,13 @@ mod tests {
     use super::*;
     use crate::{
         containers::{Born, Facts},
-        lenses,
-        live::Show,
         model::Timestamp,
         pipeline::Note,
     };
 
-    fn options(container: &str, wait: bool, runtime: Option<Runtime>) -> Options {
-        Options {
-            lenses: vec![&lenses::oom::LENS],
-            container: (!container.is_empty()).then(|| container.to_owned()),
-            wait,
-            from_start: false,
-            runtime,
-            pid: None,
-            rows: Rows::default(),
-            duration: None,
-            ring_bytes: 4096,
-            show: Show::Json,
-            verbose: 0,
-        }
+    fn wish(container: &str, wait: bool, runtime: Option<Runtime>) -> Asked {
+        let container = (!container.is_empty()).then(|| container.to_owned());
+        Asked { container, wait, runtime, ..Asked::default() }
     }
 
     fn start(table: &mut Table, id: u64, name: &str) {
@@ -276,8 +278,8 @@ mod tests {
     fn waits_for_one_and_follows_its_name() {
         let mut table = Table::default();
         start(&mut table, 1, "api");
-        assert!(Filter::new(&options("web", false, None), &table).is_err());
-        let mut filter = Filter::new(&options("web", true, None), &table).expect("it waits");
+        assert!(Filter::new(&wish("web", false, None), &table).is_err());
+        let mut filter = Filter::new(&wish("web", true, None), &table).expect("it waits");
         assert_eq!(filter.awaits(), Some("web"));
         start(&mut table, 2, "web2");
         assert!(filter.look(&table).expect("none yet").is_empty());
@@ -307,7 +309,7 @@ mod tests {
                 cause: "",
             })
         };
-        let filter = |runtime| Filter::new(&options("", false, Some(runtime)), &table).expect("no name");
+        let filter = |runtime| Filter::new(&wish("", false, Some(runtime)), &table).expect("no name");
         assert!(filter(Runtime::Docker).wants(&loss(table.owner(1))));
         assert!(!filter(Runtime::Podman).wants(&loss(table.owner(1))));
         assert!(!filter(Runtime::Docker).wants(&loss(None)));

@@ -9,11 +9,12 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::Show;
 use crate::{
     kernel::host,
     lenses::Registered,
+    model::Timestamp,
     pipeline::{Output, Pipeline},
+    tui::{Tui, Wish},
     views::{
         caps::{self, Format},
         json, lines, rows,
@@ -21,7 +22,24 @@ use crate::{
     },
 };
 
+/// What to make of it all.
+pub enum Show {
+    Lines(lines::Style),
+    Json,
+    /// One report for each container at the end; all else goes to stderr.
+    Caps {
+        format: Format,
+        style: lines::Style,
+    },
+    Tui {
+        color: bool,
+    },
+    /// It is recorded.
+    Nothing,
+}
+
 pub enum View {
+    Nothing,
     Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool, table: Table },
     Caps { format: Format, style: lines::Style, over: bool, said: bool },
     Tui { tui: Box<crate::tui::Tui>, before: Usage },
@@ -35,10 +53,12 @@ pub struct Usage {
 }
 
 impl View {
-    pub fn open(show: &Show, lenses: &[&'static Registered]) -> Result<Self> {
+    /// `host`: the title's second half, see [`host_title`]. `replay`: when the recording began.
+    pub fn open(show: &Show, lenses: &[&'static Registered], host: &str, replay: Option<Timestamp>) -> Result<Self> {
         let name = if let [lens] = lenses { lens.name } else { "overview" };
         let out = || io::BufWriter::new(io::stdout());
         Ok(match show {
+            Show::Nothing => Self::Nothing,
             Show::Lines(style) => {
                 let table = Table::of(name);
                 let mut view = Self::Text { style: Some(style.clone()), out: out(), over: false, table };
@@ -55,9 +75,10 @@ impl View {
                 let names: Vec<&str> = lenses.iter().map(|lens| lens.name).collect();
                 let settings = crate::tui::Settings {
                     color: *color,
-                    title: title(name),
+                    title: format!("{name} · {host}"),
                     zone: jiff::tz::TimeZone::system(),
                     tabs: crate::tui::panel::tabs(&names),
+                    replay,
                 };
                 let tui = Box::new(crate::tui::Tui::open(settings).context("opening the terminal")?);
                 Self::Tui { tui, before: Usage { records: 0, cpu: own_cpu() } }
@@ -67,6 +88,7 @@ impl View {
 
     pub fn show(&mut self, output: &Output) -> Result<()> {
         match self {
+            Self::Nothing => Ok(()),
             Self::Text { style, out, over, table } => {
                 table.take(output);
                 let text = match style {
@@ -93,7 +115,7 @@ impl View {
                 }
                 written(out.flush(), over)
             }
-            Self::Caps { .. } => Ok(()),
+            Self::Nothing | Self::Caps { .. } => Ok(()),
             Self::Tui { tui, .. } => tui.draw_if_due().context("drawing"),
         }
     }
@@ -103,10 +125,10 @@ impl View {
         matches!(self, Self::Text { over: true, .. } | Self::Caps { over: true, .. })
     }
 
-    /// Waits for a key that ends the run; for ever where there are no keys.
-    pub async fn input(&mut self) -> Result<bool> {
+    /// Waits for a key that is about the run; for ever where there are no keys.
+    pub async fn input(&mut self) -> Result<Wish> {
         match self {
-            Self::Text { .. } | Self::Caps { .. } => std::future::pending().await,
+            Self::Nothing | Self::Text { .. } | Self::Caps { .. } => std::future::pending().await,
             Self::Tui { tui, .. } => tui.input().await.context("reading keys"),
         }
     }
@@ -127,6 +149,19 @@ impl View {
         *before = now;
     }
 
+    /// The same of a replay, whose own use is no news.
+    pub fn replayed(&mut self, pipeline: &Pipeline, lost: u64) {
+        let Self::Tui { tui, .. } = self else { return };
+        let containers: Vec<_> = pipeline.containers.containers().map(|entry| Arc::clone(entry.container)).collect();
+        tui.status(crate::tui::Status { lost, containers: containers.len(), ..crate::tui::Status::default() });
+        tui.containers(containers);
+    }
+
+    /// The TUI, where that is what there is.
+    pub fn tui(&mut self) -> Option<&mut Tui> {
+        if let Self::Tui { tui, .. } = self { Some(tui) } else { None }
+    }
+
     pub fn close(mut self) -> Result<()> {
         if let Self::Text { style: Some(style), out, over, table } = &mut self
             && let Some(text) = table.at_end(style)
@@ -138,7 +173,7 @@ impl View {
             Self::Caps { said: false, .. } => anyhow::bail!(
                 "no container of that name started while it was waited for; `ctrace containers` lists those that are here"
             ),
-            Self::Text { .. } | Self::Caps { .. } => Ok(()),
+            Self::Nothing | Self::Text { .. } | Self::Caps { .. } => Ok(()),
             Self::Tui { tui, .. } => tui.close().context("giving the terminal back"),
         }
     }
@@ -172,12 +207,9 @@ fn written(result: io::Result<()>, over: &mut bool) -> Result<()> {
     }
 }
 
-/// `oom · node-7 · 6.12 · cgroup v2`.
-fn title(lens: &str) -> String {
-    let name =
-        nix::unistd::gethostname().map_or_else(|_| "host".to_owned(), |name| name.to_string_lossy().into_owned());
-    let version = host::Hierarchy::of_this_host().version;
-    format!("{lens} · {name} · {} · cgroup v{version}", host::release())
+/// `node-7 · 6.12 · cgroup v2`.
+pub fn host_title(name: &str, release: &str, cgroup_version: u8) -> String {
+    format!("{name} · {release} · cgroup v{cgroup_version}")
 }
 
 fn own_cpu() -> Duration {

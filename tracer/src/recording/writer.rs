@@ -1,0 +1,193 @@
+//! The writing side: what enters is a line at once, and in the file within a second.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use zstd::{bulk::Compressor, zstd_safe::CParameter};
+
+use super::{FRAME_BYTES, Header, LINE_BYTES, Line};
+use crate::{model::size, run::Entry};
+
+/// Fast: it is the machine in trouble that writes.
+const LEVEL: i32 = 3;
+
+/// Where to record to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    pub path: PathBuf,
+    /// Over what is there.
+    pub force: bool,
+    pub max_bytes: u64,
+}
+
+pub struct Recorder {
+    path: PathBuf,
+    file: File,
+    compressor: Compressor<'static>,
+    /// Lines that are in no frame yet.
+    lines: Vec<u8>,
+    max_bytes: u64,
+    written: u64,
+    entries: u64,
+    now_ns: u64,
+    /// Why no more is written: the first reason, told once.
+    failed: Option<anyhow::Error>,
+    full: bool,
+    ended: bool,
+    started_ns: u64,
+}
+
+impl Recorder {
+    /// Makes the file, while the privileges for it are there. It is for its owner alone: it tells what runs here.
+    ///
+    /// # Errors
+    /// It is there already, or may not be made.
+    pub fn create(wish: &Wish) -> Result<Self> {
+        let path = wish.path.clone();
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o600);
+        if wish.force {
+            options.create(true).truncate(true)
+        } else {
+            options.create_new(true)
+        };
+        let file = match options.open(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                bail!("{} is there already: take another name, or --force to write over it", path.display())
+            }
+            opened => opened.with_context(|| format!("making {}", path.display()))?,
+        };
+        let mut compressor = Compressor::new(LEVEL).context("starting the compression")?;
+        compressor.set_parameter(CParameter::ChecksumFlag(true)).context("starting the compression")?;
+        Ok(Self {
+            path,
+            file,
+            compressor,
+            lines: Vec::new(),
+            max_bytes: wish.max_bytes,
+            written: 0,
+            entries: 0,
+            now_ns: 0,
+            failed: None,
+            full: false,
+            ended: false,
+            started_ns: 0,
+        })
+    }
+
+    pub fn begin(&mut self, header: &Header) {
+        self.started_ns = header.started_ns;
+        self.line(header);
+        self.frame();
+    }
+
+    pub fn enter(&mut self, entry: &Entry, now_ns: u64) {
+        if self.full || self.ended {
+            return;
+        }
+        self.entries += 1;
+        self.now_ns = self.now_ns.max(now_ns);
+        self.line(&Line { t: now_ns, entry });
+        if self.lines.len() >= FRAME_BYTES {
+            self.frame();
+        }
+    }
+
+    /// Brings all that entered into the file.
+    ///
+    /// # Errors
+    /// What was written since the last time did not arrive.
+    pub fn flush(&mut self) -> Result<()> {
+        self.frame();
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// It has reached its size: nothing more is taken.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Says in the file that it is whole.
+    ///
+    /// # Errors
+    /// As [`Recorder::flush`].
+    pub fn end(&mut self) -> Result<()> {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.line(&Line { t: self.now_ns, entry: Entry::End });
+        }
+        self.flush()
+    }
+
+    /// Takes the file away: nothing happened yet.
+    pub fn discard(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn written_bytes(&self) -> u64 {
+        self.written
+    }
+
+    /// For a person: what is in the file.
+    pub fn summary(&self) -> String {
+        let length = Duration::from_millis(self.now_ns.saturating_sub(self.started_ns) / 1_000_000);
+        let end = if self.full { "; it has reached its size" } else { "" };
+        format!(
+            "recorded {} in {}: {}, {} entries{end}",
+            humantime::format_duration(length),
+            self.path.display(),
+            size(self.written),
+            self.entries
+        )
+    }
+
+    fn line(&mut self, line: &impl Serialize) {
+        if self.failed.is_some() {
+            return;
+        }
+        let start = self.lines.len();
+        let wrote = serde_json::to_writer(&mut self.lines, line);
+        if let Err(error) = wrote {
+            self.failed = Some(error.into());
+        } else if self.lines.len() - start >= LINE_BYTES {
+            self.failed =
+                Some(anyhow::anyhow!("an entry of {} bytes is too long for a recording", self.lines.len() - start));
+        }
+        if self.failed.is_some() {
+            self.lines.truncate(start);
+        } else {
+            self.lines.push(b'\n');
+        }
+    }
+
+    fn frame(&mut self) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let wrote = self.compressor.compress(&self.lines).and_then(|frame| self.file.write_all(&frame).map(|()| frame));
+        self.lines.clear();
+        match wrote {
+            Ok(frame) => self.written += frame.len() as u64,
+            Err(error) => {
+                self.failed.get_or_insert(explained(error, &self.path));
+                self.ended = true;
+            }
+        }
+        self.full |= self.written >= self.max_bytes;
+    }
+}
+
+fn explained(error: io::Error, path: &Path) -> anyhow::Error {
+    let todo = if error.kind() == ErrorKind::StorageFull { ": free space, or record to another disk" } else { "" };
+    anyhow::Error::new(error).context(format!("writing {}{todo}", path.display()))
+}

@@ -1,0 +1,131 @@
+//! Recordings of real events, replayed without root: what they say, and that no change to them is anybody's crash.
+
+use std::{fs, io::Write, path::Path, process::Command, time::Duration};
+
+use proptest::prelude::*;
+use tracer::{
+    replay::{Options, run},
+    run::view::Show,
+};
+
+/// Made in a virtual machine (6.1) by `ctrace record`: a kill, an end with a status, twelve zombies, a throttled container.
+const INCIDENT: &str = "tests/fixtures/recordings/incident.ctrace";
+
+fn replayed(arguments: &[&str]) -> (String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ctrace"))
+        .args(["replay", INCIDENT])
+        .args(arguments)
+        .env("TZ", "UTC")
+        .output()
+        .expect("ctrace runs");
+    assert!(output.status.success(), "{output:?}");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn as_lines_and_as_json() {
+    let (lines, said) = replayed(&["--lines"]);
+    assert_eq!(said, "");
+    insta::assert_snapshot!("incident_lines", lines);
+    let (json, said) = replayed(&["--json"]);
+    assert_eq!(said, "");
+    let codes: Vec<String> = json
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .filter(|line| line["type"] == "finding" && line["state"] != "update")
+        .map(|line| format!("{} {} {}", line["code"], line["state"], line["container"]["id"]))
+        .collect();
+    insta::assert_snapshot!("incident_findings", codes.join("\n"));
+    assert_eq!(replayed(&["--json"]).0, json, "it is the same each time");
+}
+
+#[test]
+fn one_lens_one_container_one_stretch_of_time() {
+    let (all, _) = replayed(&["--json"]);
+    let (oom, _) = replayed(&["oom", "--json"]);
+    assert!(oom.contains("oom.container-limit") && !oom.contains("pids.zombies"));
+    let (one, _) = replayed(&["--json", "--container", "c3c3"]);
+    assert!(one.contains("pids.zombies") && !one.contains("oom.container-limit"));
+    let (early, _) = replayed(&["--json", "--to", "4s"]);
+    let (late, _) = replayed(&["--json", "--from", "4s"]);
+    assert!(early.contains("oom.container-limit") && !early.contains("pids.zombies"));
+    assert!(!late.contains("oom.container-limit") && late.contains("pids.zombies"));
+    assert_eq!(format!("{early}{late}"), all);
+}
+
+fn replay_of(file: &Path) -> anyhow::Result<()> {
+    let options = Options {
+        file: file.to_owned(),
+        lens: None,
+        container: None,
+        from: Duration::ZERO,
+        to: None,
+        show: Show::Nothing,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(&options))
+}
+
+/// The header's frame, and then some lines in one more.
+fn packed(lines: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = Vec::new();
+    for part in [&lines[..1], &lines[1..]] {
+        let mut frame = zstd::Encoder::new(Vec::new(), 1).expect("memory");
+        frame.include_checksum(true).expect("zstd has checksums");
+        frame.write_all(&part.concat()).expect("memory");
+        file.extend(frame.finish().expect("memory"));
+    }
+    file
+}
+
+fn incident_lines() -> Vec<Vec<u8>> {
+    let content = zstd::decode_all(&fs::read(INCIDENT).expect("the fixture")[..]).expect("it is good");
+    content.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
+
+    /// Not the bytes of the file, which checksums guard, but what an enemy would write: numbers, texts and records changed,
+    /// lines left out, doubled and moved.
+    #[test]
+    fn a_forged_one_ends_well(changes in proptest::collection::vec((any::<prop::sample::Index>(), 0u8..6, any::<prop::sample::Index>(), any::<u64>()), 1..40)) {
+        let mut lines = incident_lines();
+        for (line, how, at, number) in changes {
+            let line = 1 + line.index(lines.len() - 1);
+            match how {
+                0 => drop(lines.remove(line)),
+                1 => { let twice = lines[line].clone(); lines.insert(line, twice); }
+                2 => { let other = 1 + at.index(lines.len() - 1); lines.swap(line, other); }
+                3 => { let at = at.index(lines[line].len()); lines[line][at] = number as u8; }
+                _ => forge(&mut lines[line], at, number),
+            }
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("forged.ctrace");
+        fs::write(&path, packed(&lines)).expect("a file");
+        // It may be refused; it may not panic. Sums that only a forger brings to overflow are no panic in a release: they
+        // wrap, and what is told is as wrong as what was written.
+        let ended = std::panic::catch_unwind(|| replay_of(&path).is_ok());
+        if let Err(panic) = ended {
+            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            prop_assert!(text.as_ref().is_some_and(|text| text.contains("with overflow")), "{text:?}");
+        }
+    }
+}
+
+/// Another number in the place of one, the greatest and smallest among them; or another byte in a kernel's record.
+fn forge(line: &mut Vec<u8>, at: prop::sample::Index, number: u64) {
+    let number =
+        [0, 1, u64::MAX, u64::MAX - 1, i64::MAX as u64, number, number >> 32, number >> 56][(number % 8) as usize];
+    let starts: Vec<usize> =
+        (1..line.len()).filter(|at| line[*at].is_ascii_digit() && matches!(line[at - 1], b':' | b',' | b'[')).collect();
+    if starts.is_empty() {
+        let at = at.index(line.len());
+        line[at] = line[at].wrapping_add(1);
+        return;
+    }
+    let start = starts[at.index(starts.len())];
+    let end = (start..line.len()).find(|at| !line[*at].is_ascii_digit()).unwrap_or(line.len());
+    line.splice(start..end, number.to_string().into_bytes());
+}
