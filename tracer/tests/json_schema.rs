@@ -251,6 +251,7 @@ fn blocked() -> cpu::Sleepers {
         frozen: false,
         wchan: None,
         stack: Err("not permitted".to_owned()),
+        file_system: Ok(cpu::Mounted { kind: "ext4".to_owned(), at: "/data".to_owned() }),
     };
     cpu::Sleepers { tasks: vec![task], ..cpu::Sleepers::default() }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 use tracer_common::cpu::{BUCKETS, Blocked, WINDOW_SHIFT, Waits};
 
-use super::ancestry;
+use super::{ancestry, call};
 use crate::{
     containers::{Files, Hierarchy, HostFiles},
     events,
@@ -223,6 +223,7 @@ impl Reader {
             switches: field("voluntary_ctxt_switches").zip(field("nonvoluntary_ctxt_switches")).map(|(a, b)| a + b),
             wchan,
             stack: Err("it was not read".to_owned()),
+            file_system: call::file_system(tid, files),
         })
     }
 

@@ -4,6 +4,7 @@
 
 mod ancestry;
 mod before;
+mod call;
 mod caps;
 mod cpu;
 mod filter;

@@ -26,24 +26,24 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("cpu::samples", samples),
 ]];
 
-fn ctrace() -> Ctrace {
+pub fn ctrace() -> Ctrace {
     Ctrace::ready(command(&["cpu", "--json"]))
 }
 
-fn finding(ctrace: &Ctrace, code: &str, of: &Group, state: &str) -> Value {
+pub fn finding(ctrace: &Ctrace, code: &str, of: &Group, state: &str) -> Value {
     let wanted = |line: &Line| {
         line.json["code"] == code && line.json["container"]["cgroup"] == of.path && line.json["state"] == state
     };
     ctrace.wait_for(&format!("{code} of {}, {state}", of.path), wanted).json
 }
 
-fn sample(ctrace: &Ctrace, of: &Group, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+pub fn sample(ctrace: &Ctrace, of: &Group, what: &str, is: impl Fn(&Value) -> bool) -> Value {
     let wanted = |line: &Line| line.json["sample"] == "cpu" && line.json["cgroup"] == of.path && is(&line.json);
     ctrace.wait_for(&format!("a sample of {} {what}", of.path), wanted).json
 }
 
 /// Until ctrace has said so many samples of it: it had time to say more.
-fn watched(ctrace: &Ctrace, of: &Group, samples: usize) {
+pub fn watched(ctrace: &Ctrace, of: &Group, samples: usize) {
     let count = || {
         let lines = ctrace.lines();
         lines.iter().filter(|line| line.json["sample"] == "cpu" && line.json["cgroup"] == of.path).count()
@@ -51,12 +51,12 @@ fn watched(ctrace: &Ctrace, of: &Group, samples: usize) {
     wait_until(&format!("{samples} samples of {}", of.path), || (count() >= samples).then_some(()));
 }
 
-fn float(value: &Value) -> f64 {
+pub fn float(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 /// A young container's are null.
-fn above(value: &Value, least: f64) -> bool {
+pub fn above(value: &Value, least: f64) -> bool {
     value.as_f64().is_some_and(|value| value > least)
 }
 

@@ -57,6 +57,8 @@ pub enum Lack {
     CgroupV1,
     /// Quotas in the format that ext4 has them in.
     Quotas,
+    /// Device-mapper, and its tool.
+    Mapper,
     /// An engine's packages.
     Docker,
     Containerd,
@@ -84,6 +86,10 @@ impl Lack {
             Self::Podman => installed("podman").is_none(),
             Self::Runc => installed("runc").is_none(),
             Self::Crun => installed("crun").is_none(),
+            Self::Mapper => {
+                let _ = std::process::Command::new("modprobe").arg("dm-zero").output();
+                !Path::new("/sys/class/misc/device-mapper").exists()
+            }
             Self::OpenInit => fs::metadata("/proc/1/root/").is_err(),
         }
     }
@@ -102,6 +108,7 @@ impl fmt::Display for Lack {
             Self::CgroupV2 => "the memory controller is not in cgroup v2 here",
             Self::Quotas => "this kernel was built without quotas (CONFIG_QFMT_V2)",
             Self::CgroupV1 => "the memory controller is not in cgroup v1 here",
+            Self::Mapper => "this kernel was built without device-mapper",
             Self::Docker => "docker.io is not installed",
             Self::Containerd => "containerd is not installed",
             Self::Podman => "podman is not installed",

@@ -169,6 +169,16 @@ pub struct Sleeper {
     pub wchan: Option<String>,
     /// Innermost first.
     pub stack: Result<Vec<String>, String>,
+    /// That of the file which its system call was given.
+    pub file_system: Result<Mounted, String>,
+}
+
+/// Where a file system is, as the task sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// `ext4`, `fuse.sshfs`.
+    pub kind: String,
+    pub at: String,
 }
 
 impl Quota {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{blocked::Cause, *};
+use super::{cause::Cause, *};
 use crate::{
     findings::fixture::{HOST_CGROUP, Host, MS, OTHER, OTHER_CGROUP, PARENT, SECOND, T, WEB, WEB_CGROUP},
     model::{Process, State},
@@ -353,6 +353,7 @@ fn sleeper(tid: u32, cgroup: &str, since_ns: Option<u64>, stack: &[&str]) -> Sle
         frozen: false,
         wchan: stack.first().map(|&name| name.to_owned()),
         stack: Ok(stack.iter().map(|&name| name.to_owned()).collect()),
+        file_system: Err("it is in no system call that was given a file".to_owned()),
     }
 }
 
@@ -438,6 +439,25 @@ fn what_a_stack_tells() {
         let mut bench = Bench::new();
         let found = bench.asleep(2000, vec![sleeper(71, WEB, Some(T), stack)]);
         assert_eq!(found[0].evidence["cause"], cause.name(), "{stack:?}");
+    }
+}
+
+/// A page is waited for in the same functions, whoever is to bring it.
+#[test]
+fn the_file_system_tells_who_is_to_bring_a_page() {
+    let pages = &["io_schedule", "folio_wait_bit_common", "filemap_read"][..];
+    for (kind, stack, cause) in [
+        ("fuse.sshfs", pages, Cause::Fuse),
+        ("nfs4", pages, Cause::Nfs),
+        ("ext4", pages, Cause::Disk),
+        ("fuse", &["__mutex_lock", "vfs_write"], Cause::Lock),
+    ] {
+        let mut bench = Bench::new();
+        let mounted = Mounted { kind: kind.to_owned(), at: "/data".to_owned() };
+        let task = Sleeper { file_system: Ok(mounted), ..sleeper(71, WEB, Some(T), stack) };
+        let found = bench.asleep(2000, vec![task]);
+        assert_eq!(found[0].evidence["cause"], cause.name(), "{kind}");
+        assert!(found[0].summary.contains(&format!("on /data ({kind})")), "{}", found[0].summary);
     }
 }
 

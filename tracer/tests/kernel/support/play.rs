@@ -22,6 +22,8 @@
 //! | `bomb=N` | asks N times for a child that only waits, and writes `tried MADE REFUSED` |
 //! | `zombies=N`, `orphans=N` | N children that end and are not waited for; its own, or its children's |
 //! | `leaderless-herd=N` | N children whose leader is gone and whose thread waits |
+//! | `fsync=FILE` | writes a page, and waits until it is on the disk |
+//! | `opened=FILE` | opens it, says `opened`, and reads a page of it after a line on stdin |
 //! | `say=WORD` | writes `WORD PID TID`, as the host sees them |
 //! | `await` | waits for a line on stdin |
 //! | `pause`, `exit=N` | waits for ever; ends |
@@ -191,6 +193,14 @@ fn go_on(steps: &[OsString]) {
             "direct" => disk::direct(&text),
             "fill" => disk::fill(&text),
             "fill-inodes" => disk::fill_inodes(&text),
+            "fsync" => disk::write_and_sync(&text),
+            // Opened before, so that only the read waits for whoever serves it.
+            "opened" => {
+                let file = fs::File::open(&*text).expect("a file");
+                say("opened");
+                listen();
+                disk::read_page(&file);
+            }
             "open-to-write" => disk::open_to_write(&text),
             "read-only" => {
                 let none = None::<&str>;
