@@ -218,13 +218,24 @@ fn cpu_usage(second: u64) -> cpu::Usage {
         path: path.clone(),
         quota,
         weight: Some(100),
-        bandwidth: Some(cpu::Bandwidth { periods: second * 10, throttled, throttled_ns: throttled }),
+        bandwidth: Some(cpu::Bandwidth {
+            periods: second * 10,
+            throttled,
+            throttled_ns: throttled,
+            ..cpu::Bandwidth::default()
+        }),
     };
     let quota = cpu::Quota { quota_ns: 50_000_000, period_ns: 100_000_000, burst_ns: 0 };
     let waited = || cpu::Waited {
         count: second * 100,
         total_ns: second * SECOND,
-        worst: Some(cpu::Worst { wait_ns: 7, tid: 5, instead_tid: 6, instead_comm: "java".to_owned() }),
+        worst: Some(cpu::Worst {
+            wait_ns: 7,
+            tid: 5,
+            instead_tid: 6,
+            instead_comm: "java".to_owned(),
+            ..cpu::Worst::default()
+        }),
         ..cpu::Waited::default()
     };
     cpu::Usage {

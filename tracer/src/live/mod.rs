@@ -14,6 +14,7 @@ mod mem;
 mod namespace;
 mod pids;
 mod place;
+mod sleeps;
 #[cfg(feature = "sockets")]
 mod sockets;
 mod view;

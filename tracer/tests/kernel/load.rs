@@ -21,6 +21,7 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::core("load::frozen_fuse", frozen_fuse),
     Test::core("load::asking_fuse_is_no_load", asking_fuse_is_no_load),
     Test::core("load::fsync", fsync),
+    Test::core("load::short_sleeps_are_summed", short_sleeps_are_summed),
     Test::full("load::iowait_of_the_host", iowait_of_the_host),
 ]];
 
@@ -51,7 +52,7 @@ fn suspended_device() {
     writer.go();
     let task = task(&ctrace, &container, who.pid);
     assert_eq!(task["cause"], "disk", "{task}");
-    assert!(is_on_stack(&task, "io_schedule"), "{task}");
+    assert!(is_on_stack(&task, "blkdev"), "{task}");
     drop(suspended);
     finding(&ctrace, "load.blocked", &container, "closed");
     ctrace.stop();
@@ -118,6 +119,40 @@ fn fsync() {
     limit_writes(&container, &disk.numbers(), 0);
     finding(&ctrace, "load.blocked", &container, "closed");
     ctrace.stop();
+}
+
+/// No sleep of it is long enough to be said: the sum is.
+fn short_sleeps_are_summed() {
+    let tree = IoTree::new();
+    let (container, innocent) = (tree.container(), tree.container());
+    let disk = Disk::fast(16);
+    // A page takes a tenth of a second.
+    limit_writes(&container, &disk.numbers(), 40 * 1024);
+    let ctrace = ctrace();
+    let bystander = play_io(&innocent, &["say=there", "pause"]);
+    bystander.said("there");
+    let direct = format!("direct={}=1000=4096=0", disk.file("data"));
+    let writer = play_io(&container, &["say=there", &direct, "pause"]);
+    writer.said("there");
+    let disk_sleeps = |row: &Value| {
+        let kinds = row["sleeps"].as_array().cloned().unwrap_or_default();
+        kinds.into_iter().find(|kind| kind["cause"] == "disk" && kind["count"].as_u64().is_some_and(|count| count > 2))
+    };
+    let row = sample(&ctrace, &container, "with short sleeps", |row| disk_sleeps(row).is_some());
+    let kind = disk_sleeps(&row).expect("it was there");
+    let total = kind["total_ns"].as_u64().expect("how long");
+    assert!(total > 100_000_000 && total < 10_000_000_000, "{kind}");
+    let all = row["blocked_ns"].as_u64().expect("a sum");
+    assert!(total <= all, "part of what the sample says of all: {row}");
+    let functions: Vec<&str> = kind["stack"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    assert!(functions.iter().any(|name| name.contains("dio") || name.contains("direct_IO")), "{functions:?}");
+    let switch = |name: &&str| matches!(*name, "schedule" | "__schedule") || name.contains("sched_switch");
+    assert!(!functions.iter().any(|name| switch(name)), "{functions:?}");
+    let beside = sample(&ctrace, &innocent, "beside it", |row| !row["blocked_ns"].is_null());
+    assert_eq!(disk_sleeps(&beside), None);
+    limit_writes(&container, &disk.numbers(), 0);
+    let said = ctrace.stop();
+    assert_eq!(said.codes(&container), Vec::<&str>::new(), "none of them is long");
 }
 
 /// The host waits for its disk: the container beside has nothing to do with it.

@@ -220,8 +220,8 @@ impl Facts<'_> {
         let (count, process) = (self.tasks.len(), &longest.task.process);
         let least = if longest.at_least() { "at least " } else { "" };
         let mounted = longest.task.file_system.as_ref().ok();
-        let on = mounted.map_or_else(String::new, |mounted| format!(" on {} ({})", mounted.at, mounted.kind));
-        let place = longest.place().map_or_else(String::new, |place| format!(" in {place}"));
+        let on = mounted.map_or_else(String::new, |mounted| format!(": {} at {}", mounted.kind, mounted.at));
+        let place = longest.place().map_or_else(String::new, |place| format!(" ({place})"));
         format!(
             "{count} task{} in uninterruptible sleep: {} ({}) for {least}{} waits for {}{on}{place}; adds {count} to the load, uses no CPU",
             if count == 1 { "" } else { "s" },

@@ -20,8 +20,8 @@ use std::{
 
 pub use explain::EXPLAINED;
 pub use reading::{
-    Ask, Bandwidth, Group, HostCpu, Level, Mounted, ProcessTime, Quota, Reading, Sleeper, Sleepers, Times, Usage, Used, Waited,
-    Worst,
+    Ask, Bandwidth, Group, HostCpu, Level, Mounted, ProcessTime, Quota, Reading, Sleeper, Sleepers, Slept, Stack,
+    Times, Usage, Used, Waited, Worst,
 };
 
 use self::{blocked::Tasks, contended::Contended, load::Loads, throttled::Throttled, window::Window};

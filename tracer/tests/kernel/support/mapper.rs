@@ -1,5 +1,7 @@
 //! A device-mapper target that can be suspended: what is asked of it then waits.
 
+use std::{ffi::OsString, fs, path::Path};
+
 use super::{disk::run, unique};
 
 pub struct Mapped(String);
@@ -13,8 +15,14 @@ impl Mapped {
         Self(name)
     }
 
+    /// `/dev/dm-0`: the kernel's own name of it.
     pub fn device(&self) -> String {
-        format!("/dev/mapper/{}", self.0)
+        let devices = fs::read_dir("/sys/block").expect("/sys").flatten().map(|entry| entry.file_name());
+        let own = |name: &OsString| {
+            let file = Path::new("/sys/block").join(name).join("dm/name");
+            fs::read_to_string(file).is_ok_and(|name| name.trim() == self.0)
+        };
+        format!("/dev/{}", devices.into_iter().find(own).expect("the device").display())
     }
 
     /// Until what is given back is dropped.

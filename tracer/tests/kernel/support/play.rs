@@ -8,6 +8,7 @@
 //! | `child`, `fragile-child` | goes on in a child; the parent outlives it, or ends with it |
 //! | `herd=N` | N children that only wait |
 //! | `busy=N` | N children that do nothing but use a CPU |
+//! | `bursts=N=MS=EVERY` | N children `burst` that use a CPU for MS of their own time at the beginning of each EVERY ms |
 //! | `vfork` | waits for a child of vfork that neither execs nor ends: uninterruptible |
 //! | `sharer` | another process in the same memory (`CLONE_VM` without `CLONE_THREAD`) that only waits |
 //! | `thread`, `leaderless` | goes on in a thread that is not the leader, who waits, or is gone |
@@ -110,6 +111,7 @@ fn go_on(steps: &[OsString]) {
                     });
                 }
             }
+            "bursts" => bursts(&text),
             "vfork" => vfork(),
             "sharer" => sharer(),
             "thread" => {
@@ -405,6 +407,31 @@ fn touch(kind: i32) {
             at.cast::<u8>().add(page).write_volatile(1);
         }
     }
+}
+
+fn bursts(what: &str) {
+    let numbers: Vec<u64> = what.split('=').map(|word| word.parse().expect("N=MS=EVERY")).collect();
+    let own_ns = || clock_ns(libc::CLOCK_THREAD_CPUTIME_ID);
+    for _ in 0..numbers[0] {
+        forked(|| {
+            prctl::set_name(c"burst").expect("a name");
+            let every = numbers[2] * 1_000_000;
+            loop {
+                let begun = own_ns();
+                while own_ns() - begun < numbers[1] * 1_000_000 {}
+                // All at the same time again.
+                let rest = every - clock_ns(libc::CLOCK_MONOTONIC) % every;
+                std::thread::sleep(std::time::Duration::from_nanos(rest));
+            }
+        });
+    }
+}
+
+fn clock_ns(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the time into the structure that it is given.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Sleeps in the kernel until its child execs or ends, which it does not.
