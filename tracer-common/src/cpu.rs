@@ -62,7 +62,7 @@ pub struct Blocked {
     pub cgroup: u64,
     /// Key of its stack in the map `STACKS`; [`NO_STACK`].
     pub stack: u32,
-    pub _pad: u32,
+    pub reserved: u32,
 }
 const _: () = assert!(size_of::<Blocked>() == 24);
 
@@ -76,7 +76,7 @@ pub struct SleepKey {
     /// The key of the cgroup.
     pub cgroup: u64,
     pub stack: u32,
-    pub _pad: u32,
+    pub reserved: u32,
 }
 const _: () = assert!(size_of::<SleepKey>() == 16);
 

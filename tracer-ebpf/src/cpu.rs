@@ -92,7 +92,7 @@ fn block(ctx: &RawTracePointContext, task: Ptr, slot: &mut Slot, at: u64) -> u32
     // Its own: current is prev. Where another stack has the place, this one is not kept: a key stays what it was.
     let stack = ctx.get_stackid(&STACKS, BPF_F_FAST_STACK_CMP.into());
     let stack = stack.map_or(NO_STACK, |id| id as u32);
-    let _ = IN_D.insert(slot.tid, Blocked { since_ns: at, cgroup: cgroup_of(task, slot), stack, _pad: 0 }, 0);
+    let _ = IN_D.insert(slot.tid, Blocked { since_ns: at, cgroup: cgroup_of(task, slot), stack, reserved: 0 }, 0);
     BLOCKED
 }
 
@@ -215,7 +215,7 @@ pub fn wakeup(ctx: RawTracePointContext) -> i32 {
 fn slept(tid: u32, at: u64) {
     // SAFETY: copied out at once.
     let Some(blocked) = (unsafe { IN_D.get(tid) }).copied() else { return };
-    let key = SleepKey { cgroup: blocked.cgroup, stack: blocked.stack, _pad: 0 };
+    let key = SleepKey { cgroup: blocked.cgroup, stack: blocked.stack, reserved: 0 };
     let ns = at.wrapping_sub(blocked.since_ns);
     if let Some(sleeps) = SLEEPS.get_ptr_mut(key) {
         // SAFETY: this CPU's own value, and nothing else uses it before this program ends.

@@ -38,7 +38,10 @@ pub fn file_system(tid: u32, files: &HostFiles) -> Result<Mounted, String> {
     };
     let fd = file(&read("syscall")?).ok_or("it is in no system call that was given a file")?;
     let mount = mount_id(&read(&format!("fdinfo/{fd}"))?).ok_or("its file is on no mount")?;
-    mounted(&read("mountinfo")?, mount).ok_or_else(|| "its file is not on a mount that it sees".to_owned())
+    let mounted =
+        mounted(&read("mountinfo")?, mount).ok_or_else(|| "its file is not on a mount that it sees".to_owned())?;
+    // Where a device's name is says nothing of the device.
+    if is_of_devices(&mounted) { Err("its file is a device".to_owned()) } else { Ok(mounted) }
 }
 
 /// From /proc/TID/syscall: `0 0x3 0x7ffc…`.
@@ -57,6 +60,10 @@ fn mounted(mountinfo: &str, id: u32) -> Option<Mounted> {
     let line = mountinfo.lines().find(|line| line.split(' ').next().and_then(|own| own.parse().ok()) == Some(id))?;
     let mount = Mount::of(line)?;
     Some(Mounted { kind: mount.kind, at: mount.at })
+}
+
+fn is_of_devices(mounted: &Mounted) -> bool {
+    mounted.kind == "devtmpfs" || mounted.at == "/dev"
 }
 
 #[cfg(test)]
@@ -79,6 +86,8 @@ mod tests {
                          131 31 0:52 / /mnt/a\\040b rw - fuse.sshfs host: rw,user_id=0\n";
         assert_eq!(mount_id("pos:\t0\nflags:\t0100000\nmnt_id:\t131\nino:\t5\n"), Some(131));
         let sshfs = Mounted { kind: "fuse.sshfs".to_owned(), at: "/mnt/a b".to_owned() };
+        assert!(!is_of_devices(&sshfs));
+        assert!(is_of_devices(&Mounted { kind: "tmpfs".to_owned(), at: "/dev".to_owned() }));
         assert_eq!(mounted(mountinfo, 131), Some(sshfs));
         assert_eq!(mounted(mountinfo, 13), None);
     }

@@ -85,7 +85,7 @@ impl Reader {
                     // Seldom, and slow: that need not make all readings rare.
                     usage.stacks = self.stacks.of(&usage.sleeps, kernel, symbols)?;
                 }
-                Reading::Usage(Usage { took_ns, ..usage })
+                Reading::Usage(Box::new(Usage { took_ns, ..usage }))
             }
             Ask::Blocked { known, sweep } => {
                 let mut sleepers = self.sleepers(known, *sweep, files, key, kernel)?;

@@ -57,6 +57,10 @@ pub enum Lack {
     CgroupV1,
     /// Quotas in the format that ext4 has them in.
     Quotas,
+    /// A `kernel.pid_max` for each pid namespace.
+    OwnPidMax,
+    /// A machine of its own: what the test changes holds for all of it.
+    OwnMachine,
     /// Device-mapper, and its tool.
     Mapper,
     /// An engine's packages.
@@ -86,6 +90,11 @@ impl Lack {
             Self::Podman => installed("podman").is_none(),
             Self::Runc => installed("runc").is_none(),
             Self::Crun => installed("crun").is_none(),
+            Self::OwnPidMax => {
+                let layout = tracer::kernel::layout::Layout::of_this_kernel();
+                layout.map_or(true, |layout| layout.get("PIDNS_PID_MAX") == tracer_common::ABSENT)
+            }
+            Self::OwnMachine => !in_virtual_machine(),
             Self::Mapper => {
                 let _ = std::process::Command::new("modprobe").arg("dm-zero").output();
                 !Path::new("/sys/class/misc/device-mapper").exists()
@@ -97,7 +106,7 @@ impl Lack {
     /// The virtual machines have all but cgroup v1: there another lack is a fault of the test run.
     fn may_be(self) -> bool {
         let engines = [Self::Docker, Self::Containerd, Self::Podman, Self::Runc, Self::Crun];
-        !in_virtual_machine() || self == Self::CgroupV1 || engines.contains(&self)
+        !in_virtual_machine() || matches!(self, Self::CgroupV1 | Self::OwnPidMax) || engines.contains(&self)
     }
 }
 
@@ -108,6 +117,8 @@ impl fmt::Display for Lack {
             Self::CgroupV2 => "the memory controller is not in cgroup v2 here",
             Self::Quotas => "this kernel was built without quotas (CONFIG_QFMT_V2)",
             Self::CgroupV1 => "the memory controller is not in cgroup v1 here",
+            Self::OwnPidMax => "kernel.pid_max is one for all pid namespaces here",
+            Self::OwnMachine => "it changes the whole machine's limits",
             Self::Mapper => "this kernel was built without device-mapper",
             Self::Docker => "docker.io is not installed",
             Self::Containerd => "containerd is not installed",

@@ -26,7 +26,7 @@ pub enum Ask {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reading {
-    Usage(Usage),
+    Usage(Box<Usage>),
     Blocked(Sleepers),
 }
 

@@ -63,7 +63,7 @@ impl Bench {
     }
 
     fn read(&mut self) -> Vec<Finding> {
-        let reading = Reading::Usage(self.usage.clone());
+        let reading = Reading::Usage(Box::new(self.usage.clone()));
         self.say(&reading)
     }
 
@@ -481,6 +481,40 @@ fn what_a_stack_tells() {
         let found = bench.asleep(2000, vec![sleeper(71, WEB, Some(T), stack)]);
         assert_eq!(found[0].evidence["cause"], cause.name(), "{stack:?}");
     }
+}
+
+#[test]
+fn short_sleeps_are_summed_by_stack() {
+    let mut bench = Bench::new();
+    let stack = |names: &[&str]| Ok(names.iter().map(|&name| name.to_owned()).collect());
+    bench.usage.stacks = BTreeMap::from([
+        (1, stack(&["io_schedule", "__iomap_dio_rw", "ext4_file_write_iter"])),
+        (2, stack(&["rwsem_down_read_slowpath", "do_user_addr_fault"])),
+        (3, Err("no room".into())),
+    ]);
+    let slept = |count, ms| Slept { count, total_ns: ms * MS };
+    // What came before the last reading is no news; a count that fell began anew.
+    bench.usage.sleeps = BTreeMap::from([
+        ((WEB_CGROUP, 1), slept(100, 5000)),
+        ((WEB_CGROUP, 2), slept(70, 900)),
+        ((HOST_CGROUP, 1), slept(1, 1)),
+    ]);
+    bench.second(THROTTLED);
+    let news = [((WEB_CGROUP, 1), slept(104, 5400)), ((WEB_CGROUP, 2), slept(2, 30)), ((WEB_CGROUP, 3), slept(1, 20))];
+    bench.usage.sleeps.extend(news);
+    bench.usage.sleeps.insert((WEB_CGROUP, 4), slept(9, 9)); // its stack was not looked up
+    bench.second(THROTTLED);
+    let kinds = &bench.last(Some(WEB)).fields["sleeps"];
+    let numbers = |kind: &serde_json::Value| json!([kind["count"], kind["total_ns"], kind["cause"]]);
+    let kinds: Vec<_> = kinds.as_array().into_iter().flatten().collect();
+    assert_eq!(
+        kinds.iter().map(|kind| numbers(kind)).collect::<Vec<_>>(),
+        [json!([4, 400 * MS, "disk"]), json!([2, 30 * MS, "lock"]), json!([1, 20 * MS, "other"])]
+    );
+    assert_eq!(kinds[0]["stack"][1], "__iomap_dio_rw");
+    assert_eq!(kinds[2]["unknown"]["stack"], "no room");
+    assert_eq!(bench.last(None).fields["sleeps"], json!([]), "none of the host's is new");
+    assert_eq!(bench.last(Some(OTHER)).fields["sleeps"], json!([]));
 }
 
 /// A page is waited for in the same functions, whoever is to bring it.

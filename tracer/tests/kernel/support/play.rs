@@ -13,9 +13,11 @@
 //! | `sharer` | another process in the same memory (`CLONE_VM` without `CLONE_THREAD`) that only waits |
 //! | `thread`, `leaderless` | goes on in a thread that is not the leader, who waits, or is gone |
 //! | `last-thread` | goes on in another thread, after the leader has ended |
+//! | `nproc=N`, `pid-max=N` | its RLIMIT_NPROC; the `kernel.pid_max` that it sees |
 //! | `comm=TEXT`, `uid=N`, `adj=N` | its name, user, `oom_score_adj` |
 //! | `anon=MIB`, `shmem=MIB`, `anon`, `shmem` | touches memory page by page, and keeps it; without a number until killed |
 //! | `default=N`, `ignore=N`, `handle=N`, `block=N` | what becomes of a signal |
+//! | `unblock=N`, `sigwait=N` | takes it if it was sent meanwhile; waits for it |
 //! | `kill=N` | sends a signal to PID 1 of its namespace |
 //! | `flood=N` | sends itself so many SIGUSR1, some thousands a second |
 //! | `segv`, `abort` | ends by a fault of its own: touches [`BAD_ADDRESS`]; `abort()` |
@@ -52,6 +54,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
+        resource::{Resource, setrlimit},
         signal::{SigHandler, SigSet, Signal, kill, raise, signal},
         wait::{WaitStatus, waitpid},
     },
@@ -150,6 +153,14 @@ fn go_on(steps: &[OsString]) {
                     SigSet::from(number).thread_block().expect("a mask");
                 }
             }
+            "unblock" => {
+                let number = Signal::try_from(number() as i32).expect("a signal");
+                SigSet::from(number).thread_unblock().expect("a mask");
+            }
+            "sigwait" => {
+                let number = Signal::try_from(number() as i32).expect("a signal");
+                SigSet::from(number).wait().expect("the signal");
+            }
             "kill" => kill(Pid::from_raw(1), Signal::try_from(number() as i32).expect("a signal")).expect("PID 1"),
             "flood" => {
                 for _ in 0..number() {
@@ -172,6 +183,12 @@ fn go_on(steps: &[OsString]) {
                 setgid(Gid::from_raw(number() as u32)).expect("another group");
                 setuid(Uid::from_raw(number() as u32)).expect("another user");
             }
+            "nproc" => {
+                let limit = number() as u64;
+                setrlimit(Resource::RLIMIT_NPROC, limit, limit).expect("a lower limit");
+            }
+            // Of its pid namespace, where that has its own.
+            "pid-max" => fs::write("/proc/sys/kernel/pid_max", text.as_bytes()).expect("another pid_max"),
             "adj" => fs::write("/proc/self/oom_score_adj", text.as_bytes()).expect("another oom_score_adj"),
             "anon" | "shmem" => {
                 let (mib, end) = if value.is_empty() { (ENOUGH_MIB, true) } else { (number(), false) };
