@@ -1,9 +1,17 @@
 //! Builds the kernel side for its own target, so that `cargo build` alone gives a whole ctrace.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 use aya_build::{Package, Toolchain};
+use object::{
+    build::elf::{Builder, SectionData},
+    elf,
+};
 
 /// rustc's own LLVM and bpf-linker's must match: both are pinned in rust-toolchain.toml and xtask.
 const TOOLCHAIN: &str = "1.95.0";
@@ -24,7 +32,33 @@ fn main() -> Result<()> {
             features: if debug { &["log"] } else { &[] },
         }],
         Toolchain::Custom(TOOLCHAIN),
-    )
+    )?;
+    if !debug {
+        let out = env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?;
+        strip(&Path::new(&out).join("ctrace-ebpf")).context("leaving out what only a debugger reads")?;
+    }
+    Ok(())
+}
+
+/// Nine tenths of the object are for debuggers, and would be read at each start: DWARF, and the lines that the verifier's
+/// log quotes. `.BTF` stays, for the programs' and maps' own types in `bpftool`.
+fn strip(path: &Path) -> Result<()> {
+    let whole = fs::read(path)?;
+    let mut object = Builder::read(&*whole)?;
+    for section in &mut object.sections {
+        let name = section.name.to_string();
+        let name = name.strip_prefix(".rel").unwrap_or(&name);
+        section.delete = name.starts_with(".debug_") || name == ".BTF.ext";
+    }
+    object.delete_orphans();
+    // LLVM keeps sections' names among the symbols'; here they are apart.
+    let names = object.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = elf::SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    object.write(&mut stripped)?;
+    Ok(fs::write(path, stripped)?)
 }
 
 fn need_bpf_linker() -> Result<()> {

@@ -110,8 +110,10 @@ impl<'a> Btf<'a> {
                 kind::ENUM | kind::ENUM64 => Some(Namespace::Enum),
                 _ => None,
             };
-            if let (Some(namespace), Some(name)) = (namespace, names.get(&this.name)) {
-                btf.named.entry(((*name).to_owned(), namespace)).or_insert(id);
+            if let Some(namespace) = namespace
+                && let Ok(found) = names.binary_search_by_key(&this.name, |(at, _)| *at)
+            {
+                btf.named.entry((names[found].1.to_owned(), namespace)).or_insert(id);
             }
             at += 12 + trailing(this.kind, this.len).ok_or(BtfError::Malformed("a type of unknown kind"))?;
         }
@@ -266,8 +268,8 @@ fn trailing(of: u32, len: usize) -> Option<usize> {
     })
 }
 
-/// Where the wanted names stand in the string section: offset to name. The section holds each string once.
-fn positions<'a>(strings: &[u8], wanted: &[&'a str]) -> HashMap<u32, &'a str> {
+/// Where the wanted names stand in the string section, in order. The section holds each string once.
+fn positions<'a>(strings: &[u8], wanted: &[&'a str]) -> Vec<(u32, &'a str)> {
     let by_text: HashMap<&[u8], &'a str> = wanted.iter().map(|name| (name.as_bytes(), *name)).collect();
     // A hundred thousand strings pass here: few get as far as being hashed.
     let mut likely = [0_u64; 256];
@@ -275,15 +277,16 @@ fn positions<'a>(strings: &[u8], wanted: &[&'a str]) -> HashMap<u32, &'a str> {
     for (first, length) in wanted.iter().filter_map(|name| mark_of(name.as_bytes())) {
         likely[first] |= length;
     }
-    let mut found = HashMap::with_capacity(wanted.len());
+    let mut found = Vec::with_capacity(wanted.len());
     let mut at = 0;
-    for text in strings.split(|&byte| byte == 0) {
+    for end in memchr::memchr_iter(0, strings) {
+        let text = &strings[at..end];
         if mark_of(text).is_some_and(|(first, length)| likely[first] & length != 0)
             && let Some(name) = by_text.get(text)
         {
-            found.insert(at, *name);
+            found.push((at as u32, *name));
         }
-        at += text.len() as u32 + 1;
+        at = end + 1;
     }
     found
 }

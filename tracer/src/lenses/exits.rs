@@ -19,7 +19,7 @@ pub static LENS: Registered = Registered {
     probes: &[&plan::SIGNAL, &plan::OOM_SHARER, &plan::OOM_DECISION, &plan::OOM_DONE, &plan::OOM_VICTIM, &plan::EXIT],
     wants: &[("WANT_ALL_EXITS", 1), ("WANT_SIGNALS", SCOPE_FATAL)],
     maps: &[],
-    ring_kib: 1024,
+    ring_kib: 512,
     in_overview: true,
     make: || Box::new(Exits::default()),
 };

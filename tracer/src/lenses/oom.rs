@@ -17,7 +17,7 @@ pub static LENS: Registered = Registered {
     probes: &[&plan::OOM_SHARER, &plan::OOM_DECISION, &plan::OOM_DONE, &plan::OOM_VICTIM, &plan::EXIT],
     wants: &[],
     maps: &[],
-    ring_kib: 512,
+    ring_kib: 256,
     in_overview: true,
     make: || Box::new(Oom::default()),
 };

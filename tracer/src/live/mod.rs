@@ -150,6 +150,7 @@ pub async fn run(options: Options) -> Result<()> {
         out.push(Output::Note(note("doubt", text)));
     }
     drop_privileges(&mut kernel, &options.lenses)?;
+    give_back();
 
     // SAFETY: the descriptor is owned by the AsyncFd from here on, and nobody else closes or replaces it.
     let ring = unsafe { AsyncFd::register_with_interest(kernel.ring_fd()?, Interest::READABLE) }
@@ -339,6 +340,15 @@ fn host_facts(kernel: &Kernel, host: &Host) -> HostFacts {
         cgroup_version: if host.hierarchy.controller.is_some() { 1 } else { 2 },
         attached: kernel.taken.iter().filter(|taken| taken.attached()).map(|taken| taken.probe.name).collect(),
         cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+    }
+}
+
+/// What the start needed (BTF, the kernel log, runtimes' files) goes back to the kernel: glibc would keep it.
+fn give_back() {
+    // SAFETY: no pointer of ours is touched: free pages alone are unmapped.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

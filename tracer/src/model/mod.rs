@@ -18,3 +18,18 @@ use std::collections::BTreeMap;
 
 /// Why a field is null: field name to reason, in words for a person. Shown beside the nulls in JSON.
 pub type Unknown = BTreeMap<&'static str, String>;
+
+/// The fields that nobody knows, those with one reason together: `limit, usage` and why.
+pub fn by_reason(unknown: &Unknown, is_shown: impl Fn(&str) -> bool) -> Vec<(String, &str)> {
+    let mut told: Vec<(String, &str)> = Vec::new();
+    for (field, reason) in unknown.iter().filter(|(field, _)| is_shown(field)) {
+        match told.iter_mut().find(|(_, other)| other == reason) {
+            Some((fields, _)) => {
+                fields.push_str(", ");
+                fields.push_str(field);
+            }
+            None => told.push(((*field).to_owned(), reason)),
+        }
+    }
+    told
+}

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     escape::escape,
-    lines::row,
+    lines::{row, unknown},
     table::{Line, Shape, name},
 };
 use crate::{model::Finding, pipeline::SampleRow};
@@ -123,9 +123,7 @@ pub fn body(finding: &Finding, out: &mut String) {
         let share = other["share_pct"].as_f64().unwrap_or(0.0);
         row(out, "instead", &format!("{} had {share:.0} % of what ran", escape(name)));
     }
-    for (field, reason) in &finding.unknown {
-        row(out, "unknown", &format!("{field}: {}", escape(reason)));
-    }
+    unknown(out, finding, |_| true);
 }
 
 fn numbers(finding: &Finding, fields: &[(&str, &str)], out: &mut String) {

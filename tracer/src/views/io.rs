@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     escape::escape,
-    lines::row,
+    lines::{row, unknown},
     mem::short,
     table::{Line, Shape, name},
 };
@@ -106,12 +106,9 @@ pub fn body(finding: &Finding, out: &mut String) {
             row(out, "upper", &escape(upper));
         }
     }
-    for (field, reason) in &finding.unknown {
-        if !matches!(*field, "upper" | "disk_bytes" | "disk_used_bytes" | "limit_bytes_per_s" | "limit_requests_per_s")
-        {
-            row(out, "unknown", &format!("{field}: {}", escape(reason)));
-        }
-    }
+    unknown(out, finding, |field| {
+        !matches!(field, "upper" | "disk_bytes" | "disk_used_bytes" | "limit_bytes_per_s" | "limit_requests_per_s")
+    });
 }
 
 /// `3 below 8 ms   1 below 256 ms`.

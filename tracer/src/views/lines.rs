@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{cpu, escape::escape, io, mem, pids, rows};
 use crate::{
-    model::{Finding, Owner, Severity, State, size},
+    model::{Finding, Owner, Severity, State, by_reason, size},
     pipeline::{LossNote, Note, Output},
 };
 
@@ -136,10 +136,13 @@ fn oom_body(finding: &Finding, out: &mut String) {
     if let Some(limiting) = evidence.get("limiting_cgroup").and_then(Value::as_str) {
         row(out, "limit of", &escape(limiting));
     }
-    for (field, reason) in &finding.unknown {
-        if !matches!(*field, "init_alive" | "limiting_cgroup" | "order") {
-            row(out, "unknown", &format!("{field}: {}", escape(reason)));
-        }
+    unknown(out, finding, |field| !matches!(field, "init_alive" | "limiting_cgroup" | "order"));
+}
+
+/// What nobody knows of a finding, and why.
+pub(super) fn unknown(out: &mut String, finding: &Finding, is_shown: impl Fn(&str) -> bool) {
+    for (fields, reason) in by_reason(&finding.unknown, is_shown) {
+        row(out, "unknown", &format!("{fields}: {}", escape(reason)));
     }
 }
 

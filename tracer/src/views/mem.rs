@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     escape::escape,
-    lines::row,
+    lines::{row, unknown},
     table::{Line, Shape, name},
 };
 use crate::{
@@ -92,7 +92,5 @@ pub fn body(finding: &Finding, out: &mut String) {
     if let Some(limiting) = finding.evidence.get("limiting_cgroup").and_then(Value::as_str) {
         row(out, "limit of", &escape(limiting));
     }
-    for (field, reason) in &finding.unknown {
-        row(out, "unknown", &format!("{field}: {}", escape(reason)));
-    }
+    unknown(out, finding, |_| true);
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     escape::escape,
-    lines::row,
+    lines::{row, unknown},
     table::{Line, Shape, name},
 };
 use crate::{model::Finding, pipeline::SampleRow};
@@ -83,9 +83,5 @@ pub fn body(finding: &Finding, out: &mut String) {
     } else if let Some(what) = evidence.get("what").and_then(Value::as_str).filter(|what| *what != "pids.max") {
         row(out, "limit of", &format!("{}: {}", evidence["whose"].as_str().unwrap_or("host"), escape(what)));
     }
-    for (field, reason) in &finding.unknown {
-        if matches!(*field, "asker" | "limit" | "limiting_cgroup" | "growth_per_s") {
-            row(out, "unknown", &format!("{field}: {}", escape(reason)));
-        }
-    }
+    unknown(out, finding, |field| matches!(field, "asker" | "limit" | "limiting_cgroup" | "growth_per_s"));
 }

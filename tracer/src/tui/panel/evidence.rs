@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Doc, Look, amount};
-use crate::model::Finding;
+use crate::model::{Finding, by_reason};
 
 pub(super) fn fixes(doc: &mut Doc, fixes: &[String]) {
     for fix in fixes {
@@ -31,6 +31,13 @@ pub(super) fn follower(doc: &mut Doc, finding: &Finding) {
     doc.answer(finding.severity, &finding.summary);
     doc.row("why", &finding.why);
     fixes(doc, &finding.fix);
+}
+
+/// What nobody knows of it, and why.
+pub(super) fn unknown(doc: &mut Doc, finding: &Finding) {
+    for (fields, reason) in by_reason(&finding.unknown, |_| true) {
+        doc.quiet("unknown", format!("{fields}: {reason}"));
+    }
 }
 
 /// The evidence but `shown`, by the units in its keys.

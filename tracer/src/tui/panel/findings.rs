@@ -114,9 +114,7 @@ fn detail(row: &Row, look: &Look, depth: Depth) -> Doc {
     }
     evidence::rest(&mut doc, &row.finding, &["cgroup"]);
     evidence::identity(&mut doc, &row.finding, look);
-    for (field, reason) in &row.finding.unknown {
-        doc.quiet("unknown", format!("{field}: {reason}"));
-    }
+    evidence::unknown(&mut doc, &row.finding);
     if depth == Depth::Full {
         for follower in &row.followers {
             evidence::follower(&mut doc, follower);
