@@ -60,4 +60,31 @@ pub const WINDOW_SHIFT: u32 = 31;
 pub struct Blocked {
     pub since_ns: u64,
     pub cgroup: u64,
+    /// Key of its stack in the map `STACKS`; [`NO_STACK`].
+    pub stack: u32,
+    pub reserved: u32,
 }
+const _: () = assert!(size_of::<Blocked>() == 24);
+
+/// The stack could not be kept: there was none, or another has its place.
+pub const NO_STACK: u32 = u32::MAX;
+
+/// Key of the map `SLEEPS`: whose uninterruptible sleeps, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+pub struct SleepKey {
+    /// The key of the cgroup.
+    pub cgroup: u64,
+    pub stack: u32,
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<SleepKey>() == 16);
+
+/// Sleeps that ended: value of the map `SLEEPS`, per CPU. They only grow, until the kernel side has to forget the key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Sleeps {
+    pub count: u64,
+    pub total_ns: u64,
+}
+const _: () = assert!(size_of::<Sleeps>() == 16);

@@ -37,6 +37,7 @@ macro_rules! kernel_fields {
             USERNS_INUM = "user_namespace.ns.inum";
             USERNS_LEVEL = "user_namespace.level";
             NSPROXY_MNT = "nsproxy.mnt_ns";
+            NSPROXY_PID_FOR_CHILDREN = "nsproxy.pid_ns_for_children";
             MM_EXE_FILE = "mm_struct.exe_file";
             FILE_INODE = "file.f_inode";
             INODE_INO = "inode.i_ino";
@@ -57,6 +58,8 @@ macro_rules! kernel_fields {
             UPID_NS = "upid.ns";
             PIDNS_CHILD_REAPER = "pid_namespace.child_reaper";
             PIDNS_INUM = "pid_namespace.ns.inum";
+            PIDNS_ALLOCATED = "pid_namespace.pid_allocated";
+            PIDNS_PID_MAX = "pid_namespace.pid_max";
             CSS_SET_DFL_CGRP = "css_set.dfl_cgrp";
             CSS_SET_SUBSYS = "css_set.subsys";
             CSS_CGROUP = "cgroup_subsys_state.cgroup";

@@ -46,10 +46,12 @@ pub enum Kind {
     CapOutcome = 12,
     CapStart = 13,
     FileRefused = 24,
+    ForkFailed = 25,
+    SignalDropped = 26,
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::OomDecision,
         Self::OomVictim,
         Self::OomSharer,
@@ -63,6 +65,8 @@ impl Kind {
         Self::CapCheck,
         Self::CapOutcome,
         Self::CapStart,
+        Self::ForkFailed,
+        Self::SignalDropped,
     ];
 
     pub fn from_u32(number: u32) -> Option<Self> {
@@ -85,6 +89,8 @@ impl Kind {
             Self::CapCheck => "cap_check",
             Self::CapOutcome => "cap_outcome",
             Self::CapStart => "cap_start",
+            Self::ForkFailed => "fork_failed",
+            Self::SignalDropped => "signal_dropped",
         }
     }
 }

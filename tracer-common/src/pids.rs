@@ -36,6 +36,24 @@ pub struct ForkRefused {
 }
 record!(ForkRefused, ForkRefused, 488);
 
+/// A fork was refused with -EAGAIN, and no level of the asker's pids cgroup is at its limit: a limit of the user's, of the
+/// pid namespace's or of the host's. `header.cgroup` is the key of the task that asked. Folded as [`ForkRefused`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ForkFailed {
+    pub header: Header,
+    pub asker: Task,
+    /// Refusals of this kind to tasks of `from` so far. Starts again at 1 where the kernel side had to forget it.
+    pub count: u64,
+    /// The asker's pids cgroup.
+    pub from: u64,
+    /// Ids in use in the pid namespace of the asker's children.
+    pub pids: u32,
+    /// Its own `kernel.pid_max`, since 6.14; `UNKNOWN_U32`: the host's holds.
+    pub pid_max: u32,
+}
+record!(ForkFailed, ForkFailed, 112);
+
 /// Refusals to the tasks of one pids cgroup: what the kernel side folds them by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]

@@ -32,6 +32,18 @@ pub struct Signal {
 }
 record!(Signal, Signal, 200);
 
+/// `signal:signal_deliver` to a process with `SIGNAL_UNKILLABLE` and the default disposition: it had the signal blocked
+/// when that was sent, and now that it takes it the kernel drops it. `header.cgroup` is the target's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Dropped {
+    pub header: Header,
+    pub target: Task,
+    pub signal: u32,
+    pub reserved: u32,
+}
+record!(Dropped, SignalDropped, 96);
+
 /// What makes two signals alike: at most one record of each kind is sent in [`FOLD_NS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

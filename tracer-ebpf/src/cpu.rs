@@ -4,14 +4,15 @@
 //! cgroup is looked up again only when its `css_set` is another one than last time.
 
 use aya_ebpf::{
+    bindings::BPF_F_FAST_STACK_CMP,
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
     macros::{map, raw_tracepoint},
-    maps::{Array, LruHashMap, LruPerCpuHashMap},
-    programs::RawTracePointContext,
+    maps::{Array, LruHashMap, LruPerCpuHashMap, StackTrace},
+    programs::{RawTracePointContext, tracing::StackIdContext},
 };
 use tracer_common::{
     UNKNOWN_U64,
-    cpu::{BLOCKED, BUCKETS, Blocked, RUNNING, SLOTS, Slot, WAITING, WINDOW_SHIFT, Waits},
+    cpu::{BLOCKED, BUCKETS, Blocked, NO_STACK, RUNNING, SLOTS, SleepKey, Sleeps, Slot, WAITING, WINDOW_SHIFT, Waits},
 };
 
 use crate::kernel::{
@@ -29,6 +30,10 @@ static TASKS: Array<Slot> = Array::with_max_entries(1, 0);
 static WAITS: LruPerCpuHashMap<u64, Waits> = LruPerCpuHashMap::with_max_entries(1, 0);
 #[map(name = "BLOCKED")]
 static IN_D: LruHashMap<u32, Blocked> = LruHashMap::with_max_entries(1, 0);
+#[map]
+static STACKS: StackTrace = StackTrace::with_max_entries(1, 0);
+#[map]
+static SLEEPS: LruPerCpuHashMap<SleepKey, Sleeps> = LruPerCpuHashMap::with_max_entries(1, 0);
 
 const TASK_UNINTERRUPTIBLE: u32 = 0x2;
 const TASK_NOLOAD: u32 = 0x400;
@@ -64,7 +69,7 @@ fn leave(ctx: &RawTracePointContext, tid: u32, at: u64) {
     if preempted || state == 0 {
         slot.state = WAITING;
     } else if state & (TASK_UNINTERRUPTIBLE | TASK_NOLOAD | TASK_FROZEN) == TASK_UNINTERRUPTIBLE {
-        slot.state = block(prev, slot, at);
+        slot.state = block(ctx, prev, slot, at);
     } else {
         slot.state = 0;
     }
@@ -80,11 +85,14 @@ fn take(slot: &mut Slot, tid: u32) {
 
 /// Off to an uninterruptible sleep: the state that it is in.
 #[inline(always)]
-fn block(task: Ptr, slot: &mut Slot, at: u64) -> u32 {
+fn block(ctx: &RawTracePointContext, task: Ptr, slot: &mut Slot, at: u64) -> u32 {
     if u32_at(place(task, &layout::TASK_FLAGS)) & PF_FROZEN != 0 {
         return 0;
     }
-    let _ = IN_D.insert(slot.tid, Blocked { since_ns: at, cgroup: cgroup_of(task, slot) }, 0);
+    // Its own: current is prev. Where another stack has the place, this one is not kept: a key stays what it was.
+    let stack = ctx.get_stackid(&STACKS, BPF_F_FAST_STACK_CMP.into());
+    let stack = stack.map_or(NO_STACK, |id| id as u32);
+    let _ = IN_D.insert(slot.tid, Blocked { since_ns: at, cgroup: cgroup_of(task, slot), stack, reserved: 0 }, 0);
     BLOCKED
 }
 
@@ -185,6 +193,7 @@ pub fn wakeup(ctx: RawTracePointContext) -> i32 {
         // Woken on its way to sleep.
         RUNNING => return 0,
         BLOCKED => {
+            slept(tid, at);
             let _ = IN_D.remove(tid);
             if let Some(waits) = waits_of(cgroup_of(woken, slot)) {
                 // SAFETY: this CPU's own value.
@@ -199,6 +208,23 @@ pub fn wakeup(ctx: RawTracePointContext) -> i32 {
     slot.state = WAITING;
     slot.since_ns = at;
     0
+}
+
+/// Its sleep has ended: it counts where it slept.
+#[inline(always)]
+fn slept(tid: u32, at: u64) {
+    // SAFETY: copied out at once.
+    let Some(blocked) = (unsafe { IN_D.get(tid) }).copied() else { return };
+    let key = SleepKey { cgroup: blocked.cgroup, stack: blocked.stack, reserved: 0 };
+    let ns = at.wrapping_sub(blocked.since_ns);
+    if let Some(sleeps) = SLEEPS.get_ptr_mut(key) {
+        // SAFETY: this CPU's own value, and nothing else uses it before this program ends.
+        let sleeps = unsafe { &mut *sleeps };
+        sleeps.count += 1;
+        sleeps.total_ns += ns;
+    } else {
+        let _ = SLEEPS.insert(key, Sleeps { count: 1, total_ns: ns }, 0);
+    }
 }
 
 /// `sched:sched_wakeup_new(struct task_struct *p)`: a new task. Whoever had its id before was in a cgroup of its own.

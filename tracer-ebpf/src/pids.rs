@@ -7,20 +7,25 @@ use aya_ebpf::{
 };
 use tracer_common::{
     ABSENT,
-    pids::{ForkRefused, Level, MAX_LEVELS, Refusals, Unreaped},
+    caps::COMPAT,
+    pids::{ForkFailed, ForkRefused, Level, MAX_LEVELS, Refusals, Unreaped},
 };
 
 use crate::kernel::{
     cgroup,
     emit::{emit, now},
     layout,
-    read::{NOWHERE, Ptr, follow, place, u64_at},
-    task,
+    read::{NOWHERE, Ptr, follow, place, u32_at, u64_at},
+    syscall, task,
 };
 
 /// Refusals by pids cgroup: a fork bomb is refused a million times a second, and must not fill the ring.
 #[map]
 static REFUSALS: LruHashMap<u64, Refusals> = LruHashMap::with_max_entries(1024, 0);
+
+/// … and by anything but the pids controller.
+#[map]
+static FORKS_FAILED: LruHashMap<u64, Refusals> = LruHashMap::with_max_entries(1024, 0);
 
 /// Processes that ended and were not reaped, by process id. Allocated as a whole: user space makes it that large only
 /// where it is wanted.
@@ -42,7 +47,7 @@ pub fn fork_refused(ctx: RetProbeContext) -> u32 {
     }
     let current = task::current();
     let css = cgroup::css(current, layout::PIDS_SUBSYS.load());
-    let Some(count) = fold(cgroup::css_id(css)) else { return 0 };
+    let Some(count) = fold(&REFUSALS, cgroup::css_id(css)) else { return 0 };
     emit::<ForkRefused>(cgroup::of(current), |record| {
         // SAFETY: a reserved record of this type; each field is written.
         unsafe {
@@ -55,12 +60,82 @@ pub fn fork_refused(ctx: RetProbeContext) -> u32 {
     0
 }
 
+/// `static struct task_struct *copy_process(…)`: what every fork comes down to.
+#[kretprobe]
+pub fn fork_failed(ctx: RetProbeContext) -> u32 {
+    if ctx.ret::<i64>() == i64::from(REFUSED) {
+        failed();
+    }
+    0
+}
+
+/// `raw_syscalls:sys_exit(struct pt_regs *regs, long ret)`, where functions cannot be hooked.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn fork_failed_exit(ctx: RawTracePointContext) -> i32 {
+    if ctx.arg::<i64>(1) == i64::from(REFUSED) && is_fork(syscall::at(ctx.arg::<u64>(0))) {
+        failed();
+    }
+    0
+}
+
+#[inline(always)]
+fn is_fork(number: u32) -> bool {
+    // clone3 has one number everywhere.
+    const CLONE3: u32 = 435;
+    if layout::REGS_CS.load() == ABSENT {
+        // include/uapi/asm-generic/unistd.h: clone
+        return matches!(number, 220 | CLONE3);
+    }
+    const COMPAT_FORK: u32 = COMPAT + 2;
+    const COMPAT_CLONE: u32 = COMPAT + 120;
+    const COMPAT_VFORK: u32 = COMPAT + 190;
+    const COMPAT_CLONE3: u32 = COMPAT + CLONE3;
+    // arch/x86/entry/syscalls: clone, fork, vfork
+    matches!(number, 56 | 57 | 58 | CLONE3 | COMPAT_FORK | COMPAT_CLONE | COMPAT_VFORK | COMPAT_CLONE3)
+}
+
+/// Current was refused a fork: whatever a level of its pids cgroup did is told elsewhere.
+#[inline(always)]
+fn failed() {
+    let current = task::current();
+    let css = cgroup::css(current, layout::PIDS_SUBSYS.load());
+    if is_full(css) {
+        return;
+    }
+    let from = cgroup::css_id(css);
+    let Some(count) = fold(&FORKS_FAILED, from) else { return };
+    let namespace = follow(follow(current, &layout::TASK_NSPROXY), &layout::NSPROXY_PID_FOR_CHILDREN);
+    emit::<ForkFailed>(cgroup::of(current), |record| {
+        // SAFETY: a reserved record of this type; each field is written.
+        unsafe {
+            task::describe(current, &raw mut (*record).asker);
+            (*record).count = count;
+            (*record).from = from;
+            (*record).pids = u32_at(place(namespace, &layout::PIDNS_ALLOCATED));
+            (*record).pid_max = u32_at(place(namespace, &layout::PIDNS_PID_MAX));
+        }
+    });
+}
+
+/// Is a level at its limit? What cannot be read is all ones, and so no level at all.
+#[inline(always)]
+fn is_full(css: Ptr) -> bool {
+    let mut pids = pids_of_css(css);
+    let mut full = 0_u64;
+    for _ in 0..MAX_LEVELS {
+        let (current, limit) = (u64_at(place(pids, &layout::PIDS_CURRENT)), u64_at(place(pids, &layout::PIDS_LIMIT)));
+        full |= u64::from(current >= limit) & u64::from(limit != u64::MAX);
+        pids = pids_of_css(follow(place(pids, &layout::PIDS_CSS), &layout::CSS_PARENT));
+    }
+    full != 0
+}
+
 /// Counts a refusal; the count so far where it is to be told now.
 #[inline(always)]
-fn fold(cgroup: u64) -> Option<u64> {
+fn fold(map: &LruHashMap<u64, Refusals>, cgroup: u64) -> Option<u64> {
     let at = now();
-    let Some(refusals) = REFUSALS.get_ptr_mut(cgroup) else {
-        let _ = REFUSALS.insert(cgroup, Refusals { count: 1, told_ns: at }, 0);
+    let Some(refusals) = map.get_ptr_mut(cgroup) else {
+        let _ = map.insert(cgroup, Refusals { count: 1, told_ns: at }, 0);
         return Some(1);
     };
     // SAFETY: the map's value; two CPUs may race for it, which can cost a count, and never a cgroup's first.

@@ -3,7 +3,7 @@
 use aya_ebpf::{macros::map, macros::raw_tracepoint, maps::LruHashMap, programs::RawTracePointContext};
 use tracer_common::{
     UNKNOWN_U32, UNKNOWN_U64,
-    signal::{FOLD_NS, Fold, FoldKey, IGNORED_BY_DEFAULT, SCOPE_ALL, STOPS_BY_DEFAULT, Signal},
+    signal::{Dropped, FOLD_NS, Fold, FoldKey, IGNORED_BY_DEFAULT, SCOPE_ALL, STOPS_BY_DEFAULT, Signal},
 };
 
 use crate::kernel::{
@@ -16,6 +16,7 @@ use crate::kernel::{
 
 const SIGKILL: u32 = 9;
 const SIGCHLD: u32 = 17;
+const SIGSTOP: u32 = 19;
 /// `SEND_SIG_NOINFO`, `SEND_SIG_PRIV` (include/linux/sched/signal.h): no siginfo to read behind the pointer.
 const SEND_SIG_NOINFO: u64 = 0;
 const SEND_SIG_PRIV: u64 = 1;
@@ -80,6 +81,35 @@ pub fn signal(ctx: RawTracePointContext) -> i32 {
             (*record).total = total;
             (*record).address =
                 if info > SEND_SIG_PRIV { u64_at(place(info, &layout::SIGINFO_ADDR)) } else { UNKNOWN_U64 };
+        }
+    });
+    0
+}
+
+/// `signal:signal_deliver(int sig, struct kernel_siginfo *info, struct k_sigaction *ka)`: current takes a signal off its
+/// queue, whatever becomes of it then. sigwait and signalfd do not come by here: what they take is not dropped.
+#[raw_tracepoint(tracepoint = "signal_deliver")]
+pub fn signal_dropped(ctx: RawTracePointContext) -> i32 {
+    let signal = ctx.arg::<u32>(0);
+    let handler = u64_at(place(ctx.arg::<u64>(2), &layout::KSIGACTION_HANDLER));
+    // Those two come from outside, and are never dropped here.
+    if handler != SIG_DFL || signal == SIGKILL || signal == SIGSTOP {
+        return 0;
+    }
+    if IGNORED_BY_DEFAULT >> (signal.wrapping_sub(1) & 63) & 1 == 1 {
+        return 0;
+    }
+    let current = task::current();
+    let flags = u32_at(place(follow(current, &layout::TASK_SIGNAL), &layout::SIGNAL_FLAGS));
+    if flags & SIGNAL_UNKILLABLE == 0 {
+        return 0;
+    }
+    emit::<Dropped>(cgroup::of(current), |record| {
+        // SAFETY: a reserved record of this type; each field is written.
+        unsafe {
+            task::describe(current, &raw mut (*record).target);
+            (*record).signal = signal;
+            (*record).reserved = 0;
         }
     });
     0

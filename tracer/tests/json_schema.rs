@@ -16,7 +16,7 @@ use tracer_common::{
     Header, Kind,
     caps::{Check, CheckKey, Outcome, OutcomeKey},
     oom::{VICTIM_KILLED, Victim},
-    pids::ForkRefused,
+    pids::{ForkFailed, ForkRefused},
     signal::Signal,
     space::{ENOSPC, EROFS, ON_FILE, ON_PATH, Refused},
     task::{Exit, Task},
@@ -93,6 +93,10 @@ fn lines() -> Vec<Value> {
         (refused.asker, refused.count, refused.depth) = (task(104, 5), 1, 1);
         refused.levels[0] = tracer_common::pids::Level { cgroup: CGROUP, current: 20, limit: 20 };
         pipeline.record(Record::Kernel(Bytes::copy_from_slice(bytemuck::bytes_of(&refused))), 0, &mut out);
+        let mut failed = ForkFailed::zeroed();
+        failed.header = header(Kind::ForkFailed, size_of::<ForkFailed>(), SECOND);
+        (failed.asker, failed.count, failed.from) = (task(104, 5), 1, CGROUP);
+        pipeline.record(Record::Kernel(Bytes::copy_from_slice(bytemuck::bytes_of(&failed))), 0, &mut out);
         for reading in pids_readings() {
             pipeline.record(Record::Answer(Answer::Pids(Box::new(reading))), 5 * SECOND, &mut out);
         }
@@ -120,7 +124,7 @@ fn lines() -> Vec<Value> {
             pipeline.record(Record::Answer(Answer::Io(Box::new(io_reading(second)))), second * SECOND, &mut out);
         }
         for second in 0..4 {
-            let reading = cpu::Reading::Usage(cpu_usage(second));
+            let reading = cpu::Reading::Usage(Box::new(cpu_usage(second)));
             pipeline.record(Record::Answer(Answer::Cpu(Box::new(reading))), second * SECOND, &mut out);
         }
         let reading = cpu::Reading::Blocked(blocked());
@@ -157,7 +161,7 @@ fn caps_lines(pipeline: &mut Pipeline, out: &mut Vec<Output>) {
 }
 
 /// Twelve dead children, and the counters of the cgroup.
-fn pids_readings() -> [pids::Reading; 2] {
+fn pids_readings() -> [pids::Reading; 3] {
     let dead = |pid| pids::Dead {
         stat: pids::Stat { pid, state: 'Z', ppid: 100, threads: 1, ..pids::Stat::default() },
         exit_ns: Some(SECOND),
@@ -170,7 +174,10 @@ fn pids_readings() -> [pids::Reading; 2] {
     let group = pids::Group { cgroup: path.as_str().into(), ..pids::Group::default() };
     let level = pids::Level { id: CGROUP, path, current: 20, limit: Some(20), ..pids::Level::default() };
     let counts = pids::Counts { groups: vec![group], levels: vec![level], same: true, ..pids::Counts::default() };
-    [pids::Reading::Unreaped(pids::Waiting { dead, ..pids::Waiting::default() }), pids::Reading::Counts(counts)]
+    let asker = pids::Asker { from: CGROUP, nproc_limit: Some(5), user_threads: Some(5), ..pids::Asker::default() };
+    let asker = pids::Asker { privileged: Some(false), ..asker };
+    let unreaped = pids::Reading::Unreaped(pids::Waiting { dead, ..pids::Waiting::default() });
+    [unreaped, pids::Reading::Counts(counts), pids::Reading::Asker(asker)]
 }
 
 /// A writer that is paused, requests at their limit.
@@ -218,13 +225,24 @@ fn cpu_usage(second: u64) -> cpu::Usage {
         path: path.clone(),
         quota,
         weight: Some(100),
-        bandwidth: Some(cpu::Bandwidth { periods: second * 10, throttled, throttled_ns: throttled }),
+        bandwidth: Some(cpu::Bandwidth {
+            periods: second * 10,
+            throttled,
+            throttled_ns: throttled,
+            ..cpu::Bandwidth::default()
+        }),
     };
     let quota = cpu::Quota { quota_ns: 50_000_000, period_ns: 100_000_000, burst_ns: 0 };
     let waited = || cpu::Waited {
         count: second * 100,
         total_ns: second * SECOND,
-        worst: Some(cpu::Worst { wait_ns: 7, tid: 5, instead_tid: 6, instead_comm: "java".to_owned() }),
+        worst: Some(cpu::Worst {
+            wait_ns: 7,
+            tid: 5,
+            instead_tid: 6,
+            instead_comm: "java".to_owned(),
+            ..cpu::Worst::default()
+        }),
         ..cpu::Waited::default()
     };
     cpu::Usage {
@@ -251,6 +269,7 @@ fn blocked() -> cpu::Sleepers {
         frozen: false,
         wchan: None,
         stack: Err("not permitted".to_owned()),
+        file_system: Ok(cpu::Mounted { kind: "ext4".to_owned(), at: "/data".to_owned() }),
     };
     cpu::Sleepers { tasks: vec![task], ..cpu::Sleepers::default() }
 }

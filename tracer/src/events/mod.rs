@@ -8,8 +8,8 @@ use tracer_common::{
     caps::{Check, Outcome, Start},
     cgroup::{Mkdir, Rmdir},
     oom::{Decision, Done, Sharer, Victim},
-    pids::ForkRefused,
-    signal::Signal,
+    pids::{ForkFailed, ForkRefused},
+    signal::{Dropped, Signal},
     space::Refused,
     task::{Exit, Task},
 };
@@ -32,6 +32,8 @@ pub enum Event {
     CapCheck(Box<Check>),
     CapOutcome(Box<Outcome>),
     CapStart(Start),
+    ForkFailed(ForkFailed),
+    SignalDropped(Dropped),
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -60,6 +62,8 @@ impl Event {
             Self::CapCheck(record) => &record.header,
             Self::CapOutcome(record) => &record.header,
             Self::CapStart(record) => &record.header,
+            Self::ForkFailed(record) => &record.header,
+            Self::SignalDropped(record) => &record.header,
         }
     }
 }
@@ -83,6 +87,8 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
         Kind::CapCheck => Event::CapCheck(Box::new(record(bytes)?)),
         Kind::CapOutcome => Event::CapOutcome(Box::new(record(bytes)?)),
         Kind::CapStart => Event::CapStart(record(bytes)?),
+        Kind::ForkFailed => Event::ForkFailed(record(bytes)?),
+        Kind::SignalDropped => Event::SignalDropped(record(bytes)?),
     })
 }
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
-use tracer_common::signal::{FoldKey, IGNORED_BY_DEFAULT, Signal};
+use tracer_common::signal::{Dropped, FoldKey, IGNORED_BY_DEFAULT, Signal};
 
-use super::{Explained, World};
+use super::{Explained, World, numbers::Numbers};
 use crate::{
     events::{is_init, process},
     model::{
@@ -41,6 +41,8 @@ delete` wait their whole grace time, and then kill. The usual case is a shell as
 for SIGTERM and does not forward it to its children.
 
 A signal that is blocked and waited for (sigwait, signalfd: tini, systemd), handled, or ignored on purpose is none of this.
+One that PID 1 has blocked for a moment, as a shell does around each fork, is queued; it is dropped when PID 1 unblocks it
+and still has no handler, and said then (`blocked_ns` after it was sent).
 
 What to do: handle the signal in the program; or `exec` it at the end of the entrypoint script; or put a small init in
 front (`docker run --init`, tini, `shareProcessNamespace` in a pod).",
@@ -97,6 +99,8 @@ pub fn fold_key(record: &Signal) -> FoldKey {
 pub struct Rule {
     kinds: HashMap<FoldKey, Kind>,
     told: u64,
+    /// When a drop was last told: by process and signal.
+    dropped: HashMap<(u32, u32), u64>,
 }
 
 #[derive(Debug)]
@@ -149,6 +153,63 @@ impl Rule {
         rows
     }
 
+    /// PID 1 took a signal off its queue, and the kernel dropped it. Who sent it was said when it was queued.
+    pub fn dropped(&mut self, record: &Dropped, world: &World) -> Option<Finding> {
+        let now_ns = record.header.time_ns;
+        let what = (record.target.tgid, record.signal);
+        let again = |told_ns: &u64| now_ns.saturating_sub(*told_ns) < AGAIN_NS;
+        if !is_init(&record.target) || self.dropped.get(&what).is_some_and(again) {
+            return None;
+        }
+        self.dropped.retain(|_, told_ns| again(told_ns));
+        if self.dropped.len() < KINDS {
+            self.dropped.insert(what, now_ns);
+        }
+        let queued = |(key, kind): (&FoldKey, &Kind)| {
+            let is_it = (key.target, key.signal) == what && kind.last.blocked == 1 && kind.last.result == 0;
+            is_it.then(|| kind.last.clone())
+        };
+        let queued = self.kinds.iter().filter_map(queued).max_by_key(|queued| queued.header.time_ns);
+        self.told += 1;
+        let (target, name) = (process(&record.target), signal_name(record.signal));
+        let container = world.containers.owner(record.header.cgroup);
+        let sent = queued.as_deref().map(|queued| sender(queued, world));
+        let who = sent.as_ref().map_or_else(String::new, |(who, _)| format!(" from {who}"));
+        let mut values = Numbers::default();
+        let unseen = "it was sent before ctrace came, or its record was lost";
+        values.set("signal", name.as_str());
+        values.set("count", 1);
+        values.put("sender", queued.as_deref().map(|queued| sender_json(queued, world)), unseen);
+        values.put("sender_place", sent.map(|(_, place)| place), unseen);
+        values.set("target", json!({"process": target, "container": container}));
+        values.set("result", "ignored");
+        values.set("handler", false);
+        let blocked_ns = queued.as_deref().map(|queued| now_ns.saturating_sub(queued.header.time_ns));
+        values.put("blocked_ns", blocked_ns, unseen);
+        values.put("cgroup", world.containers.path(record.header.cgroup), "it was gone before its path was read");
+        Some(Finding {
+            code: Code("signal.init-ignored"),
+            severity: Severity::Warning,
+            id: format!("signal-{}", self.told),
+            state: None,
+            time: world.at(now_ns),
+            container,
+            summary: format!(
+                "{name}{who} to PID 1 {} was dropped: it had it blocked, and no handler when it took it",
+                target.comm
+            ),
+            why: format!(
+                "pid {} blocked {name} for a while, so that it was queued; its disposition is the default, and for PID 1 the kernel drops such signals when they are unblocked. A stop will wait its whole grace time",
+                target.pid
+            ),
+            fix: without_handler(&name, &target.comm),
+            process: Some(target),
+            evidence: values.values,
+            refers_to: None,
+            unknown: values.unknown,
+        })
+    }
+
     /// `since`: how many there were since the last verdict about this kind, with this one; 0 for the first.
     fn verdict(&mut self, record: &Signal, since: u64, world: &World) -> Option<Finding> {
         if !to_init(record) || record.result != 1 || record.disposition != 0 || record.unkillable != 1 {
@@ -184,13 +245,7 @@ impl Rule {
                     "the disposition of {name} in pid {} is the default, and for PID 1 the kernel drops such signals; a stop will wait its whole grace time",
                     target.pid
                 ),
-                vec![
-                    format!(
-                        "handle {name} in {}, or let the entrypoint exec the program instead of staying its parent",
-                        target.comm
-                    ),
-                    "or run a small init as PID 1: docker run --init, tini; it forwards signals and reaps".to_owned(),
-                ],
+                without_handler(&name, &target.comm),
             )
         };
         let summary = if since > 1 { format!("{summary} ({since} times since the last was told)") } else { summary };
@@ -223,6 +278,13 @@ impl Rule {
             unknown: Unknown::new(),
         })
     }
+}
+
+fn without_handler(name: &str, comm: &str) -> Vec<String> {
+    vec![
+        format!("handle {name} in {comm}, or let the entrypoint exec the program instead of staying its parent"),
+        "or run a small init as PID 1: docker run --init, tini; it forwards signals and reaps".to_owned(),
+    ]
 }
 
 /// `dockerd (812) on the host`, and where that is.

@@ -37,6 +37,33 @@ fn a_signal_to_pid_1_with_the_default_disposition_is_dropped() {
     assert_eq!(row.fields["to_init"], true);
 }
 
+/// PID 1 takes what it had blocked.
+fn dropped(at_ns: u64, target: tracer_common::task::Task) -> Dropped {
+    let mut record: Dropped = bytemuck::Zeroable::zeroed();
+    record.header = ignored().header;
+    record.header.time_ns = at_ns;
+    (record.target, record.signal) = (target, SIGTERM);
+    record
+}
+
+#[test]
+fn what_pid_1_had_blocked_is_said_when_it_is_dropped() {
+    let (host, mut rule) = (Host::new(), Rule::default());
+    let queued = Signal { blocked: 1, result: 0, ..ignored() };
+    assert!(rule.event(&queued, &host.world()).1.is_none(), "it may be waited for");
+    let finding = rule.dropped(&dropped(T + SECOND, web_task(500, "sh")), &host.world()).expect("a verdict");
+    assert_eq!(finding.code, Code("signal.init-ignored"));
+    assert_eq!(finding.evidence["sender"]["process"]["comm"], "runc");
+    assert_eq!(finding.evidence["blocked_ns"], SECOND);
+    assert!(finding.summary.starts_with("SIGTERM from runc (70, host) to PID 1 sh was dropped"), "{}", finding.summary);
+    assert!(rule.dropped(&dropped(T + 2 * SECOND, web_task(500, "sh")), &host.world()).is_none(), "told a moment ago");
+    assert!(rule.dropped(&dropped(T + 12 * SECOND, web_task(500, "sh")), &host.world()).is_some());
+    assert!(rule.dropped(&dropped(T, host_task(1, "systemd")), &host.world()).is_none(), "the host's own PID 1");
+    // Nobody saw it sent.
+    let unseen = Rule::default().dropped(&dropped(T, web_task(500, "sh")), &host.world()).expect("a verdict");
+    assert!(unseen.evidence["sender"].is_null() && unseen.unknown.contains_key("sender"));
+}
+
 #[test]
 fn near_misses_of_init_ignored() {
     let base = ignored();

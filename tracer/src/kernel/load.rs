@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf, StackTraceMap},
     programs::{FEntry, FExit, KProbe, ProgramError, ProgramType, RawTracePoint},
     sys::{BpfHelper, is_helper_supported},
 };
@@ -266,6 +266,20 @@ impl Kernel {
             .with_context(|| format!("the map {map} is of another type"))?;
         let entries = entries.iter().take(WALKS * most).map_while(Result::ok);
         Ok(entries.map(|(Shared(k), values)| (k, values.iter().map(|Shared(v)| *v).collect())).collect())
+    }
+
+    /// The addresses of a stack that the kernel side kept, innermost first; `None` where it has none of that key.
+    ///
+    /// # Errors
+    /// There is no such map, or not of that type.
+    pub fn stack(&self, map: &str, key: u32) -> Result<Option<Vec<u64>>> {
+        let found = self.ebpf.map(map).with_context(|| format!("the kernel side has no map {map}"))?;
+        let stacks = StackTraceMap::try_from(found).with_context(|| format!("the map {map} is of another type"))?;
+        match stacks.get(&key, 0) {
+            Ok(stack) => Ok(Some(stack.frames().iter().map(|frame| frame.ip).collect())),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading the map {map}")),
+        }
     }
 
     /// Puts an entry into a hash map of the kernel side.

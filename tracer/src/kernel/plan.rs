@@ -109,6 +109,13 @@ pub static SIGNAL: Probe = Probe {
     needs: &["TASK_SIGHAND", "SIGHAND_ACTION", "KSIGACTION_SIZE", "SIGINFO_CODE"],
     without: Some("who sent a fatal signal is not known"),
 };
+pub static SIGNAL_DROPPED: Probe = Probe {
+    name: "signal_dropped",
+    question: "which signals PID 1 had blocked, and lost when it took them",
+    branches: &[branch(Hook::RawTracepoint("signal_deliver"), "signal_dropped")],
+    needs: &["TASK_SIGNAL", "SIGNAL_FLAGS", "KSIGACTION_HANDLER"],
+    without: Some("a signal that PID 1 had blocked, and that is dropped later, has no verdict"),
+};
 pub static EXIT: Probe = Probe {
     name: "exit",
     question: "which processes ended, and how",
@@ -136,6 +143,20 @@ pub static FORK_REFUSED: Probe = Probe {
     branches: &[branch(Hook::Kretprobe("pids_can_fork"), "fork_refused")],
     needs: &["PIDS_SUBSYS", "PIDS_CURRENT", "PIDS_LIMIT"],
     without: Some("refused forks are read from pids.events once a second: who asked is not known"),
+};
+pub static FORK_FAILED: Probe = Probe {
+    name: "fork_failed",
+    question: "which forks a limit refused that is no cgroup's: the user's, the pid namespace's, the host's",
+    branches: &[
+        branch(Hook::Kretprobe("copy_process"), "fork_failed"),
+        Branch {
+            hook: Hook::RawTracepoint("sys_exit"),
+            program: "fork_failed_exit",
+            costs: "every system call passes by, and nearly all at once",
+        },
+    ],
+    needs: &["PIDS_SUBSYS", "TASK_NSPROXY"],
+    without: Some("forks that another limit than pids.max refused are not seen"),
 };
 pub static PROCESS_FREE: Probe = Probe {
     name: "process_free",

@@ -15,7 +15,7 @@ pub static LENS: Registered = Registered {
     about: "CPU throttled by a quota or contended by others, and what the load average is made of",
     probes: &[&plan::SCHED_WAKEUP, &plan::SCHED_WAKEUP_NEW, &plan::SCHED_SWITCH],
     wants: &[],
-    maps: &[("TASKS", SLOTS), ("WAITS", WAITS), ("BLOCKED", BLOCKED)],
+    maps: &[("TASKS", SLOTS), ("WAITS", WAITS), ("BLOCKED", BLOCKED), ("SLEEPS", SLEEPS), ("STACKS", STACKS)],
     ring_kib: 512,
     in_overview: true,
     make: || Box::new(Cpu::default()),
@@ -25,6 +25,10 @@ pub static LENS: Registered = Registered {
 pub const WAITS: u32 = 1024;
 /// Tasks in uninterruptible sleep, likewise.
 pub const BLOCKED: u32 = 4096;
+/// Kinds of such sleeps, by cgroup and stack, likewise.
+pub const SLEEPS: u32 = 2048;
+/// Stacks that are kept, of 1 KiB each: beyond, a sleep has none.
+const STACKS: u32 = 2048;
 
 #[derive(Default)]
 struct Cpu {

@@ -13,7 +13,7 @@ use crate::{
 pub static LENS: Registered = Registered {
     name: "signals",
     about: "Signals: sender, target, and what the kernel made of each",
-    probes: &[&plan::SIGNAL],
+    probes: &[&plan::SIGNAL, &plan::SIGNAL_DROPPED],
     wants: &[("WANT_SIGNALS", SCOPE_ALL)],
     maps: &[],
     ring_kib: 1024,
@@ -32,9 +32,15 @@ struct Signals {
 
 impl Lens for Signals {
     fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>) {
-        let Event::Signal(record) = event else { return };
-        let (row, finding) = self.rule.event(record, world);
-        out.push(Output::Event(Box::new(row)));
+        let finding = match event {
+            Event::Signal(record) => {
+                let (row, finding) = self.rule.event(record, world);
+                out.push(Output::Event(Box::new(row)));
+                finding
+            }
+            Event::SignalDropped(record) => self.rule.dropped(record, world),
+            _ => None,
+        };
         out.extend(finding.map(|finding| Output::Finding(Box::new(finding))));
     }
 

@@ -9,7 +9,10 @@ use std::{
 use anyhow::Result;
 use tracer_common::cpu::{BUCKETS, Blocked, WINDOW_SHIFT, Waits};
 
-use super::ancestry;
+use super::{
+    ancestry, call,
+    sleeps::{self, Stacks},
+};
 use crate::{
     containers::{Files, Hierarchy, HostFiles},
     events,
@@ -21,7 +24,7 @@ use crate::{
         },
         pids::Stat,
     },
-    kernel::{host as machine, load::Kernel, plan},
+    kernel::{host as machine, load::Kernel, plan, symbols::Symbols},
     lenses::cpu as sizes,
     privileges,
 };
@@ -44,6 +47,7 @@ pub struct Reader {
     freezer: Option<Hierarchy>,
     /// The path in another hierarchy, by the path in the key's and that hierarchy's controller.
     paths: HashMap<(Arc<str>, &'static str), String>,
+    stacks: Stacks,
 }
 
 impl Reader {
@@ -57,19 +61,31 @@ impl Reader {
             cpuset: of("cpuset"),
             freezer: of("freezer").filter(|freezer| freezer.controller.is_some()),
             paths: HashMap::new(),
+            stacks: Stacks::default(),
         }
     }
 
-    pub fn answer(&mut self, ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Result<Reading> {
+    pub fn answer(
+        &mut self,
+        ask: &Ask,
+        files: &HostFiles,
+        key: &Hierarchy,
+        kernel: &Kernel,
+        symbols: &Symbols,
+    ) -> Result<Reading> {
         let start = Instant::now();
         let took = || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Ok(match ask {
             Ask::Usage { of, within } => {
                 let mut usage = self.usage(of, within, files, key);
+                let took_ns = took();
                 if kernel.attached(&plan::SCHED_SWITCH) {
-                    usage.waits = Some(waits(kernel)?);
+                    usage.waits = Some(waits(kernel, files)?);
+                    usage.sleeps = sleeps::read(kernel)?;
+                    // Seldom, and slow: that need not make all readings rare.
+                    usage.stacks = self.stacks.of(&usage.sleeps, kernel, symbols)?;
                 }
-                Reading::Usage(Usage { took_ns: took(), ..usage })
+                Reading::Usage(Box::new(Usage { took_ns, ..usage }))
             }
             Ask::Blocked { known, sweep } => {
                 let mut sleepers = self.sleepers(known, *sweep, files, key, kernel)?;
@@ -223,6 +239,7 @@ impl Reader {
             switches: field("voluntary_ctxt_switches").zip(field("nonvoluntary_ctxt_switches")).map(|(a, b)| a + b),
             wchan,
             stack: Err("it was not read".to_owned()),
+            file_system: call::file_system(tid, files),
         })
     }
 
@@ -282,7 +299,7 @@ fn level(path: &str, cpu: &Hierarchy, files: &HostFiles) -> Level {
     }
 }
 
-fn waits(kernel: &Kernel) -> Result<BTreeMap<u64, Waited>> {
+fn waits(kernel: &Kernel, files: &HostFiles) -> Result<BTreeMap<u64, Waited>> {
     let mut found = BTreeMap::new();
     let now_ns = machine::boottime_ns();
     for (cgroup, each) in kernel.entries_per_cpu::<u64, Waits>("WAITS", sizes::WAITS as usize)? {
@@ -301,10 +318,18 @@ fn waits(kernel: &Kernel) -> Result<BTreeMap<u64, Waited>> {
                 sum.worst = Some(Worst {
                     wait_ns: waits.worst_ns,
                     tid: waits.worst_tid,
+                    pid: None,
+                    comm: None,
                     instead_tid: waits.instead_tid,
                     instead_comm: events::text(&waits.instead_comm),
                 });
             }
+        }
+        if let Some(worst) = &mut sum.worst {
+            let status = text(files, &format!("/proc/{}/status", worst.tid)).unwrap_or_default();
+            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+            (worst.pid, worst.comm) =
+                (field("Tgid").and_then(|pid| pid.parse().ok()), field("Name").map(str::to_owned));
         }
         found.insert(cgroup, sum);
     }

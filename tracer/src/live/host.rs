@@ -125,7 +125,9 @@ impl Host {
             }
             Question::Mem(ask) => Answer::Mem(Box::new(mem::read(ask, &self.files, &self.hierarchy, kernel)?)),
             Question::Io(ask) => Answer::Io(Box::new(self.io.answer(ask, &self.files, &self.hierarchy, kernel)?)),
-            Question::Cpu(ask) => Answer::Cpu(Box::new(self.cpu.answer(ask, &self.files, &self.hierarchy, kernel)?)),
+            Question::Cpu(ask) => {
+                Answer::Cpu(Box::new(self.cpu.answer(ask, &self.files, &self.hierarchy, kernel, &self.symbols)?))
+            }
             Question::OomControl(cgroups) => {
                 Answer::OomControl(cgroups.iter().map(|cgroup| self.oom_control(cgroup)).collect())
             }

@@ -4,6 +4,7 @@
 
 mod ancestry;
 mod before;
+mod call;
 mod caps;
 mod cpu;
 pub mod host;
@@ -13,6 +14,7 @@ mod namespace;
 mod pids;
 mod place;
 pub mod record;
+mod sleeps;
 #[cfg(feature = "sockets")]
 mod sockets;
 

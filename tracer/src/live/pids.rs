@@ -12,7 +12,7 @@ use tracer_common::pids::{Refusals, Unreaped};
 use super::ancestry;
 use crate::{
     containers::{Files, Hierarchy, HostFiles},
-    findings::pids::{Ask, Counts, Dead, Group, HostPids, Level, Reading, Stat, States, Sweep, Waiting},
+    findings::pids::{Ask, Asker, Counts, Dead, Group, HostPids, Level, Reading, Stat, States, Sweep, Waiting},
     kernel::{host as machine, load::Kernel},
     lenses::pids::UNREAPED,
 };
@@ -20,6 +20,8 @@ use crate::{
 /// As many cgroups as the kernel side's map has room for.
 const REFUSALS: usize = 1024;
 
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
 /// Far above what a host has, far below what would be felt.
 const CGROUPS: usize = 20_000;
 /// Those that ended a moment ago may be reaped yet; they are looked at after this.
@@ -61,10 +63,11 @@ impl Reader {
         let took = || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Ok(match ask {
             Ask::Counts { of, events } => {
-                let refusals = if *events { BTreeMap::new() } else { refusals(kernel)? };
+                let refusals = if *events { BTreeMap::new() } else { refusals_in(kernel, "REFUSALS")? };
                 let at_ns = machine::boottime_ns();
                 let counts = self.counts(of, *events, files, key);
-                Reading::Counts(Counts { at_ns, refusals, events: *events, took_ns: took(), ..counts })
+                let failed = refusals_in(kernel, "FORKS_FAILED")?;
+                Reading::Counts(Counts { at_ns, refusals, failed, events: *events, took_ns: took(), ..counts })
             }
             Ask::Unreaped { known } => {
                 let unreaped = kernel.entries("UNREAPED", UNREAPED as usize)?.into_iter().collect();
@@ -77,6 +80,7 @@ impl Reader {
                 sweep.took_ns = took();
                 Reading::Sweep(sweep)
             }
+            Ask::Asker { pid, from, uid } => Reading::Asker(asker(*pid, *from, *uid, files)),
         })
     }
 
@@ -84,14 +88,7 @@ impl Reader {
         let same = self.pids.as_ref() == Some(key);
         let groups = of.iter().map(|cgroup| group(cgroup, files, key)).collect();
         let levels = self.levels(events, same, files, key);
-        let number = |path: &str| text(files, path)?.trim().parse().ok();
-        let host = HostPids {
-            pid_max: number("/proc/sys/kernel/pid_max"),
-            threads_max: number("/proc/sys/kernel/threads-max"),
-            // 0.00 0.01 0.05 RUNNING/ALL LAST
-            threads: text(files, "/proc/loadavg").and_then(|text| text.split(['/', ' ']).nth(4)?.parse().ok()),
-        };
-        Counts { groups, levels, host, same, ..Counts::default() }
+        Counts { groups, levels, host: host(files), same, ..Counts::default() }
     }
 
     fn levels(&mut self, events: bool, same: bool, files: &HostFiles, key: &Hierarchy) -> Vec<Level> {
@@ -142,6 +139,50 @@ impl Reader {
     }
 }
 
+fn host(files: &HostFiles) -> HostPids {
+    let number = |path: &str| text(files, path)?.trim().parse().ok();
+    HostPids {
+        pid_max: number("/proc/sys/kernel/pid_max"),
+        threads_max: number("/proc/sys/kernel/threads-max"),
+        // 0.00 0.01 0.05 RUNNING/ALL LAST
+        threads: text(files, "/proc/loadavg").and_then(|text| text.split(['/', ' ']).nth(4)?.parse().ok()),
+    }
+}
+
+/// What may have refused it: the host's numbers first, they change fastest.
+fn asker(pid: u32, from: u64, uid: u32, files: &HostFiles) -> Asker {
+    let host = host(files);
+    let limits = text(files, &format!("/proc/{pid}/limits"));
+    let soft = |text: String| {
+        text.lines().find_map(|line| line.strip_prefix("Max processes")?.split_whitespace().next()?.parse().ok())
+    };
+    let status = text(files, &format!("/proc/{pid}/status"));
+    let capable = status.as_deref().and_then(|status| u64::from_str_radix(field(status, "CapEff:")?, 16).ok());
+    Asker {
+        from,
+        nproc_limit: limits.and_then(soft),
+        user_threads: Some(threads_of(uid, files)),
+        privileged: capable.map(|capable| uid == 0 || capable & (CAP_SYS_RESOURCE | CAP_SYS_ADMIN) != 0),
+        host,
+    }
+}
+
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next())
+}
+
+/// As RLIMIT_NPROC counts them: of a real user, wherever they are.
+fn threads_of(uid: u32, files: &HostFiles) -> u64 {
+    let listing = files.list("/proc").map(|listing| listing.items).unwrap_or_default();
+    let pids = listing.iter().filter(|item| item.name.bytes().all(|byte| byte.is_ascii_digit()));
+    let threads = |status: String| {
+        let own = field(&status, "Uid:")?.parse() == Ok(uid);
+        // A zombie has none, and still counts.
+        own.then(|| field(&status, "Threads:").and_then(|count| count.parse().ok()).unwrap_or(1_u64).max(1))
+    };
+    pids.filter_map(|item| threads(text(files, &format!("/proc/{}/status", item.name))?)).sum()
+}
+
 fn text(files: &HostFiles, path: &str) -> Option<String> {
     files.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
 }
@@ -178,8 +219,8 @@ fn living_state(stat: &Stat, files: &HostFiles) -> char {
 }
 
 /// Refused forks so far, by the pids cgroup of those who asked.
-fn refusals(kernel: &Kernel) -> Result<BTreeMap<u64, u64>> {
-    let refusals = kernel.entries::<u64, Refusals>("REFUSALS", REFUSALS)?;
+fn refusals_in(kernel: &Kernel, map: &str) -> Result<BTreeMap<u64, u64>> {
+    let refusals = kernel.entries::<u64, Refusals>(map, REFUSALS)?;
     Ok(refusals.into_iter().map(|(cgroup, refusals)| (cgroup, refusals.count)).collect())
 }
 

@@ -11,6 +11,9 @@ use crate::{model::Finding, pipeline::SampleRow};
 
 /// Tasks whose stack a finding shows.
 const TASKS: usize = 4;
+/// Short sleeps of a second that are worth a sentence, and how many kinds it names.
+const SLEPT_NS: u64 = 100_000_000;
+const KINDS: usize = 2;
 /// Functions of a stack that are shown.
 const FRAMES: usize = 6;
 
@@ -21,7 +24,7 @@ pub static TABLE: Shape = Shape {
     line,
     rank: wants,
     // The machine's times, which no container has.
-    below: |host| Some(machine(host)),
+    below: |sample| if sample.container.is_none() { Some(machine(sample)) } else { sleeps(sample) },
 };
 
 /// CPUs that it asks for, in thousandths.
@@ -76,6 +79,23 @@ fn machine(sample: &SampleRow) -> String {
     let average: Vec<String> =
         average.into_iter().flatten().filter_map(Value::as_f64).map(|load| format!("{load:.2}")).collect();
     format!("{cpus} CPUs: {times}; of no container: {nobodys}; load average {}", average.join(" "))
+}
+
+/// Where short uninterruptible sleeps of a container went: said where a tenth of a task, on average, was in one.
+fn sleeps(sample: &SampleRow) -> Option<String> {
+    let kinds = sample.fields.get("sleeps")?.as_array()?;
+    let total: u64 = kinds.iter().filter_map(|kind| kind["total_ns"].as_u64()).sum();
+    if total < SLEPT_NS {
+        return None;
+    }
+    let one = |kind: &Value| {
+        let functions = kind["stack"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let stack: Vec<&str> = functions.take(FRAMES).collect();
+        let (count, ns) = (kind["count"].as_u64().unwrap_or(0), kind["total_ns"].as_u64().unwrap_or(0));
+        let place = if stack.is_empty() { String::new() } else { format!(" ({})", stack.join(" < ")) };
+        format!("{count} × {} {}{place}", kind["cause"].as_str().unwrap_or("other"), span(ns))
+    };
+    Some(format!("  short waits in D: {}", kinds.iter().take(KINDS).map(one).collect::<Vec<_>>().join("; ")))
 }
 
 /// The numbers below a finding's first line.

@@ -80,6 +80,8 @@ pub fn body(finding: &Finding, out: &mut String) {
     }
     if let Some(limiting) = evidence.get("limiting_cgroup").and_then(Value::as_str) {
         row(out, "limit of", &escape(limiting));
+    } else if let Some(what) = evidence.get("what").and_then(Value::as_str).filter(|what| *what != "pids.max") {
+        row(out, "limit of", &format!("{}: {}", evidence["whose"].as_str().unwrap_or("host"), escape(what)));
     }
     unknown(out, finding, |field| matches!(field, "asker" | "limit" | "limiting_cgroup" | "growth_per_s"));
 }

@@ -21,7 +21,7 @@ pub struct Shape {
     pub head: fn() -> Line,
     pub line: fn(&SampleRow) -> Line,
     pub rank: fn(&SampleRow) -> u64,
-    /// A sentence below the host's row.
+    /// A sentence below a row, where one is worth it.
     pub below: fn(&SampleRow) -> Option<String>,
 }
 
@@ -87,9 +87,12 @@ impl Table {
         self.rows.sort_by_key(|sample| (sample.container.is_none(), Reverse((shape.rank)(sample))));
         let (containers, host): (Vec<_>, Vec<_>) = self.rows.iter().partition(|sample| sample.container.is_some());
         let mut lines = vec![(shape.head)()];
-        lines.extend(containers.iter().take(ROWS).map(|sample| (shape.line)(sample)));
-        let more = containers.len().saturating_sub(ROWS);
         let sentence = |name: String| Line { name, ..Line::default() };
+        for sample in containers.iter().take(ROWS) {
+            lines.push((shape.line)(sample));
+            lines.extend((shape.below)(sample).map(sentence));
+        }
+        let more = containers.len().saturating_sub(ROWS);
         lines.extend((more > 0).then(|| sentence(format!("and {more} more"))));
         for sample in host {
             lines.push((shape.line)(sample));

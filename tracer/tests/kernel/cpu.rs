@@ -8,7 +8,7 @@ use crate::{
     harness::Test,
     support::{
         cgroups::Group,
-        cpu::{CpuTree, freeze, periods, play, quota, shares, weight},
+        cpu::{CpuTree, freeze, periods, play, quota, quota_of, shares, throttled_ns, weight},
         ctrace::{Ctrace, Line, command},
         wait_until,
     },
@@ -16,6 +16,8 @@ use crate::{
 
 pub static TESTS: &[&[Test]] = &[&[
     Test::core("cpu::throttled", throttled),
+    Test::core("cpu::bursts_against_a_short_quota", bursts_against_a_short_quota),
+    Test::full("cpu::samples_add_up_to_cpu_stat", samples_add_up_to_cpu_stat),
     Test::core("cpu::busy_below_its_quota", busy_below_its_quota),
     Test::full("cpu::throttled_by_its_parent", throttled_by_its_parent),
     Test::core("cpu::contended", contended),
@@ -26,24 +28,24 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("cpu::samples", samples),
 ]];
 
-fn ctrace() -> Ctrace {
+pub fn ctrace() -> Ctrace {
     Ctrace::ready(command(&["cpu", "--json"]))
 }
 
-fn finding(ctrace: &Ctrace, code: &str, of: &Group, state: &str) -> Value {
+pub fn finding(ctrace: &Ctrace, code: &str, of: &Group, state: &str) -> Value {
     let wanted = |line: &Line| {
         line.json["code"] == code && line.json["container"]["cgroup"] == of.path && line.json["state"] == state
     };
     ctrace.wait_for(&format!("{code} of {}, {state}", of.path), wanted).json
 }
 
-fn sample(ctrace: &Ctrace, of: &Group, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+pub fn sample(ctrace: &Ctrace, of: &Group, what: &str, is: impl Fn(&Value) -> bool) -> Value {
     let wanted = |line: &Line| line.json["sample"] == "cpu" && line.json["cgroup"] == of.path && is(&line.json);
     ctrace.wait_for(&format!("a sample of {} {what}", of.path), wanted).json
 }
 
 /// Until ctrace has said so many samples of it: it had time to say more.
-fn watched(ctrace: &Ctrace, of: &Group, samples: usize) {
+pub fn watched(ctrace: &Ctrace, of: &Group, samples: usize) {
     let count = || {
         let lines = ctrace.lines();
         lines.iter().filter(|line| line.json["sample"] == "cpu" && line.json["cgroup"] == of.path).count()
@@ -51,12 +53,12 @@ fn watched(ctrace: &Ctrace, of: &Group, samples: usize) {
     wait_until(&format!("{samples} samples of {}", of.path), || (count() >= samples).then_some(()));
 }
 
-fn float(value: &Value) -> f64 {
+pub fn float(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 /// A young container's are null.
-fn above(value: &Value, least: f64) -> bool {
+pub fn above(value: &Value, least: f64) -> bool {
     value.as_f64().is_some_and(|value| value > least)
 }
 
@@ -72,6 +74,8 @@ fn throttled() {
     let evidence = &open["evidence"];
     assert_eq!(open["severity"], "warning");
     assert_eq!(evidence["quota_cpus"], 0.5);
+    assert!(float(&evidence["threads"]) > 1.4, "all four are stopped again and again: {evidence}");
+    assert!(evidence["then_wait_ns"].as_u64().is_some_and(|ns| ns >= 50_000_000), "{evidence}");
     assert_eq!(
         (evidence["whose"].as_str(), evidence["limiting_cgroup"].as_str()),
         (Some("own"), Some(&*container.path))
@@ -90,6 +94,53 @@ fn throttled() {
     assert_eq!(closed["id"], open["id"]);
     let said = ctrace.stop();
     assert!(!said.codes(&container).contains(&"cpu.contended"), "its quota is the cause");
+}
+
+/// Four threads burst every 100 ms, and use less than the quota on average: it is that of one period which stops them.
+fn bursts_against_a_short_quota() {
+    let tree = CpuTree::new();
+    let container = tree.container();
+    shares(&container, 200_000);
+    quota_of(&container, 10, 20);
+    let ctrace = ctrace();
+    let busy = play(&container, &["say=parent", "bursts=4=8=100", "pause"]);
+    let who = busy.said("parent");
+    let open = finding(&ctrace, "cpu.throttled", &container, "open");
+    let evidence = &open["evidence"];
+    assert_eq!((&evidence["quota_ns"], &evidence["period_ns"]), (&10_000_000.into(), &20_000_000.into()));
+    let threads = float(&evidence["threads"]);
+    assert!(threads > 0.4 && threads < 6.0, "{evidence}");
+    let (after, rest) = (evidence["run_out_ns"].as_u64(), evidence["then_wait_ns"].as_u64());
+    assert_eq!(after.zip(rest).map(|(after, rest)| after + rest), Some(20_000_000), "{evidence}");
+    assert!(open["why"].as_str().is_some_and(|why| why.contains("run") && why.contains("then wait")), "{open}");
+    let longest = &evidence["longest"];
+    assert!(longest["wait_ns"].as_u64().is_some_and(|ns| ns > 4_000_000), "{longest}");
+    assert_ne!(longest["pid"], who.pid, "it only waits for its children");
+    assert_eq!(longest["comm"].as_str(), Some("burst"), "{longest}");
+    assert!(float(&evidence["used_cpus"]) <= 0.55, "no more than the quota: {evidence}");
+    ctrace.stop();
+}
+
+/// What the samples say was throttled is what cpu.stat counted, to the last period and nanosecond.
+fn samples_add_up_to_cpu_stat() {
+    let tree = CpuTree::new();
+    let container = tree.container();
+    quota(&container, 30);
+    let before = throttled_ns(&container);
+    let ctrace = ctrace();
+    sample(&ctrace, &container, "at rest", |row| row["throttled_periods"] == 0);
+    let busy = play(&container, &["busy=2", "pause"]);
+    finding(&ctrace, "cpu.throttled", &container, "open");
+    drop(busy);
+    finding(&ctrace, "cpu.throttled", &container, "closed");
+    let (_, periods) = periods(&container);
+    let ns = throttled_ns(&container) - before;
+    assert!(periods > 5 && ns > 0);
+    let said = ctrace.stop();
+    let rows = said.lines.iter().map(|line| &line.json);
+    let rows: Vec<&Value> = rows.filter(|json| json["sample"] == "cpu" && json["cgroup"] == container.path).collect();
+    let sum = |key: &str| rows.iter().filter_map(|row| row[key].as_u64()).sum::<u64>();
+    assert_eq!((sum("throttled_periods"), sum("throttled_ns")), (periods, ns));
 }
 
 /// One thread may use one CPU, and has a quota of one and a half.

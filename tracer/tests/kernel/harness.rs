@@ -57,6 +57,12 @@ pub enum Lack {
     CgroupV1,
     /// Quotas in the format that ext4 has them in.
     Quotas,
+    /// A `kernel.pid_max` for each pid namespace.
+    OwnPidMax,
+    /// A machine of its own: what the test changes holds for all of it.
+    OwnMachine,
+    /// Device-mapper, and its tool.
+    Mapper,
     /// An engine's packages.
     Docker,
     Containerd,
@@ -89,6 +95,15 @@ impl Lack {
             Self::Crun => installed("crun").is_none(),
             Self::IptablesLegacy => installed("iptables-legacy").is_none(),
             Self::Nftables => installed("nft").is_none(),
+            Self::OwnPidMax => {
+                let layout = tracer::kernel::layout::Layout::of_this_kernel();
+                layout.map_or(true, |layout| layout.get("PIDNS_PID_MAX") == tracer_common::ABSENT)
+            }
+            Self::OwnMachine => !in_virtual_machine(),
+            Self::Mapper => {
+                let _ = std::process::Command::new("modprobe").arg("dm-zero").output();
+                !Path::new("/sys/class/misc/device-mapper").exists()
+            }
             Self::OpenInit => fs::metadata("/proc/1/root/").is_err(),
         }
     }
@@ -104,7 +119,7 @@ impl Lack {
             Self::IptablesLegacy,
             Self::Nftables,
         ];
-        !in_virtual_machine() || self == Self::CgroupV1 || packages.contains(&self)
+        !in_virtual_machine() || matches!(self, Self::CgroupV1 | Self::OwnPidMax) || packages.contains(&self)
     }
 }
 
@@ -115,6 +130,9 @@ impl fmt::Display for Lack {
             Self::CgroupV2 => "the memory controller is not in cgroup v2 here",
             Self::Quotas => "this kernel was built without quotas (CONFIG_QFMT_V2)",
             Self::CgroupV1 => "the memory controller is not in cgroup v1 here",
+            Self::OwnPidMax => "kernel.pid_max is one for all pid namespaces here",
+            Self::OwnMachine => "it changes the whole machine's limits",
+            Self::Mapper => "this kernel was built without device-mapper",
             Self::Docker => "docker.io is not installed",
             Self::Containerd => "containerd is not installed",
             Self::Podman => "podman is not installed",

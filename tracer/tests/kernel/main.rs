@@ -19,6 +19,7 @@ mod cpu;
 mod exits;
 mod harness;
 mod io;
+mod load;
 mod loss;
 mod mem;
 mod network;
@@ -38,7 +39,7 @@ use harness::{List, Test};
 fn all() -> impl Iterator<Item = &'static Test> {
     let processes =
         [exits::TESTS, signals::TESTS, overview::TESTS, record::TESTS, caps::TESTS, containers::TESTS, network::TESTS];
-    let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, cpu::TESTS, robust::TESTS, loss::TESTS]
+    let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, cpu::TESTS, load::TESTS, robust::TESTS, loss::TESTS]
         .into_iter()
         .flatten()
         .copied();

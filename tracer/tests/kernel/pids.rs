@@ -1,11 +1,11 @@
 //! `ctrace pids`: refused forks by whose limit, zombies by whose child, and what must be neither.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use serde_json::Value;
 
 use crate::{
-    harness::Test,
+    harness::{Lack, Test},
     support::{
         cgroups::Group,
         ctrace::{Ctrace, Line, command},
@@ -19,6 +19,11 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("pids::parent_limit", parent_limit),
     Test::full("pids::limit_closes", limit_closes),
     Test::full("pids::flood_is_counted_and_hides_nobody", flood_is_counted_and_hides_nobody),
+    Test::core("pids::limit_of_the_user", limit_of_the_user),
+    Test::core("pids::root_passes_a_users_limit", root_passes_a_users_limit),
+    Test::core("pids::limit_of_the_namespace", limit_of_the_namespace).needs(&[Lack::OwnPidMax]),
+    Test::core("pids::pid_max_of_the_host", pid_max_of_the_host).needs(&[Lack::OwnMachine]),
+    Test::full("pids::threads_max", threads_max).needs(&[Lack::OwnMachine]),
     Test::core("pids::zombies", zombies),
     Test::core("pids::nine_zombies", nine_zombies),
     Test::full("pids::leaders_of_running_threads_are_no_zombies", leaders_of_running_threads_are_no_zombies),
@@ -146,6 +151,127 @@ fn flood_is_counted_and_hides_nobody() {
     let said = ctrace.stop();
     assert!(!said.lines.iter().any(|line| line.json["type"] == "loss" && line.json["event"] == "fork_refused"));
     assert!(said.about(&loud).count() < 60, "at most one update a second");
+}
+
+/// A refusal by no cgroup: the limit that it names, and how many there were.
+fn refused_by(ctrace: &Ctrace, of: &Group, what: &str, refused: u64) -> Value {
+    let all = |json: &Value| json["evidence"]["refused"] == refused;
+    let json = finding(ctrace, "pids.limit", of, "with every refusal", all).json;
+    let evidence = &json["evidence"];
+    assert_eq!(evidence["what"], what, "{json}");
+    assert!(evidence["limiting_cgroup"].is_null(), "{json}");
+    assert_eq!(evidence["inferred"], true);
+    assert!(json["why"].as_str().is_some_and(|why| why.contains("inferred")), "{json}");
+    json
+}
+
+fn limit_of_the_user() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let container = tree.container();
+    let bomb = play(&container, &["uid=54321", "nproc=5", "say=bomb", "bomb=20", "pause"]);
+    let who = bomb.said("bomb");
+    let tried = bomb.said("tried");
+    assert_eq!((tried.pid, tried.tid), (4, 16), "forked, refused");
+    let json = refused_by(&ctrace, &container, "RLIMIT_NPROC", 16);
+    let evidence = &json["evidence"];
+    assert_eq!((&evidence["limit"], &evidence["current"]), (&5.into(), &5.into()));
+    assert_eq!(evidence["whose"], "user");
+    assert_eq!(evidence["asker"]["process"]["pid"], who.pid);
+    assert_eq!(evidence["asker"]["process"]["uid"], 54321);
+    assert_eq!(evidence["asker"]["container"]["id"], container.name());
+    drop(bomb);
+    let closed = finding(&ctrace, "pids.limit", &container, "closed", |json| json["state"] == "closed").json;
+    assert_eq!(closed["id"], json["id"]);
+    ctrace.stop();
+}
+
+/// RLIMIT_NPROC does not bind root; and what pids.max refuses is no limit of the host's.
+fn root_passes_a_users_limit() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let (root, full) = (tree.container(), tree.container());
+    limit(&full, 5);
+    let herd = play(&root, &["nproc=2", "herd=5", "say=there", "pause"]);
+    herd.said("there");
+    let bomb = play(&full, &["bomb=20", "pause"]);
+    bomb.said("tried");
+    finding(&ctrace, "pids.limit", &full, "with every refusal", |json| json["evidence"]["refused"] == 16);
+    sentinel(&ctrace, &tree);
+    let said = ctrace.stop();
+    assert!(said.codes(&root).is_empty());
+    assert!(said.about(&full).all(|finding| finding["evidence"]["what"] == "pids.max"));
+}
+
+/// Its own `kernel.pid_max`: the host has room.
+fn limit_of_the_namespace() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let container = tree.container();
+    let hosts = || fs::read_to_string("/proc/sys/kernel/pid_max").expect("pid_max");
+    let before = hosts();
+    let bomb = play(&container, &["pidns", "pid-max=310", "say=bomb", "bomb=320", "pause"]);
+    let who = bomb.said("bomb");
+    let tried = bomb.said("tried");
+    assert_eq!(before, hosts(), "the host's stays");
+    let json = refused_by(&ctrace, &container, "kernel.pid_max", tried.tid);
+    assert_eq!(json["evidence"]["limit"], 310);
+    assert_eq!(json["evidence"]["current"], tried.pid + 1, "the children, and PID 1");
+    assert_eq!(json["process"]["pid"], who.pid);
+    ctrace.stop();
+}
+
+/// Writes a number of the whole machine's, until this is dropped.
+struct Sysctl(&'static str, String);
+
+impl Sysctl {
+    fn set(file: &'static str, value: u64) -> Self {
+        let before = fs::read_to_string(file).expect("a sysctl");
+        fs::write(file, value.to_string()).expect("another value");
+        Self(file, before)
+    }
+}
+
+impl Drop for Sysctl {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0, self.1.trim());
+    }
+}
+
+fn pid_max_of_the_host() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let container = tree.container();
+    let mut bomb = play(&container, &["say=bomb", "await", "bomb=500", "pause"]);
+    bomb.said("bomb");
+    let few = Sysctl::set("/proc/sys/kernel/pid_max", 400);
+    bomb.go();
+    let tried = bomb.said("tried");
+    assert!(tried.tid >= 100, "{tried:?}");
+    // It is looked at while it holds.
+    let json = refused_by(&ctrace, &container, "kernel.pid_max", tried.tid);
+    drop(few);
+    assert_eq!(json["evidence"]["whose"], "host");
+    ctrace.stop();
+}
+
+fn threads_max() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let container = tree.container();
+    let mut bomb = play(&container, &["say=bomb", "await", "bomb=200", "pause"]);
+    bomb.said("bomb");
+    let loadavg = fs::read_to_string("/proc/loadavg").expect("loadavg");
+    let threads: u64 = loadavg.split(['/', ' ']).nth(4).and_then(|all| all.parse().ok()).expect("a number");
+    let few = Sysctl::set("/proc/sys/kernel/threads-max", threads + 20);
+    bomb.go();
+    let tried = bomb.said("tried");
+    // It is looked at while it holds.
+    let json = refused_by(&ctrace, &container, "kernel.threads-max", tried.tid);
+    drop(few);
+    assert_eq!(json["evidence"]["limit"], threads + 20);
+    assert!(tried.pid <= 25 && tried.tid >= 175, "{tried:?}");
+    ctrace.stop();
 }
 
 fn zombies() {

@@ -21,6 +21,8 @@ use crate::{
 pub static TESTS: &[Test] = &[
     Test::core("signals::a_shell_as_pid_1", a_shell_as_pid_1),
     Test::core("signals::a_pid_1_that_takes_it", a_pid_1_that_takes_it),
+    Test::core("signals::a_pid_1_that_had_it_blocked", a_pid_1_that_had_it_blocked),
+    Test::core("signals::a_pid_1_that_waits_for_what_it_blocks", a_pid_1_that_waits_for_what_it_blocks),
     Test::full("signals::what_is_ignored_anyway", what_is_ignored_anyway),
     Test::core("signals::kill_from_inside", kill_from_inside),
     Test::full("signals::stop_from_inside", stop_from_inside),
@@ -127,6 +129,50 @@ fn a_pid_1_that_takes_it() {
     sentinel(&ctrace, &tree);
     let said = ctrace.stop();
     for container in [&blocks, &ignores, &child] {
+        assert_eq!(said.codes(container), [""; 0]);
+    }
+}
+
+/// It has the signal blocked for a while, as a shell has around each fork, and takes it without a handler.
+fn a_pid_1_that_had_it_blocked() {
+    let tree = Tree::new();
+    let ctrace = signals();
+    let container = tree.container();
+    let mut app = Player::as_init(&container, &["block=15", "say=init", "await", "unblock=15", "say=took", "pause"]);
+    let pid = app.said("init").pid;
+    send(pid, Signal::SIGTERM);
+    assert_eq!(row(&ctrace, pid, "SIGTERM")["result"], "blocked");
+    let none = |line: &crate::support::ctrace::Line| line.json["code"] == "signal.init-ignored";
+    assert!(!ctrace.lines().iter().any(none), "it may still be waited for");
+    app.go();
+    let finding = ctrace.finding("signal.init-ignored", &container).json;
+    assert_eq!(finding["process"]["pid"], pid);
+    assert_eq!(finding["evidence"]["sender"]["process"]["pid"], std::process::id());
+    assert_eq!((&finding["evidence"]["signal"], &finding["evidence"]["handler"]), (&json!("SIGTERM"), &json!(false)));
+    assert!(finding["evidence"]["blocked_ns"].as_u64().is_some_and(|ns| ns > 0), "{finding}");
+    app.said("took");
+    assert!(app.lives(), "it was dropped");
+    assert_eq!(ctrace.stop().codes(&container), ["signal.init-ignored"]);
+}
+
+/// Near misses: it waits for it, or has a handler by the time that it takes it.
+fn a_pid_1_that_waits_for_what_it_blocks() {
+    let tree = Tree::new();
+    let ctrace = signals();
+    let (waits, handles) = (tree.container(), tree.container());
+    let mut first = Player::as_init(&waits, &["block=15", "say=init", "await", "sigwait=15", "say=took", "pause"]);
+    let mut second =
+        Player::as_init(&handles, &["block=15", "say=init", "await", "handle=15", "unblock=15", "say=took", "pause"]);
+    for app in [&mut first, &mut second] {
+        let pid = app.said("init").pid;
+        send(pid, Signal::SIGTERM);
+        assert_eq!(row(&ctrace, pid, "SIGTERM")["result"], "blocked");
+        app.go();
+        app.said("took");
+    }
+    sentinel(&ctrace, &tree);
+    let said = ctrace.stop();
+    for container in [&waits, &handles] {
         assert_eq!(said.codes(container), [""; 0]);
     }
 }

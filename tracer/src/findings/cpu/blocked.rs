@@ -6,9 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
+    cause::Cause,
     reading::{Sleeper, Sleepers},
     span,
 };
@@ -70,11 +71,9 @@ impl Seen {
 
     pub fn cause(&self) -> Cause {
         let stack = self.task.stack.as_deref().unwrap_or_default();
-        // The only sleep of that kind in there that is its own.
-        if self.place().is_some_and(|place| VFORK.contains(&place)) {
-            return Cause::Vfork;
-        }
-        Cause::of(&stack.iter().map(String::as_str).chain(self.task.wchan.as_deref()))
+        let functions: Vec<&str> = stack.iter().map(String::as_str).chain(self.task.wchan.as_deref()).collect();
+        let file_system = self.task.file_system.as_ref().ok().map(|mounted| mounted.kind.as_str());
+        Cause::of_task(self.place(), &functions, file_system)
     }
 
     pub fn json(&self) -> Value {
@@ -86,138 +85,14 @@ impl Seen {
         values.put("wchan", self.task.wchan.as_ref(), "the kernel does not tell");
         let why = self.task.stack.as_ref().err().map_or("", String::as_str);
         values.put("stack", self.task.stack.as_ref().ok(), why);
+        let why = self.task.file_system.as_ref().err().map_or("", String::as_str);
+        let mounted = self.task.file_system.as_ref().ok();
+        values.put("file_system", mounted.map(|mounted| json!({"type": mounted.kind, "mounted_at": mounted.at})), why);
         if !values.unknown.is_empty() {
             let unknown = std::mem::take(&mut values.unknown);
             values.set("unknown", unknown);
         }
         Value::Object(values.values)
-    }
-}
-
-/// What it waits for, as the functions on its stack tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
-    Vfork,
-    Nfs,
-    Fuse,
-    Fsync,
-    DirtyPages,
-    Reclaim,
-    Disk,
-    Lock,
-    Other,
-}
-
-const VFORK: [&str; 3] = ["kernel_clone", "_do_fork", "wait_for_vfork_done"];
-
-/// The first that a function on the stack begins with decides: what is special before what it is made of.
-const CAUSES: &[(Cause, &[&str])] = &[
-    (Cause::Nfs, &["nfs", "rpc_", "__rpc_"]),
-    (Cause::Fuse, &["fuse_", "request_wait_answer"]),
-    (
-        Cause::Fsync,
-        &[
-            "do_fsync",
-            "__x64_sys_fsync",
-            "__x64_sys_fdatasync",
-            "vfs_fsync",
-            "ksys_sync",
-            "sync_filesystem",
-            "jbd2_log_wait_commit",
-        ],
-    ),
-    (Cause::DirtyPages, &["balance_dirty_pages"]),
-    (
-        Cause::Reclaim,
-        &[
-            "try_to_free_",
-            "shrink_",
-            "do_try_to_free_pages",
-            "mem_cgroup_handle_over_high",
-            "reclaim_throttle",
-            "mem_cgroup_oom",
-        ],
-    ),
-    (
-        Cause::Disk,
-        &[
-            "io_schedule",
-            "blk_",
-            "submit_bio",
-            "folio_wait",
-            "wait_on_page",
-            "__lock_page",
-            "folio_lock",
-            "dm_",
-            "bdev_",
-            "blkdev_",
-            "read_pages",
-            "filemap_",
-        ],
-    ),
-    (
-        Cause::Lock,
-        &["__mutex_lock", "mutex_lock", "rwsem_", "down_read", "down_write", "down_", "rt_mutex", "percpu_down"],
-    ),
-];
-
-impl Cause {
-    fn of<'a>(functions: &(impl Iterator<Item = &'a str> + Clone)) -> Self {
-        let on = |prefixes: &[&str]| {
-            functions.clone().any(|function| prefixes.iter().any(|prefix| function.starts_with(prefix)))
-        };
-        CAUSES.iter().find(|(_, prefixes)| on(prefixes)).map_or(Self::Other, |(cause, _)| *cause)
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Vfork => "vfork",
-            Self::Nfs => "nfs",
-            Self::Fuse => "fuse",
-            Self::Fsync => "fsync",
-            Self::DirtyPages => "dirty-pages",
-            Self::Reclaim => "reclaim",
-            Self::Disk => "disk",
-            Self::Lock => "lock",
-            Self::Other => "other",
-        }
-    }
-
-    fn words(self) -> &'static str {
-        match self {
-            Self::Vfork => "its vfork child, which has neither exec'd nor ended",
-            Self::Nfs => "an NFS server",
-            Self::Fuse => "a FUSE file system",
-            Self::Fsync => "an fsync",
-            Self::DirtyPages => "dirty pages to be written",
-            Self::Reclaim => "memory to be reclaimed",
-            Self::Disk => "a disk",
-            Self::Lock => "a lock in the kernel",
-            Self::Other => "something in the kernel",
-        }
-    }
-
-    fn fix(self) -> &'static str {
-        match self {
-            Self::Vfork => {
-                "look at the child of that process: what it does between vfork and exec holds its parent; posix_spawn with less in between, or fork"
-            }
-            Self::Nfs => {
-                "look at the NFS server and the way to it (nfsstat -c, mountstats); soft mounts give up in the end, hard ones never"
-            }
-            Self::Fuse => {
-                "look at the process that serves the FUSE mount: it is the one that does not answer (/sys/fs/fuse/connections/*/waiting)"
-            }
-            Self::Fsync | Self::Disk => "look at the disk (iostat -x 1: await, %util), or at who else writes to it",
-            Self::DirtyPages => {
-                "write less at a time, or see who fills the page cache: the writer is held until pages are on disk"
-            }
-            Self::Reclaim => "give the cgroup more memory: its own tasks reclaim it, and wait for that",
-            Self::Lock => {
-                "find the holder: another task in the same function's file system or address space, blocked itself; `echo w > /proc/sysrq-trigger` lists all"
-            }
-            Self::Other => "the stack says where it waits",
-        }
     }
 }
 
@@ -344,9 +219,11 @@ impl Facts<'_> {
         };
         let (count, process) = (self.tasks.len(), &longest.task.process);
         let least = if longest.at_least() { "at least " } else { "" };
+        let mounted = longest.task.file_system.as_ref().ok();
+        let on = mounted.map_or_else(String::new, |mounted| format!(": {} at {}", mounted.kind, mounted.at));
         let place = longest.place().map_or_else(String::new, |place| format!(" ({place})"));
         format!(
-            "{count} task{} in uninterruptible sleep: {} ({}) for {least}{} waits for {}{place}; adds {count} to the load, uses no CPU",
+            "{count} task{} in uninterruptible sleep: {} ({}) for {least}{} waits for {}{on}{place}; adds {count} to the load, uses no CPU",
             if count == 1 { "" } else { "s" },
             process.comm,
             process.tid,

@@ -16,6 +16,9 @@ A quota (docker --cpus, resources.limits.cpu, CPUQuota=; cpu.max, on v1 cpu.cfs_
 period, mostly 100 ms, for all threads of the cgroup together. Half a CPU is 50 ms in each 100 ms: four threads that run at
 once have used that up after 12.5 ms, and then all of them wait for 87.5 ms, though the host may be idle. So an average far
 below the quota and throttling go together: a burst of many threads meets the quota of one period, not the average.
+`threads` is how many of its own a throttled period stopped, on average: waits for a CPU as long as a stop, by throttled
+periods. So many, or as many as there are CPUs, use the quota up after `run_out_ns` and wait for `then_wait_ns`. `longest`
+is whoever waited longest for a CPU: cpu.stat counts for the whole cgroup, and does not say whom it stopped.
 
 `throttled_pct` is nr_throttled of nr_periods, `throttled_ns` throttled_time, both from cpu.stat of the level named in
 `limiting_cgroup`, over `window_ns`. The kernel sums throttled time over CPUs, and counts a CPU once however many threads
@@ -57,8 +60,10 @@ a lock, or (a vfork's parent) for a child. They cannot be killed until that come
 Seen where a task is switched out: uninterruptible and not TASK_NOLOAD (shown as I: kernel threads that wait for work), and
 not frozen (a paused container shows D on cgroup v1, and is no load). A task that slept before ctrace came is found in /proc,
 and its time counts from there (`at_least`). `stack` is /proc/PID/stack, innermost first; `cause` what its functions
-tell: vfork, nfs, fuse, fsync, dirty-pages, reclaim, disk, lock, other. The samples sum the short sleeps of each container
-(`blocked_count`, `blocked_ns`), and hold each container's part of the load (`load1`).
+tell: vfork, nfs, fuse, fsync, dirty-pages, reclaim, disk, lock, other. `file_system` is that of the file which its system call
+was given: a page of a file is waited for in the same functions, whether a disk or a FUSE or NFS server is to bring it. The
+samples sum the short sleeps of each container (`blocked_count`, `blocked_ns`; `sleeps`: by kernel stack), and hold each
+container's part of the load (`load1`).
 
 What to do: follow the stack. Disk and fsync: iostat -x, and who else writes there. NFS: the server. FUSE: the process that
 serves the mount. Reclaim: more memory for the cgroup. A lock: its holder is another of these tasks, mostly the oldest.",

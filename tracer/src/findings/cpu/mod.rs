@@ -2,6 +2,7 @@
 //! average taken apart. What is read for it is asked for, and comes back as a [`Reading`].
 
 mod blocked;
+mod cause;
 mod contended;
 mod explain;
 mod load;
@@ -19,8 +20,8 @@ use std::{
 
 pub use explain::EXPLAINED;
 pub use reading::{
-    Ask, Bandwidth, Group, HostCpu, Level, ProcessTime, Quota, Reading, Sleeper, Sleepers, Times, Usage, Used, Waited,
-    Worst,
+    Ask, Bandwidth, Group, HostCpu, Level, Mounted, ProcessTime, Quota, Reading, Sleeper, Sleepers, Slept, Stack,
+    Times, Usage, Used, Waited, Worst,
 };
 
 use self::{blocked::Tasks, contended::Contended, load::Loads, throttled::Throttled, window::Window};

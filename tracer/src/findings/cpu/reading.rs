@@ -28,7 +28,7 @@ pub enum Ask {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reading {
-    Usage(Usage),
+    Usage(Box<Usage>),
     Blocked(Sleepers),
 }
 
@@ -45,6 +45,19 @@ pub struct Usage {
     pub processes: Vec<ProcessTime>,
     /// By the key of the cgroup; `None`: nothing is hooked.
     pub waits: Option<BTreeMap<u64, Waited>>,
+    /// Uninterruptible sleeps that ended, by the key of the cgroup and of the stack.
+    pub sleeps: BTreeMap<(u64, u32), Slept>,
+    /// The stacks of those that sum up to something.
+    pub stacks: BTreeMap<u32, Stack>,
+}
+
+/// Functions, innermost first; else why they are not known.
+pub type Stack = Result<Arc<[String]>, Arc<str>>;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slept {
+    pub count: u64,
+    pub total_ns: u64,
 }
 
 /// /proc/stat and /proc/loadavg.
@@ -113,6 +126,9 @@ pub struct Bandwidth {
     pub throttled: u64,
     /// Summed over CPUs.
     pub throttled_ns: u64,
+    /// Periods that ran on what was saved up, and how much of that; `None`: before 5.15.
+    pub bursts: Option<u64>,
+    pub burst_used_ns: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +156,9 @@ pub struct Waited {
 pub struct Worst {
     pub wait_ns: u64,
     pub tid: u32,
+    /// Its process, where it still lived.
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
     /// Who had run until then.
     pub instead_tid: u32,
     pub instead_comm: String,
@@ -171,6 +190,16 @@ pub struct Sleeper {
     pub wchan: Option<String>,
     /// Innermost first.
     pub stack: Result<Vec<String>, String>,
+    /// That of the file which its system call was given.
+    pub file_system: Result<Mounted, String>,
+}
+
+/// Where a file system is, as the task sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// `ext4`, `fuse.sshfs`.
+    pub kind: String,
+    pub at: String,
 }
 
 impl Quota {
@@ -250,7 +279,13 @@ impl Bandwidth {
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse::<u64>().ok())
         };
         let throttled_ns = field("throttled_time").or_else(|| field("throttled_usec")?.checked_mul(1000));
-        Some(Self { periods: field("nr_periods")?, throttled: field("nr_throttled")?, throttled_ns: throttled_ns? })
+        Some(Self {
+            periods: field("nr_periods")?,
+            throttled: field("nr_throttled")?,
+            throttled_ns: throttled_ns?,
+            bursts: field("nr_bursts"),
+            burst_used_ns: field("burst_time").or_else(|| field("burst_usec")?.checked_mul(1000)),
+        })
     }
 }
 

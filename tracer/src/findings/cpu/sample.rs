@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::{
     blocked::Tasks,
+    cause::Cause,
     load::Load,
-    reading::{Group, ProcessTime},
+    reading::{Group, ProcessTime, Slept, Stack},
     rounded,
     window::Window,
 };
@@ -21,6 +22,8 @@ type Loads = BTreeMap<Option<Arc<str>>, Load>;
 
 /// Processes that a row names: those that use most.
 const PROCESSES: usize = 5;
+/// Stacks of short sleeps, likewise.
+const SLEEPS: usize = 5;
 const NOT_HOOKED: &str = "sched_switch could not be hooked here";
 
 /// One row per container, and one for the host.
@@ -69,6 +72,7 @@ fn container(window: &Window, group: &Group, tasks: &Tasks, loads: &Loads, world
     values.put("blocked_count", waited.as_ref().map(|waited| waited.blocked), NOT_HOOKED);
     load(loads.get(&Some(Arc::clone(&group.cgroup))), no_waits, &mut values);
     values.set("blocked_tasks", blocked(tasks, Some(&group.cgroup)));
+    values.set("sleeps", sleeps(window, Some(&group.cgroup), world));
     values.set("processes", processes(window, &group.cgroup));
     row(Some(group), values, window, world)
 }
@@ -81,6 +85,28 @@ fn load(load: Option<&Load>, why: &str, values: &mut Numbers) {
 
 fn blocked(tasks: &Tasks, cgroup: Option<&str>) -> Value {
     Value::Array(tasks.shown(cgroup).into_iter().map(super::blocked::Seen::json).collect())
+}
+
+/// Where the time of short uninterruptible sleeps goes.
+fn sleeps(window: &Window, cgroup: Option<&str>, world: &World) -> Value {
+    let json = |(slept, stack): (Slept, &Stack)| {
+        let mut values = Numbers::default();
+        values.set("count", slept.count);
+        values.set("total_ns", slept.total_ns);
+        let functions: Vec<&str> = stack.iter().flat_map(|stack| stack.iter()).map(String::as_str).collect();
+        let place = functions.iter().copied().find(|function| !function.starts_with("io_schedule"));
+        values.set("cause", Cause::of_task(place, &functions, None).name());
+        values.put("stack", stack.as_ref().ok(), stack.as_ref().err().map_or("", |why| why));
+        if !values.unknown.is_empty() {
+            let unknown = std::mem::take(&mut values.unknown);
+            values.set("unknown", unknown);
+        }
+        Value::Object(values.values)
+    };
+    // What sums up to little has no stack here.
+    let kinds = window.slept(cgroup, world).into_iter();
+    let kinds = kinds.filter_map(|(key, slept)| Some((slept, window.new.stacks.get(&key)?)));
+    Value::Array(kinds.take(SLEEPS).map(json).collect())
 }
 
 fn processes(window: &Window, cgroup: &str) -> Value {
@@ -117,6 +143,7 @@ fn host(window: &Window, tasks: &Tasks, loads: &Loads, world: &World) -> Output 
     values.put("loadavg", window.new.host.load, "/proc/loadavg could not be read");
     load(loads.get(&None), NOT_HOOKED, &mut values);
     values.set("blocked_tasks", blocked(tasks, None));
+    values.set("sleeps", sleeps(window, None, world));
     row(None, values, window, world)
 }
 

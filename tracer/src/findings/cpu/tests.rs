@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{blocked::Cause, *};
+use super::{cause::Cause, *};
 use crate::{
     findings::fixture::{HOST_CGROUP, Host, MS, OTHER, OTHER_CGROUP, PARENT, SECOND, T, WEB, WEB_CGROUP},
     model::{Process, State},
@@ -63,7 +63,7 @@ impl Bench {
     }
 
     fn read(&mut self) -> Vec<Finding> {
-        let reading = Reading::Usage(self.usage.clone());
+        let reading = Reading::Usage(Box::new(self.usage.clone()));
         self.say(&reading)
     }
 
@@ -148,7 +148,6 @@ fn throttled_opens_after_two_seconds_and_closes() {
         finding.summary,
         "throttled in 100 % of the periods by its own quota of 0.50 CPUs, 1.0 s in 2.0 s; asks for 4.0 CPUs"
     );
-    assert!(finding.why.contains("50 ms of CPU time in each 100 ms: 2 threads at once have used it up after 25 ms"));
     assert_eq!(finding.container.as_ref().map(|container| container.cgroup.clone()).as_deref(), Some(WEB));
     for (key, value) in [
         ("quota_cpus", json!(0.5)),
@@ -169,6 +168,47 @@ fn throttled_opens_after_two_seconds_and_closes() {
     let rest = bench.seconds(4, calm);
     assert_eq!(states(&rest).last(), Some(&("cpu-throttled-1", State::Closed)));
     assert_eq!(rest.last().map(|closed| &closed.evidence["throttled_pct"]), Some(&json!(0.0)));
+}
+
+/// In each of so many throttled periods, so many threads waited for as long as a stop takes.
+fn stopped(threads: u64, quota: Quota, used: u64) -> Finding {
+    let mut bench = Bench::new();
+    bench.usage.levels[1].quota = Some(quota);
+    let mut said = Vec::new();
+    for _ in 0..3 {
+        let waited = bench.usage.waits.as_mut().and_then(|waits| waits.get_mut(&WEB_CGROUP)).expect("hooked");
+        // 67 to 134 ms: as long as a stop of 75 ms on one CPU of two.
+        waited.histogram[16] += threads * 10;
+        // Turns among themselves.
+        waited.histogram[11] += 1000;
+        let worst = Worst { wait_ns: 88 * MS, tid: 72, pid: Some(70), comm: Some("sh".to_owned()), ..Worst::default() };
+        waited.worst = Some(worst);
+        said.extend(bench.second(Second { web: used, own: (10, 10, 10 * 75 * MS), ..THROTTLED }));
+    }
+    said.into_iter().find(|finding| finding.code.0 == "cpu.throttled").expect("throttled")
+}
+
+#[test]
+fn a_quota_smaller_than_a_burst_is_explained_with_numbers() {
+    let all = stopped(4, QUOTA, SECOND / 2);
+    assert_eq!(all.evidence["threads"], 4.0);
+    assert_eq!((&all.evidence["run_out_ns"], &all.evidence["then_wait_ns"]), (&json!(25 * MS), &json!(75 * MS)));
+    assert_eq!(all.evidence["longest"]["pid"], 70);
+    assert_eq!(
+        all.why,
+        "the quota is 50 ms of CPU time in each 100 ms: 4 threads on 2 CPUs run that out in 25 ms, then wait 75 ms, whatever the host has idle; the longest wait for a CPU was 88 ms: sh (72 of process 70); cpu.stat counts for the whole cgroup, not for each process"
+    );
+    assert!(all.fix.iter().any(|fix| fix.contains("will not help")), "{:?}", all.fix);
+    let one = stopped(1, QUOTA, SECOND / 2);
+    assert!(one.why.contains(": 1 thread runs that out in 50 ms, then waits 50 ms,"), "{}", one.why);
+    // On average it uses less than it may: bursts meet the quota, and saving up helps.
+    let burst = stopped(4, Quota { burst_ns: 20 * MS, ..QUOTA }, SECOND / 4);
+    assert!(burst.why.contains("on average it uses 0.25 of its 0.50 CPUs"), "{}", burst.why);
+    assert!(burst.why.contains("(and up to 20 ms saved up)"), "{}", burst.why);
+    assert!(burst.fix.iter().any(|fix| fix.starts_with("or let it save up")), "{:?}", burst.fix);
+    // A quota of two CPUs for two threads on two: none runs out of it.
+    let wide = stopped(2, Quota { quota_ns: 200 * MS, ..QUOTA }, SECOND / 2);
+    assert!(wide.evidence["run_out_ns"].is_null() && wide.why.contains("whoever has used it up"), "{}", wide.why);
 }
 
 #[test]
@@ -353,6 +393,7 @@ fn sleeper(tid: u32, cgroup: &str, since_ns: Option<u64>, stack: &[&str]) -> Sle
         frozen: false,
         wchan: stack.first().map(|&name| name.to_owned()),
         stack: Ok(stack.iter().map(|&name| name.to_owned()).collect()),
+        file_system: Err("it is in no system call that was given a file".to_owned()),
     }
 }
 
@@ -427,6 +468,7 @@ fn what_a_stack_tells() {
         (&["folio_wait_bit_common", "fuse_readahead", "filemap_read"][..], Cause::Fuse),
         (&["jbd2_log_wait_commit", "ext4_sync_file", "do_fsync"], Cause::Fsync),
         (&["io_schedule", "folio_wait_bit_common", "filemap_read"], Cause::Disk),
+        (&["__iomap_dio_rw", "iomap_dio_rw", "ext4_file_write_iter"], Cause::Disk),
         (&["shrink_lruvec", "try_to_free_mem_cgroup_pages", "try_charge_memcg"], Cause::Reclaim),
         (&["balance_dirty_pages", "generic_perform_write"], Cause::DirtyPages),
         (&["rwsem_down_write_slowpath", "vm_mmap_pgoff"], Cause::Lock),
@@ -442,12 +484,68 @@ fn what_a_stack_tells() {
 }
 
 #[test]
+fn short_sleeps_are_summed_by_stack() {
+    let mut bench = Bench::new();
+    let stack = |names: &[&str]| Ok(names.iter().map(|&name| name.to_owned()).collect());
+    bench.usage.stacks = BTreeMap::from([
+        (1, stack(&["io_schedule", "__iomap_dio_rw", "ext4_file_write_iter"])),
+        (2, stack(&["rwsem_down_read_slowpath", "do_user_addr_fault"])),
+        (3, Err("no room".into())),
+    ]);
+    let slept = |count, ms| Slept { count, total_ns: ms * MS };
+    // What came before the last reading is no news; a count that fell began anew.
+    bench.usage.sleeps = BTreeMap::from([
+        ((WEB_CGROUP, 1), slept(100, 5000)),
+        ((WEB_CGROUP, 2), slept(70, 900)),
+        ((HOST_CGROUP, 1), slept(1, 1)),
+    ]);
+    bench.second(THROTTLED);
+    let news = [((WEB_CGROUP, 1), slept(104, 5400)), ((WEB_CGROUP, 2), slept(2, 30)), ((WEB_CGROUP, 3), slept(1, 20))];
+    bench.usage.sleeps.extend(news);
+    bench.usage.sleeps.insert((WEB_CGROUP, 4), slept(9, 9)); // its stack was not looked up
+    bench.second(THROTTLED);
+    let kinds = &bench.last(Some(WEB)).fields["sleeps"];
+    let numbers = |kind: &serde_json::Value| json!([kind["count"], kind["total_ns"], kind["cause"]]);
+    let kinds: Vec<_> = kinds.as_array().into_iter().flatten().collect();
+    assert_eq!(
+        kinds.iter().map(|kind| numbers(kind)).collect::<Vec<_>>(),
+        [json!([4, 400 * MS, "disk"]), json!([2, 30 * MS, "lock"]), json!([1, 20 * MS, "other"])]
+    );
+    assert_eq!(kinds[0]["stack"][1], "__iomap_dio_rw");
+    assert_eq!(kinds[2]["unknown"]["stack"], "no room");
+    assert_eq!(bench.last(None).fields["sleeps"], json!([]), "none of the host's is new");
+    assert_eq!(bench.last(Some(OTHER)).fields["sleeps"], json!([]));
+}
+
+/// A page is waited for in the same functions, whoever is to bring it.
+#[test]
+fn the_file_system_tells_who_is_to_bring_a_page() {
+    let pages = &["io_schedule", "folio_wait_bit_common", "filemap_read"][..];
+    for (kind, stack, cause) in [
+        ("fuse.sshfs", pages, Cause::Fuse),
+        ("nfs4", pages, Cause::Nfs),
+        ("ext4", pages, Cause::Disk),
+        ("fuse", &["__mutex_lock", "vfs_write"], Cause::Lock),
+    ] {
+        let mut bench = Bench::new();
+        let mounted = Mounted { kind: kind.to_owned(), at: "/data".to_owned() };
+        let task = Sleeper { file_system: Ok(mounted), ..sleeper(71, WEB, Some(T), stack) };
+        let found = bench.asleep(2000, vec![task]);
+        assert_eq!(found[0].evidence["cause"], cause.name(), "{kind}");
+        assert!(found[0].summary.contains(&format!(": {kind} at /data")), "{}", found[0].summary);
+    }
+}
+
+#[test]
 fn files_as_the_kernel_writes_them() {
     use reading::{cpu_list, frames};
     let v1 = "nr_periods 12\nnr_throttled 3\nthrottled_time 4500000\nnr_bursts 0\nburst_time 0\n";
     let v2 = "usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods 12\nnr_throttled 3\nthrottled_usec 4500\n";
-    let want = Bandwidth { periods: 12, throttled: 3, throttled_ns: 4_500_000 };
-    assert_eq!([v1, v2].map(Bandwidth::parse), [Some(want), Some(want)]);
+    let want =
+        Bandwidth { periods: 12, throttled: 3, throttled_ns: 4_500_000, bursts: Some(0), burst_used_ns: Some(0) };
+    // Without bursts, as before 5.15.
+    let older = Bandwidth { bursts: None, burst_used_ns: None, ..want };
+    assert_eq!([v1, v2].map(Bandwidth::parse), [Some(want), Some(older)]);
     assert_eq!(Bandwidth::parse("usage_usec 9\nuser_usec 5\nsystem_usec 4\n"), None, "the controller is off");
     let stat = "cpu  10 1 5 100 7 1 2 3 0 0\ncpu0 5 0 2 50 3 1 1 1 0 0\ncpu1 5 1 3 50 4 0 1 2 0 0\nintr 5\n";
     let host = HostCpu::parse(stat, "7.52 5.69 3.78 9/300 12345\n", 10 * MS);

@@ -1,6 +1,8 @@
 //! What happened between two readings.
 
-use super::reading::{Bandwidth, Group, Level, Quota, Times, Usage, Used, Waited};
+use std::collections::BTreeMap;
+
+use super::reading::{Bandwidth, Group, Level, Quota, Slept, Times, Usage, Used, Waited};
 use crate::{containers::is_within, findings::World};
 
 /// Two readings, and the time between.
@@ -90,6 +92,8 @@ impl<'a> Window<'a> {
                     periods: now.periods.saturating_sub(old.periods),
                     throttled: now.throttled.saturating_sub(old.throttled),
                     throttled_ns: now.throttled_ns.saturating_sub(old.throttled_ns),
+                    bursts: now.bursts.zip(old.bursts).map(|(now, old)| now.saturating_sub(old)),
+                    burst_used_ns: now.burst_used_ns.zip(old.burst_used_ns).map(|(now, old)| now.saturating_sub(old)),
                 },
             })
         };
@@ -117,6 +121,21 @@ impl<'a> Window<'a> {
             sum.add(now, old);
         }
         Some(sum)
+    }
+
+    /// The uninterruptible sleeps that ended in it, by stack, those that took most first.
+    pub fn slept(&self, cgroup: Option<&str>, world: &World) -> Vec<(u32, Slept)> {
+        let mut by_stack: BTreeMap<u32, Slept> = BTreeMap::new();
+        for (key, now) in self.new.sleeps.iter().filter(|((key, _), _)| belongs(*key, cgroup, world)) {
+            // The kernel side may have had to forget it, and counts from nothing then.
+            let old = self.old.sleeps.get(key).filter(|old| old.count <= now.count).copied().unwrap_or_default();
+            let sum = by_stack.entry(key.1).or_default();
+            sum.count += now.count - old.count;
+            sum.total_ns += now.total_ns.saturating_sub(old.total_ns);
+        }
+        let mut slept: Vec<_> = by_stack.into_iter().filter(|(_, slept)| slept.count > 0).collect();
+        slept.sort_by_key(|(_, slept)| std::cmp::Reverse(slept.total_ns));
+        slept
     }
 
     /// Runnable time as CPUs: what ran, and what waited to.
@@ -193,6 +212,11 @@ impl Waited {
         if now.worst.as_ref().map(|worst| worst.wait_ns) > self.worst.as_ref().map(|worst| worst.wait_ns) {
             self.worst.clone_from(&now.worst);
         }
+    }
+
+    /// Waits that were at least so long, or, by the width of a bucket, half of that.
+    pub fn longer_than(&self, ns: u64) -> u64 {
+        self.histogram.iter().enumerate().filter(|(bucket, _)| 2048 << bucket > ns).map(|(_, count)| count).sum()
     }
 
     /// The wait that this share of all waits did not exceed, as its bucket's upper end; `None`: there were none.

@@ -13,7 +13,7 @@ pub const EXPLAINED: &[Explained] = &[
         code: Code("pids.limit"),
         severity: Critical,
         lens: "pids",
-        title: "a fork was refused: a cgroup's pids.max is used up",
+        title: "a fork was refused: a cgroup's pids.max is used up, or the user's or the host's limit",
         text: "\
 The pids controller counts every process and every thread in a cgroup and below it, zombies too, until they are reaped.
 A fork or a new thread must fit every level from its own cgroup up to the root. Where one is full, fork, clone and
@@ -23,8 +23,12 @@ It hits every process of that cgroup alike, and often the wrong one first: a hea
 `limiting_cgroup` is the lowest level that had no room at the refusal: the container's own, or a parent (a pod, a slice);
 `inferred` says that others had ended before it could be read, and the level nearest to its limit is named. Refusals are
 counted in the kernel, at most ten a second are sent one by one. Where the kernel has no kprobes, pids.events is read once a
-second: it counts, and does not say who asked. Not seen here: a fork that fails by ulimit -u (RLIMIT_NPROC), by the host's
-kernel.pid_max or kernel.threads-max. Those give EAGAIN too, while no cgroup is at its limit; the samples show both numbers.
+second: it counts, and does not say who asked.
+
+`what` names the limit. Where it is not pids.max, no cgroup of the asker was full, and the kernel gave the same EAGAIN for the
+user's RLIMIT_NPROC (ulimit -u: all threads of a uid, across containers; root is not bound), for kernel.threads-max or for
+kernel.pid_max (since 6.14 one for each pid namespace). The kernel does not say which: it is the first of these, in the
+kernel's own order, that is used up when they are read a moment later (`inferred`); `what` is null where none is.
 
 What to do: if `zombies` is a large part, cure that first (see pids.zombies). Else find what multiplies: a thread pool
 without a bound, a worker per request, a fork bomb. If the need is real, raise the level's limit: docker run --pids-limit,

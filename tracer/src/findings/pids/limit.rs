@@ -300,6 +300,7 @@ impl Open {
         }
         let current = if state == State::Closed { now.map(|level| level.current) } else { Some(level.current) };
         let mut evidence = Evidence::new();
+        evidence.insert("what".to_owned(), json!("pids.max"));
         evidence.insert("limit".to_owned(), json!(level.limit));
         evidence.insert("current".to_owned(), json!(current.filter(|_| level.limit.is_some())));
         evidence.insert("limiting_cgroup".to_owned(), json!(place.limiting.as_ref().filter(|_| level.limit.is_some())));

@@ -2,6 +2,7 @@
 //! a [`Reading`].
 
 mod explain;
+mod host;
 mod limit;
 pub mod reading;
 mod sample;
@@ -10,9 +11,11 @@ mod tests;
 mod zombies;
 
 pub use explain::EXPLAINED;
-pub use reading::{Ask, Counts, Dead, Group, HostPids, Level, Reading, Stat, States, Sweep, Waiting};
+pub use reading::{Ask, Asker, Counts, Dead, Group, HostPids, Level, Reading, Stat, States, Sweep, Waiting};
 
-use self::{limit::Limits, zombies::Zombies};
+use tracer_common::pids::ForkFailed;
+
+use self::{host::HostLimits, limit::Limits, zombies::Zombies};
 use super::{
     World,
     pace::{EVERY_NS, Pace},
@@ -30,6 +33,7 @@ const SWEEP_NS: u64 = 10_000_000_000;
 #[derive(Debug, Default)]
 pub struct Rule {
     limits: Limits,
+    host_limits: HostLimits,
     zombies: Zombies,
     counts: Option<Counts>,
     /// The host's processes by state, as the last sweep saw them.
@@ -46,6 +50,12 @@ impl Rule {
         {
             // The first of its cgroup: how its hierarchy looks is read at once.
             out.push(self.ask_counts(world, refused.header.time_ns));
+        }
+        if let Event::ForkFailed(failed) = event
+            && self.host_limits.failed(failed)
+        {
+            let ForkFailed { asker, from, .. } = failed;
+            out.push(Output::Ask(Question::Pids(Ask::Asker { pid: asker.tgid, from: *from, uid: asker.uid })));
         }
     }
 
@@ -70,6 +80,7 @@ impl Rule {
                 self.counts_pace.came(now_ns, counts.took_ns);
                 let findings = self.limits.counted(counts, &self.zombies, now_ns, world);
                 said(findings, out);
+                said(self.host_limits.counted(counts, now_ns, world), out);
                 let states = self.host_states.as_ref();
                 out.extend(sample::rows(counts, &self.zombies, states, now_ns, world));
                 self.counts = Some(counts.clone());
@@ -83,6 +94,7 @@ impl Rule {
                 self.host_states = Some(sweep.states);
                 self.zombies.swept(sweep, now_ns);
             }
+            Reading::Asker(asker) => said(self.host_limits.looked(asker, now_ns, world).into_iter().collect(), out),
         }
     }
 

@@ -19,6 +19,8 @@ pub enum Ask {
     Unreaped { known: Vec<u32> },
     /// All of /proc.
     Sweep,
+    /// Who was refused a fork by no cgroup: the process, its pids cgroup, its user.
+    Asker { pid: u32, from: u64, uid: u32 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,7 @@ pub enum Reading {
     Counts(Counts),
     Unreaped(Waiting),
     Sweep(Sweep),
+    Asker(Asker),
 }
 
 /// The pids hierarchy at one time.
@@ -41,11 +44,26 @@ pub struct Counts {
     pub levels: Vec<Level>,
     /// Refusals so far that the kernel side counted, by the asker's pids cgroup.
     pub refusals: BTreeMap<u64, u64>,
+    /// … by no cgroup.
+    pub failed: BTreeMap<u64, u64>,
     pub host: HostPids,
     /// What `pids.events` counted was asked for.
     pub events: bool,
     /// The pids hierarchy is the one that carries the key.
     pub same: bool,
+}
+
+/// What bounds the forks of one process besides cgroups. What is `None` could not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asker {
+    pub from: u64,
+    /// Its soft limit; `None` also: unlimited.
+    pub nproc_limit: Option<u64>,
+    /// Threads of its user.
+    pub user_threads: Option<u64>,
+    /// Root, or with a capability that passes RLIMIT_NPROC by.
+    pub privileged: Option<bool>,
+    pub host: HostPids,
 }
 
 /// What the host as a whole allows, and has, in tasks.

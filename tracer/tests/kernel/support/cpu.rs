@@ -114,10 +114,17 @@ fn write(file: &Path, value: &str) {
 
 /// At most so much CPU time in each 100 ms.
 pub fn quota(group: &Group, ms: u64) {
+    quota_of(group, ms, 100);
+}
+
+/// … in each period of so many ms.
+pub fn quota_of(group: &Group, ms: u64, period_ms: u64) {
+    let (quota, period) = (ms * 1000, period_ms * 1000);
     if is_v1() {
-        write(&directory(group).join("cpu.cfs_quota_us"), &(ms * 1000).to_string());
+        write(&directory(group).join("cpu.cfs_period_us"), &period.to_string());
+        write(&directory(group).join("cpu.cfs_quota_us"), &quota.to_string());
     } else {
-        write(&directory(group).join("cpu.max"), &format!("{} 100000", ms * 1000));
+        write(&directory(group).join("cpu.max"), &format!("{quota} {period}"));
     }
 }
 
@@ -141,6 +148,13 @@ pub fn periods(group: &Group) -> (u64, u64) {
     let field =
         |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).expect("a number");
     (field("nr_periods "), field("nr_throttled "))
+}
+
+/// How long it was throttled, as cpu.stat says.
+pub fn throttled_ns(group: &Group) -> u64 {
+    let text = fs::read_to_string(directory(group).join("cpu.stat")).expect("cpu.stat");
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    field("throttled_time ").or_else(|| Some(field("throttled_usec ")? * 1000)).expect("a number")
 }
 
 /// Whoever is in it stands still until this is dropped: on v1 nobody dies before that.

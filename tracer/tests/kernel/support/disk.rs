@@ -102,6 +102,17 @@ pub fn direct(what: &str) {
     }
 }
 
+/// A page, through the page cache and onto the disk.
+pub fn write_and_sync(path: &str) {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path).expect("a file");
+    file.write_all(&[7; 4096]).and_then(|()| file.sync_all()).expect("room on the disk");
+}
+
+/// The first page, through the page cache.
+pub fn read_page(mut file: &File) {
+    let _ = file.read(&mut [0; 4096]); // whoever serves it may go meanwhile
+}
+
 /// Writes a file until the file system says no.
 pub fn fill(path: &str) {
     let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path).expect("a file");

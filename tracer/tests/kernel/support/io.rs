@@ -36,7 +36,15 @@ impl IoTree {
     }
 
     pub fn container(&self) -> Group {
-        let group = self.tree.container();
+        self.with_io(self.tree.container())
+    }
+
+    /// A cgroup of the host: no container's.
+    pub fn host(&self, name: &str) -> Group {
+        self.with_io(self.tree.group(name))
+    }
+
+    fn with_io(&self, group: Group) -> Group {
         if !is_v1() {
             let root = Path::new("/sys/fs/cgroup/cgroup.subtree_control");
             fs::write(root, "+io").expect("the io controller");
@@ -77,12 +85,12 @@ impl Drop for IoTree {
     }
 }
 
-/// At most so many bytes a second written to a device.
+/// At most so many bytes a second written to a device; 0: as many as it can.
 pub fn limit_writes(group: &Group, device: &str, bytes: u64) {
-    let (file, text) = if is_v1() {
-        ("blkio.throttle.write_bps_device", format!("{device} {bytes}"))
-    } else {
-        ("io.max", format!("{device} wbps={bytes}"))
+    let (file, text) = match bytes {
+        _ if is_v1() => ("blkio.throttle.write_bps_device", format!("{device} {bytes}")),
+        0 => ("io.max", format!("{device} wbps=max")),
+        _ => ("io.max", format!("{device} wbps={bytes}")),
     };
     let file = directory(group).join(file);
     fs::write(&file, &text).unwrap_or_else(|error| panic!("{text:?} into {}: {error}", file.display()));

@@ -8,13 +8,16 @@
 //! | `child`, `fragile-child` | goes on in a child; the parent outlives it, or ends with it |
 //! | `herd=N` | N children that only wait |
 //! | `busy=N` | N children that do nothing but use a CPU |
+//! | `bursts=N=MS=EVERY` | N children `burst` that use a CPU for MS of their own time at the beginning of each EVERY ms |
 //! | `vfork` | waits for a child of vfork that neither execs nor ends: uninterruptible |
 //! | `sharer` | another process in the same memory (`CLONE_VM` without `CLONE_THREAD`) that only waits |
 //! | `thread`, `leaderless` | goes on in a thread that is not the leader, who waits, or is gone |
 //! | `last-thread` | goes on in another thread, after the leader has ended |
+//! | `nproc=N`, `pid-max=N` | its RLIMIT_NPROC; the `kernel.pid_max` that it sees |
 //! | `comm=TEXT`, `uid=N`, `adj=N` | its name, user, `oom_score_adj` |
 //! | `anon=MIB`, `shmem=MIB`, `anon`, `shmem` | touches memory page by page, and keeps it; without a number until killed |
 //! | `default=N`, `ignore=N`, `handle=N`, `block=N` | what becomes of a signal |
+//! | `unblock=N`, `sigwait=N` | takes it if it was sent meanwhile; waits for it |
 //! | `kill=N` | sends a signal to PID 1 of its namespace |
 //! | `flood=N` | sends itself so many SIGUSR1, some thousands a second |
 //! | `segv`, `abort` | ends by a fault of its own: touches [`BAD_ADDRESS`]; `abort()` |
@@ -22,6 +25,8 @@
 //! | `bomb=N` | asks N times for a child that only waits, and writes `tried MADE REFUSED` |
 //! | `zombies=N`, `orphans=N` | N children that end and are not waited for; its own, or its children's |
 //! | `leaderless-herd=N` | N children whose leader is gone and whose thread waits |
+//! | `fsync=FILE` | writes a page, and waits until it is on the disk |
+//! | `opened=FILE` | opens it, says `opened`, and reads a page of it after a line on stdin |
 //! | `say=WORD` | writes `WORD PID TID`, as the host sees them |
 //! | `await` | waits for a line on stdin |
 //! | `pause`, `exit=N` | waits for ever; ends |
@@ -51,6 +56,7 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
     sys::{
         prctl,
+        resource::{Resource, setrlimit},
         signal::{SigHandler, SigSet, Signal, kill, raise, signal},
         wait::{WaitStatus, waitpid},
     },
@@ -110,6 +116,7 @@ fn go_on(steps: &[OsString]) {
                     });
                 }
             }
+            "bursts" => bursts(&text),
             "vfork" => vfork(),
             "sharer" => sharer(),
             "thread" => {
@@ -148,6 +155,14 @@ fn go_on(steps: &[OsString]) {
                     SigSet::from(number).thread_block().expect("a mask");
                 }
             }
+            "unblock" => {
+                let number = Signal::try_from(number() as i32).expect("a signal");
+                SigSet::from(number).thread_unblock().expect("a mask");
+            }
+            "sigwait" => {
+                let number = Signal::try_from(number() as i32).expect("a signal");
+                SigSet::from(number).wait().expect("the signal");
+            }
             "kill" => kill(Pid::from_raw(1), Signal::try_from(number() as i32).expect("a signal")).expect("PID 1"),
             "flood" => {
                 for _ in 0..number() {
@@ -170,6 +185,12 @@ fn go_on(steps: &[OsString]) {
                 setgid(Gid::from_raw(number() as u32)).expect("another group");
                 setuid(Uid::from_raw(number() as u32)).expect("another user");
             }
+            "nproc" => {
+                let limit = number() as u64;
+                setrlimit(Resource::RLIMIT_NPROC, limit, limit).expect("a lower limit");
+            }
+            // Of its pid namespace, where that has its own.
+            "pid-max" => fs::write("/proc/sys/kernel/pid_max", text.as_bytes()).expect("another pid_max"),
             "adj" => fs::write("/proc/self/oom_score_adj", text.as_bytes()).expect("another oom_score_adj"),
             "anon" | "shmem" => {
                 let (mib, end) = if value.is_empty() { (ENOUGH_MIB, true) } else { (number(), false) };
@@ -193,6 +214,14 @@ fn go_on(steps: &[OsString]) {
             "direct" => disk::direct(&text),
             "fill" => disk::fill(&text),
             "fill-inodes" => disk::fill_inodes(&text),
+            "fsync" => disk::write_and_sync(&text),
+            // Opened before, so that only the read waits for whoever serves it.
+            "opened" => {
+                let file = fs::File::open(&*text).expect("a file");
+                say("opened");
+                listen();
+                disk::read_page(&file);
+            }
             "open-to-write" => disk::open_to_write(&text),
             "read-only" => {
                 let none = None::<&str>;
@@ -404,6 +433,31 @@ fn touch(kind: i32) {
             at.cast::<u8>().add(page).write_volatile(1);
         }
     }
+}
+
+fn bursts(what: &str) {
+    let numbers: Vec<u64> = what.split('=').map(|word| word.parse().expect("N=MS=EVERY")).collect();
+    let own_ns = || clock_ns(libc::CLOCK_THREAD_CPUTIME_ID);
+    for _ in 0..numbers[0] {
+        forked(|| {
+            prctl::set_name(c"burst").expect("a name");
+            let every = numbers[2] * 1_000_000;
+            loop {
+                let begun = own_ns();
+                while own_ns() - begun < numbers[1] * 1_000_000 {}
+                // All at the same time again.
+                let rest = every - clock_ns(libc::CLOCK_MONOTONIC) % every;
+                std::thread::sleep(std::time::Duration::from_nanos(rest));
+            }
+        });
+    }
+}
+
+fn clock_ns(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the time into the structure that it is given.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Sleeps in the kernel until its child execs or ends, which it does not.
