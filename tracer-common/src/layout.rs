@@ -122,6 +122,15 @@ macro_rules! kernel_fields {
             SB_DEV = "super_block.s_dev";
             SB_MAGIC = "super_block.s_magic";
             INODE_MODE = "inode.i_mode";
+            SKB_DEV = "sk_buff.dev";
+            SKB_SK = "sk_buff.sk";
+            SKB_PROTOCOL = "sk_buff.protocol";
+            SKB_HEAD = "sk_buff.head";
+            SKB_NETWORK_HEADER = "sk_buff.network_header";
+            DEVICE_IFINDEX = "net_device.ifindex";
+            DEVICE_NET = "net_device.nd_net.net";
+            SOCK_NET = "sock.__sk_common.skc_net.net";
+            NET_INUM = "net.ns.inum";
             PIDS_CSS = "pids_cgroup.css";
             PIDS_CURRENT = "pids_cgroup.counter";
             PIDS_LIMIT = "pids_cgroup.limit";
@@ -158,6 +167,8 @@ macro_rules! kernel_facts {
             PAUSE_HAS_CONTROL;
             /// Which argument of `block_rq_issue` is the request.
             RQ_ISSUE_ARGUMENT;
+            /// 1: `kfree_skb` says why a packet is dropped.
+            DROP_HAS_REASON;
             /// Nanoseconds of a jiffy.
             TICK_NS;
             /// 1: `sched_switch` has the argument `prev_state` behind the others; 0: it ends with `next`.

@@ -10,6 +10,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod cpu;
 pub mod dirty;
+pub mod dropped;
 pub mod layout;
 pub mod loss;
 pub mod oom;

@@ -12,6 +12,7 @@ mod caps;
 mod cgroup_life;
 mod cpu;
 mod dirty;
+mod dropped;
 mod kernel;
 mod oom;
 mod origin;

@@ -213,6 +213,13 @@ pub static BLOCK_COMPLETE: Probe = Probe {
     needs: &["RQ_DATA_LEN", "DISK_MAJOR"],
     without: Some("requests to block devices are not seen"),
 };
+pub static PACKET_DROP: Probe = Probe {
+    name: "packet_drop",
+    question: "which packets the kernel drops, where and why",
+    branches: &[branch(Hook::RawTracepoint("kfree_skb"), "packet_drop")],
+    needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM"],
+    without: None,
+};
 pub static FILE_REFUSED: Probe = Probe {
     name: "file_refused",
     question: "which calls a file system refuses: no space, no quota, /proc/sys read-only",

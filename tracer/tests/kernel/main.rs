@@ -16,6 +16,7 @@
 mod caps;
 mod containers;
 mod cpu;
+mod drops;
 mod exits;
 mod harness;
 mod io;
@@ -35,7 +36,7 @@ use harness::{List, Test};
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
     let processes = [exits::TESTS, signals::TESTS, overview::TESTS, caps::TESTS, containers::TESTS];
-    let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, cpu::TESTS, robust::TESTS, loss::TESTS]
+    let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, cpu::TESTS, drops::TESTS, robust::TESTS, loss::TESTS]
         .into_iter()
         .flatten()
         .copied();
