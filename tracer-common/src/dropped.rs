@@ -2,12 +2,16 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Where and why: key of the map `DROPS`.
+use crate::hops::Device;
+
+/// Whose, where and why: key of the map `DROPS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct DropKey {
     /// The instruction that let the packet go.
     pub location: u64,
+    /// Inode of the container's network namespace; 0: of no container that is known.
+    pub container: u32,
     /// Inode of the network namespace of the packet's device, else of its socket; `UNKNOWN_U32`: it had neither.
     pub netns: u32,
     /// Of the packet's device; `UNKNOWN_U32`: it had none (yet).
@@ -16,8 +20,10 @@ pub struct DropKey {
     pub reason: u32,
     /// Its EtherType; 0 where it is not set yet.
     pub protocol: u32,
+    /// 1: to a group or to all.
+    pub multicast: u32,
 }
-const _: () = assert!(size_of::<DropKey>() == 24);
+const _: () = assert!(size_of::<DropKey>() == 32);
 
 /// Of a packet, from its network header on: IPv6 and the ports fit.
 pub const SAMPLE: usize = 64;
@@ -29,5 +35,6 @@ pub struct Drops {
     pub packets: u64,
     /// The first packet that this CPU dropped; zeros where it could not be read. What lies behind the packet's own end means nothing.
     pub first: [u8; SAMPLE],
+    pub device: Device,
 }
-const _: () = assert!(size_of::<Drops>() == 72);
+const _: () = assert!(size_of::<Drops>() == 104);

@@ -127,6 +127,14 @@ macro_rules! kernel_fields {
             SKB_PROTOCOL = "sk_buff.protocol";
             SKB_HEAD = "sk_buff.head";
             SKB_NETWORK_HEADER = "sk_buff.network_header";
+            SKB_MAC_HEADER = "sk_buff.mac_header";
+            SKB_DATA = "sk_buff.data";
+            SKB_END = "sk_buff.end";
+            SKB_LEN = "sk_buff.len";
+            SHARED_GSO_SEGS = "skb_shared_info.gso_segs";
+            DEVICE_NAME = "net_device.name";
+            DEVICE_LINK_OPS = "net_device.rtnl_link_ops";
+            LINK_KIND = "rtnl_link_ops.kind";
             DEVICE_IFINDEX = "net_device.ifindex";
             DEVICE_NET = "net_device.nd_net.net";
             SOCK_NET = "sock.__sk_common.skc_net.net";

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod cpu;
 pub mod dirty;
 pub mod dropped;
+pub mod hops;
 pub mod layout;
 pub mod loss;
 pub mod oom;

@@ -13,6 +13,7 @@ mod cgroup_life;
 mod cpu;
 mod dirty;
 mod dropped;
+mod hops;
 mod kernel;
 mod oom;
 mod origin;

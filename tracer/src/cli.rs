@@ -53,6 +53,8 @@ pub enum Command {
     Io(Live),
     /// CPU that is throttled, contended, or not the problem: use, quotas, waits, and what the load is made of.
     Cpu(Live),
+    /// Where the packets stop: hop by hop from the container to the uplink and back, drops and their reasons.
+    Net(Live),
     /// Which capabilities a container needs of those it has: used, refused, never asked for; the least set to paste.
     Caps(Caps),
     /// Every container here: runtime, name, pod, limits, user, capabilities, network.

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Mem(options) => run(&lenses::mem::LENS, options, Rows::default()),
         Command::Io(options) => run(&lenses::io::LENS, options, Rows::default()),
         Command::Cpu(options) => run(&lenses::cpu::LENS, options, Rows::default()),
+        Command::Net(options) => run(&lenses::net::LENS, options, Rows::default()),
         Command::Caps(options) => caps(options),
         Command::Containers(options) => containers(options).map(|()| ExitCode::SUCCESS),
         Command::Explain { code } => explain(code.as_deref()).map(|()| ExitCode::SUCCESS),

@@ -220,6 +220,20 @@ pub static PACKET_DROP: Probe = Probe {
     needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM"],
     without: None,
 };
+pub static PACKET_SENT: Probe = Probe {
+    name: "packet_sent",
+    question: "which packets of containers do devices send, and how long after the container did",
+    branches: &[branch(Hook::RawTracepoint("net_dev_start_xmit"), "packet_sent")],
+    needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM", "SKB_HEAD"],
+    without: Some("packets are not counted hop by hop, and drops behind NAT have no container"),
+};
+pub static PACKET_RECEIVED: Probe = Probe {
+    name: "packet_received",
+    question: "which packets of containers do devices receive",
+    branches: &[branch(Hook::RawTracepoint("netif_receive_skb"), "packet_received")],
+    needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM", "SKB_HEAD"],
+    without: Some("only packets that devices send are counted"),
+};
 pub static FILE_REFUSED: Probe = Probe {
     name: "file_refused",
     question: "which calls a file system refuses: no space, no quota, /proc/sys read-only",

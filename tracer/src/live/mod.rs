@@ -11,6 +11,7 @@ pub mod host;
 mod io;
 mod mem;
 mod namespace;
+mod net;
 mod pids;
 mod place;
 #[cfg(feature = "sockets")]
@@ -117,16 +118,16 @@ pub async fn run(options: Options) -> Result<()> {
     let mut pipeline = Pipeline::new(Table::new(known), host_facts(&kernel, &host), clock, lenses);
     let mut out = Vec::new();
     pipeline.record(Record::Cgroups(host.cgroups()), machine::boottime_ns(), &mut out);
-    answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+    answer(&mut pipeline, &mut host, &mut kernel, &mut out)?;
     out.clear(); // names found at the start are no news
     let mut filter = Filter::new(&options, &pipeline.containers)?;
     // What grows counts from a first reading on.
     pipeline.tick(machine::boottime_ns(), &mut out);
-    answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+    answer(&mut pipeline, &mut host, &mut kernel, &mut out)?;
     if is_caps {
         let here = filter.here(&pipeline.containers);
         watch(&here, true, &mut pipeline, &host, &mut kernel, &mut out)?;
-        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+        answer(&mut pipeline, &mut host, &mut kernel, &mut out)?;
     }
     if eager {
         view.show(&Output::Note(ready(&kernel.taken)))?;
@@ -156,11 +157,11 @@ pub async fn run(options: Options) -> Result<()> {
     let mut tick = Instant::now() + TICK;
     let mut look = Some(Instant::now());
     loop {
-        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+        answer(&mut pipeline, &mut host, &mut kernel, &mut out)?;
         let new = found(&mut filter, &pipeline, &mut out)?;
         if is_caps && !new.is_empty() {
             watch(&new, false, &mut pipeline, &host, &mut kernel, &mut out)?;
-            answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+            answer(&mut pipeline, &mut host, &mut kernel, &mut out)?;
             // Waiting is no watching.
             end = options.duration.map(|duration| Instant::now() + duration);
         }
@@ -213,12 +214,12 @@ pub async fn run(options: Options) -> Result<()> {
     out.extend(kernel.diagnostics().into_iter().map(|text| Output::Note(note("kernel", text))));
     // What is in the ring, or not ripe yet, happened in time, and is said.
     while !kernel.drain(BATCH, |bytes| take(&mut pipeline, bytes, &mut out)) {
-        answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+        answer(&mut pipeline, &mut host, &mut kernel, &mut out)?;
     }
     let now_ns = machine::boottime_ns();
     lost(&mut kernel, &mut pipeline, now_ns, &mut out)?;
     pipeline.finish(now_ns, &mut out);
-    answer(&mut pipeline, &mut host, &kernel, &mut out)?;
+    answer(&mut pipeline, &mut host, &mut kernel, &mut out)?;
     found(&mut filter, &pipeline, &mut out)?;
     for output in out.drain(..).filter(|output| filter.wants(output)) {
         view.show(&output)?;
@@ -275,7 +276,7 @@ fn take(pipeline: &mut Pipeline, bytes: bytes::Bytes, out: &mut Vec<Output>) -> 
 }
 
 /// Reads what the pipeline asks for, until it asks for nothing more.
-fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &Kernel, out: &mut Vec<Output>) -> Result<()> {
+fn answer(pipeline: &mut Pipeline, host: &mut Host, kernel: &mut Kernel, out: &mut Vec<Output>) -> Result<()> {
     // An answer may raise further questions, but each about something new; the bound is against a loop of a bug's making.
     for _ in 0..8 {
         let questions: Vec<_> = out.extract_if(.., |output| matches!(output, Output::Ask(_))).collect();
