@@ -20,6 +20,7 @@ pub mod signal;
 pub mod space;
 pub mod stall;
 pub mod task;
+pub mod tcp;
 
 use bytemuck::{Pod, Zeroable};
 

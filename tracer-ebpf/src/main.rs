@@ -19,9 +19,11 @@ mod oom;
 mod origin;
 mod pids;
 mod process_life;
+mod refusals;
 mod signal;
 mod space;
 mod stall;
+mod tcp;
 
 #[cfg(not(test))]
 #[panic_handler]

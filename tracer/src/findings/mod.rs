@@ -48,6 +48,7 @@ pub fn all() -> impl Iterator<Item = &'static Explained> {
         .chain(io::EXPLAINED)
         .chain(cpu::EXPLAINED)
         .chain(net::EXPLAINED)
+        .chain(net::tcp::EXPLAINED)
         .chain(caps::EXPLAINED)
         .chain(containers::EXPLAINED)
 }

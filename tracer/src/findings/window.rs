@@ -41,6 +41,14 @@ impl<K, T> Window<K, T> {
 }
 
 impl<K: Ord + Copy, T: Total> Window<K, T> {
+    /// As [`Window::take`], of totals that were there before ctrace was: one that is new counts from here on.
+    pub fn take_grown(&mut self, at_ns: u64, totals: &[(K, T)]) {
+        for (key, total) in totals {
+            self.totals.entry(*key).or_insert_with(|| total.clone());
+        }
+        self.take(at_ns, totals);
+    }
+
     pub fn take(&mut self, at_ns: u64, totals: &[(K, T)]) {
         if self.last_ns == 0 {
             self.last_ns = at_ns.saturating_sub(FIRST_NS);

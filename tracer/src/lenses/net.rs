@@ -11,9 +11,24 @@ use crate::{
 pub static LENS: Registered = Registered {
     name: "net",
     about: "Network: packets hop by hop, where they stop and why",
-    probes: &[&plan::PACKET_DROP, &plan::PACKET_SENT, &plan::PACKET_RECEIVED],
+    probes: &[
+        &plan::PACKET_DROP,
+        &plan::PACKET_SENT,
+        &plan::PACKET_RECEIVED,
+        &plan::TCP_RESENT,
+        &plan::TCP_CLOSED,
+        &plan::CALL_REFUSED,
+    ],
     wants: &[],
-    maps: &[("DROPS", DROPS), ("HOPS", HOPS), ("FLIGHT", 16_384), ("NETNS", NETNS), ("ADDRESSES", ADDRESSES)],
+    maps: &[
+        ("DROPS", DROPS),
+        ("HOPS", HOPS),
+        ("FLIGHT", 16_384),
+        ("NETNS", NETNS),
+        ("ADDRESSES", ADDRESSES),
+        ("FLOWS", FLOWS),
+        ("NET_REFUSALS", REFUSALS),
+    ],
     ring_kib: 512,
     // Hot while packets flow: only where somebody looks.
     in_overview: false,
@@ -24,6 +39,10 @@ pub static LENS: Registered = Registered {
 pub const DROPS: u32 = 2048;
 /// Containers, devices, directions and protocols that are counted apart.
 pub const HOPS: u32 = 4096;
+/// Connections with retransmissions.
+pub const FLOWS: u32 = 4096;
+/// Peers, ports and errors of refusals.
+pub const REFUSALS: u32 = 1024;
 /// Network namespaces of containers.
 pub const NETNS: u32 = 4096;
 /// Their addresses.

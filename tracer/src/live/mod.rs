@@ -16,6 +16,7 @@ mod pids;
 mod place;
 #[cfg(feature = "sockets")]
 mod sockets;
+mod tcp;
 mod view;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};

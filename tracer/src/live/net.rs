@@ -13,6 +13,7 @@ use tracer_common::{
     hops::{self, Address, BUCKETS, Hop, HopKey},
 };
 
+use super::tcp;
 use crate::{
     containers::{Files, Hierarchy, HostFiles},
     events::text,
@@ -32,6 +33,7 @@ pub struct Reader {
     nameless: Option<String>,
     /// `None`: not looked for yet.
     reasons: Option<BTreeMap<u32, String>>,
+    tcp: tcp::Reader,
 }
 
 impl Reader {
@@ -46,11 +48,12 @@ impl Reader {
         let Ask::Counts { of } = ask;
         let start = machine::cpu_ns();
         let host = host_netns(files);
-        let (netns, addresses) = places(of, host, files, key);
+        let Places { netns, inhabitants, addresses } = places(of, host, files, key);
         self.tell(&netns, host, addresses, kernel)?;
         let at_ns = machine::boottime_ns();
         let drops = drops(kernel)?;
         let hops = hops(kernel)?;
+        let tcp = self.tcp.read(&inhabitants, files, kernel)?;
         self.name(&drops, symbols);
         Ok(Reading::Counts(Counts {
             at_ns,
@@ -61,6 +64,7 @@ impl Reader {
             reasons: self.reasons.clone().unwrap_or_default(),
             drops,
             hops,
+            tcp,
             took_ns: machine::cpu_ns().saturating_sub(start),
         }))
     }
@@ -134,15 +138,18 @@ fn netns_of(files: &HostFiles, pid: u32) -> Option<u32> {
     link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// The namespace of each cgroup's first process, and the addresses that are in one namespace alone.
-fn places(
-    of: &[Arc<str>],
-    host: Option<u32>,
-    files: &HostFiles,
-    key: &Hierarchy,
-) -> (BTreeMap<Arc<str>, u32>, BTreeMap<Address, u32>) {
+struct Places {
+    /// The namespace of each cgroup's first process.
+    netns: BTreeMap<Arc<str>, u32>,
+    /// A process in each namespace, the host's too.
+    inhabitants: BTreeMap<u32, u32>,
+    /// The addresses that are in one namespace alone.
+    addresses: BTreeMap<Address, u32>,
+}
+
+fn places(of: &[Arc<str>], host: Option<u32>, files: &HostFiles, key: &Hierarchy) -> Places {
     let mut netns = BTreeMap::new();
-    let mut inhabitants = BTreeMap::new();
+    let mut inhabitants: BTreeMap<u32, u32> = host.map(|host| (host, 1)).into_iter().collect();
     for path in of {
         let procs = read(files, &format!("{}/cgroup.procs", key.directory(path))).unwrap_or_default();
         let mut pids = procs.lines().filter_map(|line| line.parse().ok());
@@ -153,7 +160,7 @@ fn places(
     }
     let mut addresses: BTreeMap<Address, u32> = BTreeMap::new();
     let mut several = BTreeSet::new();
-    for (inode, pid) in inhabitants.into_iter().filter(|(inode, _)| Some(*inode) != host) {
+    for (&inode, pid) in inhabitants.iter().filter(|(inode, _)| Some(**inode) != host) {
         let v4 = read(files, &format!("/proc/{pid}/net/fib_trie")).unwrap_or_default();
         let v6 = read(files, &format!("/proc/{pid}/net/if_inet6")).unwrap_or_default();
         for address in local_v4(&v4).into_iter().chain(local_v6(&v6)) {
@@ -166,7 +173,7 @@ fn places(
     while addresses.len() > ADDRESSES as usize {
         addresses.pop_last();
     }
-    (netns, addresses)
+    Places { netns, inhabitants, addresses }
 }
 
 /// A namespace's own addresses: `/32 host LOCAL` below the address, in net/ipv4/fib_trie.c's own drawing. Those of `lo`

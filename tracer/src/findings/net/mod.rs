@@ -8,6 +8,7 @@ mod packet;
 pub mod reading;
 mod sample;
 mod stop;
+pub mod tcp;
 
 use std::collections::BTreeMap;
 
@@ -39,6 +40,7 @@ const WINDOW_NS: u64 = 5_000_000_000;
 pub struct Rule {
     drops: Window<DropKey, DropTotal>,
     hops: Window<HopKey, HopTotal>,
+    tcp: tcp::Rule,
     conditions: Conditions,
     /// What was last said of each, to close it with.
     said: BTreeMap<String, Finding>,
@@ -50,6 +52,7 @@ impl Default for Rule {
         Self {
             drops: Window::lasting(WINDOW_NS),
             hops: Window::default(),
+            tcp: tcp::Rule::default(),
             conditions: Conditions::default(),
             said: BTreeMap::new(),
             pace: Pace::default(),
@@ -131,7 +134,8 @@ impl Rule {
         self.drops.take(counts.at_ns, &counts.drops);
         self.hops.take(counts.at_ns, &counts.hops);
         let seen = Seen::new(counts, &self.drops, &self.hops, world);
-        let findings = dropped::judge(&seen, &mut self.conditions);
+        let mut findings = dropped::judge(&seen, &mut self.conditions);
+        findings.extend(self.tcp.judge(&seen, &mut self.conditions));
         out.extend(sample::rows(&seen));
         out.extend(findings.into_iter().map(|finding| self.say(finding)));
         for (_, _, news) in self.conditions.over(now_ns) {
@@ -148,6 +152,6 @@ impl Rule {
 
 /// The last that was said, ended.
 fn over(last: Finding, now_ns: u64, world: &World) -> Finding {
-    let summary = "no packet has stopped there for a while".to_owned();
+    let summary = tcp::over(last.code.0).unwrap_or("no packet has stopped there for a while").to_owned();
     Finding { state: Some(State::Closed), time: world.at(now_ns), summary, ..last }
 }

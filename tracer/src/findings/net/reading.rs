@@ -7,6 +7,7 @@ use tracer_common::{
     hops::{BUCKETS, HopKey},
 };
 
+use super::tcp;
 use crate::findings::window::Total;
 
 /// What to read.
@@ -32,6 +33,7 @@ pub struct Counts {
     pub host: Option<u32>,
     pub drops: Vec<(DropKey, DropTotal)>,
     pub hops: Vec<(HopKey, HopTotal)>,
+    pub tcp: tcp::Reading,
     /// The function that each place of a drop is in.
     pub functions: BTreeMap<u64, String>,
     /// Why those have no names.

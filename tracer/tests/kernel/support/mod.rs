@@ -12,6 +12,7 @@ pub mod kernel_log;
 pub mod pids;
 pub mod play;
 pub mod player;
+pub mod tcp;
 
 use std::{
     thread,
