@@ -219,6 +219,7 @@ fn hops(kernel: &Kernel) -> Result<Vec<(HopKey, HopTotal)>> {
             segments: sum(|hop| hop.segments),
             bytes: sum(|hop| hop.bytes),
             direct: sum(|hop| hop.direct),
+            untranslated: sum(|hop| hop.untranslated),
             since_ns: sum(|hop| hop.since_ns),
             since_count: sum(|hop| hop.since_count),
             since,

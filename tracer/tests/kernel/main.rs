@@ -22,6 +22,7 @@ mod harness;
 mod io;
 mod loss;
 mod mem;
+mod net;
 mod oom;
 mod overview;
 mod pids;
@@ -36,10 +37,20 @@ use harness::{List, Test};
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
     let processes = [exits::TESTS, signals::TESTS, overview::TESTS, caps::TESTS, containers::TESTS];
-    let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, cpu::TESTS, drops::TESTS, robust::TESTS, loss::TESTS]
-        .into_iter()
-        .flatten()
-        .copied();
+    let lenses = [
+        oom::TESTS,
+        pids::TESTS,
+        mem::TESTS,
+        io::TESTS,
+        cpu::TESTS,
+        drops::TESTS,
+        net::TESTS,
+        robust::TESTS,
+        loss::TESTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied();
     lenses.chain(processes).flat_map(|tests| tests.iter())
 }
 
