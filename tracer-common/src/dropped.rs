@@ -20,10 +20,15 @@ pub struct DropKey {
     pub reason: u32,
     /// Its EtherType; 0 where it is not set yet.
     pub protocol: u32,
-    /// 1: to a group or to all.
-    pub multicast: u32,
+    /// Bits: [`MULTICAST`], [`NO_CARRIER`].
+    pub flags: u32,
 }
 const _: () = assert!(size_of::<DropKey>() == 32);
+
+/// To a group, or to all.
+pub const MULTICAST: u32 = 1;
+/// Its device is down, or has no carrier: whatever is queued there is thrown away.
+pub const NO_CARRIER: u32 = 2;
 
 /// Of a packet, from its network header on: IPv6 and the ports fit.
 pub const SAMPLE: usize = 64;

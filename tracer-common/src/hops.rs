@@ -50,13 +50,15 @@ pub struct Hop {
     pub bytes: u64,
     /// Those that came straight from the container's own device: this is its other end.
     pub direct: u64,
+    /// Those that still have the container's own address as their source: nothing has translated it.
+    pub untranslated: u64,
     /// Time since the container's own device had them, of those that were recognised.
     pub since_ns: u64,
     pub since_count: u64,
     pub since: [u32; BUCKETS],
     pub device: Device,
 }
-const _: () = assert!(size_of::<Hop>() == 48 + 4 * BUCKETS + 32);
+const _: () = assert!(size_of::<Hop>() == 56 + 4 * BUCKETS + 32);
 
 /// What a device is called, and what kind it is (`veth`, `bridge`; empty: hardware).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

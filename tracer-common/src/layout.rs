@@ -132,6 +132,7 @@ macro_rules! kernel_fields {
             SKB_END = "sk_buff.end";
             SKB_LEN = "sk_buff.len";
             SHARED_GSO_SEGS = "skb_shared_info.gso_segs";
+            DEVICE_STATE = "net_device.state";
             DEVICE_NAME = "net_device.name";
             DEVICE_LINK_OPS = "net_device.rtnl_link_ops";
             LINK_KIND = "rtnl_link_ops.kind";

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     UNKNOWN_U32,
-    dropped::{DropKey, Drops, SAMPLE},
+    dropped::{DropKey, Drops, MULTICAST, NO_CARRIER, SAMPLE},
 };
 
 use crate::kernel::{
@@ -45,7 +45,7 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
         ifindex: at.ifindex,
         reason,
         protocol: ip.ethertype,
-        multicast: u32::from(ip.is_multicast()),
+        flags: u32::from(ip.is_multicast()) * MULTICAST + u32::from(at.is_down()) * NO_CARRIER,
     };
     let nothing: &Drops = &NOTHING;
     let known = DROPS.get_ptr_mut(key);

@@ -88,6 +88,9 @@ fn count(skb: Ptr, at: At, ip: &Ip, (container, flow): (u32, u32), direction: u3
     hop.packets += 1;
     hop.segments += packet::segments(skb);
     hop.bytes += packet::bytes(skb, direction == RECEIVE);
+    if flow == OUT {
+        hop.untranslated += u64::from(ip.is_from(container));
+    }
     if let Some((ns, direct)) = since {
         hop.direct += u64::from(direct);
         hop.since_ns += ns;

@@ -12,7 +12,7 @@ use tracer_common::{
 
 use super::{
     layout,
-    read::{NOWHERE, Ptr, follow, place, u16_at, u32_at},
+    read::{NOWHERE, Ptr, follow, place, u16_at, u32_at, u64_at},
 };
 
 /// Network namespaces of containers, by inode: user space fills it.
@@ -50,6 +50,18 @@ pub fn at(device: Ptr) -> At {
     // A packet that was just made has no device yet; one that waits in a socket has other bits in its place.
     let ifindex = if netns == UNKNOWN_U32 { UNKNOWN_U32 } else { u32_at(place(device, &layout::DEVICE_IFINDEX)) };
     At { device, netns, ifindex }
+}
+
+/// `__LINK_STATE_START` and `__LINK_STATE_NOCARRIER` of include/linux/netdevice.h: bits of `net_device.state`.
+const STATE_START: u64 = 1;
+const STATE_NO_CARRIER: u64 = 4;
+
+impl At {
+    #[inline(always)]
+    pub fn is_down(&self) -> bool {
+        let state = u64_at(place(self.device, &layout::DEVICE_STATE));
+        self.netns != UNKNOWN_U32 && state & (STATE_START | STATE_NO_CARRIER) != STATE_START
+    }
 }
 
 /// The inode of a `struct net`.
@@ -140,6 +152,14 @@ impl Ip {
             IPV6 => self.bytes[24] == 0xff,
             _ => false,
         }
+    }
+
+    /// Is its source an address of that container?
+    #[inline(always)]
+    pub fn is_from(&self, container: u32) -> bool {
+        // SAFETY: the map's values are numbers that user space replaces as a whole.
+        (self.ethertype == IPV4 || self.ethertype == IPV6)
+            && ADDRESSES.get_ptr(self.source()).is_some_and(|netns| unsafe { *netns } == container)
     }
 
     /// The container that has one of its addresses, and which way it goes.

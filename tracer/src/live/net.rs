@@ -54,6 +54,8 @@ impl Reader {
         let drops = drops(kernel)?;
         let hops = hops(kernel)?;
         let tcp = self.tcp.read(&inhabitants, files, kernel)?;
+        // Names are looked for once each: what that takes says nothing of the next reading.
+        let took_ns = machine::cpu_ns().saturating_sub(start);
         self.name(&drops, symbols);
         Ok(Reading::Counts(Counts {
             at_ns,
@@ -65,7 +67,7 @@ impl Reader {
             drops,
             hops,
             tcp,
-            took_ns: machine::cpu_ns().saturating_sub(start),
+            took_ns,
         }))
     }
 
@@ -226,6 +228,7 @@ fn hops(kernel: &Kernel) -> Result<Vec<(HopKey, HopTotal)>> {
             segments: sum(|hop| hop.segments),
             bytes: sum(|hop| hop.bytes),
             direct: sum(|hop| hop.direct),
+            untranslated: sum(|hop| hop.untranslated),
             since_ns: sum(|hop| hop.since_ns),
             since_count: sum(|hop| hop.since_count),
             since,

@@ -43,8 +43,8 @@ fn all() -> impl Iterator<Item = &'static Test> {
         mem::TESTS,
         io::TESTS,
         cpu::TESTS,
-        net::TESTS,
         drops::TESTS,
+        net::TESTS,
         robust::TESTS,
         loss::TESTS,
     ]

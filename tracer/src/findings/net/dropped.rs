@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tracer_common::{UNKNOWN_U32, dropped::DropKey};
+use tracer_common::{
+    UNKNOWN_U32,
+    dropped::{DropKey, MULTICAST, NO_CARRIER},
+};
 
 use super::{
     DropTotal, Hop, Seen, advice,
@@ -18,9 +21,9 @@ use crate::{
     model::{Code, Finding, Severity, span},
 };
 
-const DROPPED: Code = Code("net.dropped");
+pub const DROPPED: Code = Code("net.dropped");
 /// Fewer may be what TCP and others do to find out how fast they can go.
-const PACKETS: u64 = 3;
+pub const PACKETS: u64 = 3;
 
 const IPV4: u32 = 0x0800;
 const ARP: u32 = 0x0806;
@@ -80,12 +83,18 @@ pub fn sort(seen: &Seen) -> Sorted {
 
 fn verdict(seen: &Seen, container: u32, key: &DropKey, total: &DropTotal) -> Verdict {
     // Groups are joined or not; and what no IP runs over (LLDP, spanning tree) is not the container's.
-    if key.multicast != 0 || ![IPV4, ARP, IPV6].contains(&key.protocol) {
+    if key.flags & MULTICAST != 0 || ![IPV4, ARP, IPV6].contains(&key.protocol) {
         return Verdict::Harmless;
     }
     let role = (key.ifindex != UNKNOWN_U32).then(|| seen.role(container, key.netns, key.ifindex, &total.device));
     let function = seen.counts.functions.get(&key.location);
-    stop::judge(reason(seen, key).as_deref(), function.map(String::as_str), role)
+    match stop::judge(reason(seen, key).as_deref(), function.map(String::as_str), role) {
+        // A queue without a device behind it takes nothing.
+        Verdict::Stopped(hop, Cause::QueueFull) if key.flags & NO_CARRIER != 0 => {
+            Verdict::Stopped(hop, Cause::DeviceDown)
+        }
+        verdict => verdict,
+    }
 }
 
 /// The kernel's own name of it; a number where its BTF has none (those of subsystems); `None`: this kernel gives none.
@@ -132,6 +141,7 @@ fn finding(seen: &Seen, news: News, place: &Place, total: &DropTotal) -> Finding
     numbers.put("reason", place.reason.as_deref(), "this kernel gives no reasons (before 5.17): the function tells");
     numbers.put("location", place.function.as_deref(), unnamed);
     numbers.set("packets", total.packets);
+    numbers.set("inferred", false);
     let device = Some(total.device.name.as_str()).filter(|name| !name.is_empty() && place.device.is_some());
     numbers.put("device", device, "the packet was on no device yet");
     numbers.put("netns", place.device.map(|(netns, _)| netns), "the packet was on no device yet");

@@ -9,6 +9,9 @@ pub mod reading;
 mod sample;
 mod stop;
 pub mod tcp;
+#[cfg(test)]
+mod tests;
+mod unanswered;
 
 use std::collections::BTreeMap;
 
@@ -51,7 +54,7 @@ impl Default for Rule {
     fn default() -> Self {
         Self {
             drops: Window::lasting(WINDOW_NS),
-            hops: Window::default(),
+            hops: Window::lasting(WINDOW_NS),
             tcp: tcp::Rule::default(),
             conditions: Conditions::default(),
             said: BTreeMap::new(),
@@ -108,14 +111,16 @@ impl<'a> Seen<'a> {
         if device.kind == "bridge" {
             return Hop::Bridge;
         }
-        let here = |key: &HopKey| key.container == container && key.netns == netns && key.ifindex == ifindex;
+        let here = |key: &HopKey| key.netns == netns && key.ifindex == ifindex;
+        // Whichever container's.
         let direct = |(key, hop): &&(HopKey, HopTotal)| here(key) && key.direction == RECEIVE && hop.direct > 0;
         if self.counts.hops.iter().any(|entry| direct(&entry)) {
             return Hop::HostVeth;
         }
-        // Packets that came here came from elsewhere. Where none came, a pair's end is taken for the container's.
-        let passed = self.counts.hops.iter().any(|(key, _)| here(key));
-        if device.kind == "veth" && !passed { Hop::HostVeth } else { Hop::Uplink }
+        // Packets that came here came from elsewhere. Where none came, a pair's end is taken for the container's, unless that
+        // one is known.
+        let own = |(key, hop): &(HopKey, HopTotal)| key.container == container && (here(key) || hop.direct > 0);
+        if device.kind == "veth" && !self.counts.hops.iter().any(own) { Hop::HostVeth } else { Hop::Uplink }
     }
 }
 
@@ -135,6 +140,7 @@ impl Rule {
         self.hops.take(counts.at_ns, &counts.hops);
         let seen = Seen::new(counts, &self.drops, &self.hops, world);
         let mut findings = dropped::judge(&seen, &mut self.conditions);
+        findings.extend(unanswered::judge(&seen, &mut self.conditions));
         findings.extend(self.tcp.judge(&seen, &mut self.conditions));
         out.extend(sample::rows(&seen));
         out.extend(findings.into_iter().map(|finding| self.say(finding)));

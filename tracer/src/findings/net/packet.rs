@@ -59,15 +59,24 @@ impl Packet {
         }
     }
 
+    /// Ports only where its protocol has them.
     pub fn json(&self) -> Value {
-        json!({
+        let mut packet = json!({
             "protocol": self.protocol_name(),
             "source": self.source.0,
-            "source_port": self.source.1,
             "destination": self.destination.0,
-            "destination_port": self.destination.1,
-            "length_bytes": (self.length > 0).then_some(self.length),
-        })
+        });
+        let length = (self.length > 0).then_some(self.length);
+        for (key, number) in [
+            ("source_port", self.source.1.map(u32::from)),
+            ("destination_port", self.destination.1.map(u32::from)),
+            ("length_bytes", length),
+        ] {
+            if let Some(number) = number {
+                packet[key] = json!(number);
+            }
+        }
+        packet
     }
 
     /// `tcp to 10.0.0.1:80`

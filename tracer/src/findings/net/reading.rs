@@ -64,6 +64,8 @@ pub struct HopTotal {
     pub bytes: u64,
     /// Those that came straight from the container's own device.
     pub direct: u64,
+    /// Those whose source is still the container's own address.
+    pub untranslated: u64,
     pub since_ns: u64,
     pub since_count: u64,
     pub since: [u64; BUCKETS],
@@ -97,6 +99,7 @@ impl Total for HopTotal {
             segments: self.segments.saturating_sub(before.segments),
             bytes: self.bytes.saturating_sub(before.bytes),
             direct: self.direct.saturating_sub(before.direct),
+            untranslated: self.untranslated.saturating_sub(before.untranslated),
             since_ns: self.since_ns.saturating_sub(before.since_ns),
             since_count: self.since_count.saturating_sub(before.since_count),
             since,
@@ -109,6 +112,7 @@ impl Total for HopTotal {
         self.segments += more.segments;
         self.bytes += more.bytes;
         self.direct += more.direct;
+        self.untranslated += more.untranslated;
         self.since_ns += more.since_ns;
         self.since_count += more.since_count;
         self.since.iter_mut().zip(more.since).for_each(|(own, more)| *own += more);

@@ -44,7 +44,7 @@ pub fn rows(seen: &Seen) -> Vec<Output> {
     for owner in on_the_hosts(seen) {
         let mut numbers = Numbers::default();
         numbers.set("network", "host");
-        numbers.set("netns", seen.counts.host);
+        numbers.put("netns", seen.counts.host, "PID 1's may not be read");
         let why = "it is on the host's network, where its packets cannot be told from others'";
         for field in ["hops", "dropped", "refused", "other_drops"] {
             numbers.put(field, None::<u64>, why);
@@ -92,10 +92,11 @@ fn hops(seen: &Seen, container: u32) -> Vec<Value> {
     }
     let window = u128::from(seen.hops.length_ns().max(1));
     let mut ordered: Vec<_> = points.iter().collect();
-    ordered.sort_by_key(|(point, _)| (point.flow, order(point)));
+    // Several of a kind stand in the order of time, where that is known.
+    let mean = |total: &HopTotal| total.since_ns.checked_div(total.since_count).unwrap_or(0);
+    ordered.sort_by_key(|(point, (total, _))| (point.flow, order(point), mean(total)));
     let hop = |(point, (total, new)): (&Point, &(HopTotal, u64))| {
-        let mean = total.since_ns.checked_div(total.since_count);
-        json!({
+        let mut row = json!({
             "flow": if point.flow == OUT { "out" } else { "in" },
             "hop": point.hop.name(),
             "device": total.device.name,
@@ -107,9 +108,13 @@ fn hops(seen: &Seen, container: u32) -> Vec<Value> {
             "segments": total.segments,
             "bytes": total.bytes,
             "packets_per_s": u64::try_from(u128::from(*new) * 1_000_000_000 / window).unwrap_or(u64::MAX),
-            "since_container_ns": mean,
             "since_container": histogram(&total.since),
-        })
+        });
+        // Only of packets that the container sent, and that were recognised.
+        if let Some(mean) = total.since_ns.checked_div(total.since_count) {
+            row["since_container_ns"] = json!(mean);
+        }
+        row
     };
     ordered.into_iter().map(hop).collect()
 }

@@ -54,11 +54,13 @@ impl Player {
     }
 
     fn start<'a>(steps: impl Iterator<Item = &'a str>) -> Self {
-        let mut child = command(steps)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this program can be started again");
+        Self::of(command(steps))
+    }
+
+    /// A command that becomes this program at play.
+    pub fn of(mut command: Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("this program can be started again");
         let out = child.stdout.take().expect("a pipe");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&lines);
