@@ -125,6 +125,44 @@ macro_rules! kernel_fields {
             SB_DEV = "super_block.s_dev";
             SB_MAGIC = "super_block.s_magic";
             INODE_MODE = "inode.i_mode";
+            SKB_DEV = "sk_buff.dev";
+            SKB_SK = "sk_buff.sk";
+            SKB_PROTOCOL = "sk_buff.protocol";
+            SKB_HEAD = "sk_buff.head";
+            SKB_NETWORK_HEADER = "sk_buff.network_header";
+            SKB_MAC_HEADER = "sk_buff.mac_header";
+            SKB_DATA = "sk_buff.data";
+            SKB_END = "sk_buff.end";
+            SKB_LEN = "sk_buff.len";
+            SHARED_GSO_SEGS = "skb_shared_info.gso_segs";
+            DEVICE_STATE = "net_device.state";
+            DEVICE_NAME = "net_device.name";
+            DEVICE_LINK_OPS = "net_device.rtnl_link_ops";
+            LINK_KIND = "rtnl_link_ops.kind";
+            DEVICE_IFINDEX = "net_device.ifindex";
+            DEVICE_NET = "net_device.nd_net.net";
+            SOCK_NET = "sock.__sk_common.skc_net.net";
+            NET_INUM = "net.ns.inum";
+            SOCK_CGROUP = "sock.sk_cgrp_data";
+            SOCK_STATE = "sock.__sk_common.skc_state";
+            SOCK_FAMILY = "sock.__sk_common.skc_family";
+            SOCK_PROTOCOL = "sock.sk_protocol";
+            SOCK_ERR = "sock.sk_err";
+            SOCK_DPORT = "sock.__sk_common.skc_dport";
+            SOCK_LOCAL = "sock.__sk_common.skc_rcv_saddr";
+            SOCK_REMOTE = "sock.__sk_common.skc_daddr";
+            SOCK_LOCAL6 = "sock.__sk_common.skc_v6_rcv_saddr";
+            SOCK_REMOTE6 = "sock.__sk_common.skc_v6_daddr";
+            INET_SPORT = "inet_sock.inet_sport";
+            ICSK_CA_STATE = "inet_connection_sock.icsk_ca_state";
+            ICSK_RETRANSMITS = "inet_connection_sock.icsk_retransmits";
+            TCP_TOTAL_RETRANS = "tcp_sock.total_retrans";
+            TCP_DATA_SEGS_OUT = "tcp_sock.data_segs_out";
+            TCP_DSACKS = "tcp_sock.dsack_dups";
+            TCP_REORD_SEEN = "tcp_sock.reord_seen";
+            TCP_REORDERING = "tcp_sock.reordering";
+            TCP_OUT_OF_ORDER = "tcp_sock.rcv_ooopack";
+            TCP_SRTT = "tcp_sock.srtt_us";
             PIDS_CSS = "pids_cgroup.css";
             PIDS_CURRENT = "pids_cgroup.counter";
             PIDS_LIMIT = "pids_cgroup.limit";
@@ -161,6 +199,8 @@ macro_rules! kernel_facts {
             PAUSE_HAS_CONTROL;
             /// Which argument of `block_rq_issue` is the request.
             RQ_ISSUE_ARGUMENT;
+            /// 1: `kfree_skb` says why a packet is dropped.
+            DROP_HAS_REASON;
             /// Nanoseconds of a jiffy.
             TICK_NS;
             /// 1: `sched_switch` has the argument `prev_state` behind the others; 0: it ends with `next`.

@@ -10,6 +10,8 @@ pub mod caps;
 pub mod cgroup;
 pub mod cpu;
 pub mod dirty;
+pub mod dropped;
+pub mod hops;
 pub mod layout;
 pub mod loss;
 pub mod oom;
@@ -18,6 +20,7 @@ pub mod signal;
 pub mod space;
 pub mod stall;
 pub mod task;
+pub mod tcp;
 
 use bytemuck::{Pod, Zeroable};
 

@@ -12,14 +12,18 @@ mod caps;
 mod cgroup_life;
 mod cpu;
 mod dirty;
+mod dropped;
+mod hops;
 mod kernel;
 mod oom;
 mod origin;
 mod pids;
 mod process_life;
+mod refusals;
 mod signal;
 mod space;
 mod stall;
+mod tcp;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -54,6 +54,8 @@ pub enum Command {
     Io(Live),
     /// CPU that is throttled, contended, or not the problem: use, quotas, waits, and what the load is made of.
     Cpu(Live),
+    /// Where the packets stop: hop by hop from the container to the uplink and back, drops and their reasons.
+    Net(Live),
     /// Which capabilities a container needs of those it has: used, refused, never asked for; the least set to paste.
     Caps(Caps),
     /// Keep what happens in a file, to be looked at again by `ctrace replay`: anywhere, without root.

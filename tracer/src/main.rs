@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Mem(options) => run(&lenses::mem::LENS, options, Rows::default()),
         Command::Io(options) => run(&lenses::io::LENS, options, Rows::default()),
         Command::Cpu(options) => run(&lenses::cpu::LENS, options, Rows::default()),
+        Command::Net(options) => run(&lenses::net::LENS, options, Rows::default()),
         Command::Caps(options) => caps(options),
         Command::Record(options) => record(options),
         Command::Replay(options) => replay_of(options).map(|()| ExitCode::SUCCESS),

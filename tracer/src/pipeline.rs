@@ -16,7 +16,7 @@ use self::late::{Due, Late};
 use crate::{
     containers::{Born, Facts, KnownContainer, Seen, Table, Want},
     events::{self, Event, known64, text},
-    findings::{HostFacts, World, caps, cpu, io, mem, oom::HungReading, pids},
+    findings::{HostFacts, World, caps, cpu, io, mem, net, oom::HungReading, pids},
     kernel::load::{Loss, LossCause},
     lenses::Lens,
     model::{
@@ -60,6 +60,8 @@ pub enum Answer {
     Io(Box<io::Reading>),
     /// Use of the CPUs, and who is blocked.
     Cpu(Box<cpu::Reading>),
+    /// Packets, hop by hop.
+    Net(Box<net::Reading>),
     OomControl(Vec<HungReading>),
     /// What is watched, its sets, what was counted.
     Caps(Box<caps::Reading>),
@@ -86,6 +88,7 @@ pub enum Question {
     Mem(mem::Ask),
     Io(io::Ask),
     Cpu(cpu::Ask),
+    Net(net::Ask),
     /// Of these v1 cgroups.
     OomControl(Vec<Arc<str>>),
     Caps(caps::Ask),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tracer::{
     containers::{Known, Seen, Table},
-    findings::{HostFacts, caps, cpu, io, mem, pids},
+    findings::{HostFacts, caps, cpu, io, mem, net, pids},
     kernel::load::{Loss, LossCause},
     lenses,
     model::Process,
@@ -126,6 +126,9 @@ fn lines() -> Vec<Value> {
         for second in 0..4 {
             let reading = cpu::Reading::Usage(Box::new(cpu_usage(second)));
             pipeline.record(Record::Answer(Answer::Cpu(Box::new(reading))), second * SECOND, &mut out);
+        }
+        for second in 1..3 {
+            pipeline.record(Record::Answer(Answer::Net(Box::new(net_reading(second)))), second * SECOND, &mut out);
         }
         let reading = cpu::Reading::Blocked(blocked());
         pipeline.record(Record::Answer(Answer::Cpu(Box::new(reading))), 4 * SECOND, &mut out);
@@ -259,6 +262,31 @@ fn cpu_usage(second: u64) -> cpu::Usage {
     }
 }
 
+/// A container whose packets a firewall drops, beside one on the host's network.
+fn net_reading(second: u64) -> net::Reading {
+    use tracer_common::{dropped, hops};
+    let paths = ["ab", "cd"].map(|half| std::sync::Arc::from(format!("/docker/{}", half.repeat(32))));
+    let [own, hosts] = paths;
+    let device = net::Device { name: "eth0".to_owned(), kind: "veth".to_owned() };
+    let key =
+        dropped::DropKey { location: 7, container: 2, netns: 2, ifindex: 2, reason: 6, protocol: 0x0800, flags: 0 };
+    let mut first = [0; dropped::SAMPLE];
+    (first[0], first[9]) = (0x45, 1);
+    let hop =
+        hops::HopKey { container: 2, netns: 2, ifindex: 2, direction: hops::XMIT, flow: hops::OUT, protocol: 0x0800 };
+    let total =
+        net::HopTotal { packets: second, since: [second; hops::BUCKETS], device: device.clone(), ..Default::default() };
+    net::Reading::Counts(net::Counts {
+        at_ns: second * SECOND,
+        netns: [(own, 2), (hosts, 1)].into(),
+        host: Some(1),
+        drops: vec![(key, net::DropTotal { packets: 4 * second, first, device })],
+        hops: vec![(hop, total)],
+        reasons: [(6, "NETFILTER_DROP".to_owned())].into(),
+        ..net::Counts::default()
+    })
+}
+
 fn blocked() -> cpu::Sleepers {
     let process = Process { pid: 7, tid: 8, ns_pid: Some(1), ppid: Some(1), comm: "dd".to_owned(), uid: Some(0) };
     let task = cpu::Sleeper {
@@ -305,6 +333,8 @@ fn every_line_is_as_documented() {
         ("code", "load.blocked"),
         ("sample", "pids"),
         ("sample", "cpu"),
+        ("code", "net.dropped"),
+        ("sample", "net"),
         ("event", "exit"),
         ("event", "signal"),
         ("code", "caps.denied"),

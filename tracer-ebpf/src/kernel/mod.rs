@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod diagnose;
 pub mod emit;
 pub mod layout;
+pub mod packet;
 pub mod read;
 pub mod syscall;
 pub mod task;

@@ -9,6 +9,7 @@ pub mod exits;
 mod fixture;
 pub mod io;
 pub mod mem;
+pub mod net;
 mod numbers;
 pub mod oom;
 mod pace;
@@ -52,6 +53,8 @@ pub fn all() -> impl Iterator<Item = &'static Explained> {
         .chain(mem::EXPLAINED)
         .chain(io::EXPLAINED)
         .chain(cpu::EXPLAINED)
+        .chain(net::EXPLAINED)
+        .chain(net::tcp::EXPLAINED)
         .chain(caps::EXPLAINED)
         .chain(containers::EXPLAINED)
 }

@@ -18,6 +18,7 @@ pub trait Total: Clone {
 
 #[derive(Debug)]
 pub struct Window<K, T> {
+    length_ns: u64,
     totals: BTreeMap<K, T>,
     /// When, and what came since the reading before.
     recent: VecDeque<(u64, Vec<(K, T)>)>,
@@ -28,16 +29,31 @@ pub struct Window<K, T> {
 
 impl<K, T> Default for Window<K, T> {
     fn default() -> Self {
-        Self { totals: BTreeMap::new(), recent: VecDeque::new(), since_ns: 0, last_ns: 0 }
+        Self::lasting(WINDOW_NS)
+    }
+}
+
+impl<K, T> Window<K, T> {
+    /// One that looks back further.
+    pub fn lasting(length_ns: u64) -> Self {
+        Self { length_ns, totals: BTreeMap::new(), recent: VecDeque::new(), since_ns: 0, last_ns: 0 }
     }
 }
 
 impl<K: Ord + Copy, T: Total> Window<K, T> {
+    /// As [`Window::take`], of totals that were there before ctrace was: one that is new counts from here on.
+    pub fn take_grown(&mut self, at_ns: u64, totals: &[(K, T)]) {
+        for (key, total) in totals {
+            self.totals.entry(*key).or_insert_with(|| total.clone());
+        }
+        self.take(at_ns, totals);
+    }
+
     pub fn take(&mut self, at_ns: u64, totals: &[(K, T)]) {
         if self.last_ns == 0 {
             self.last_ns = at_ns.saturating_sub(FIRST_NS);
         }
-        while self.recent.front().is_some_and(|(then, _)| at_ns.saturating_sub(*then) > WINDOW_NS - SLACK_NS) {
+        while self.recent.front().is_some_and(|(then, _)| at_ns.saturating_sub(*then) > self.length_ns - SLACK_NS) {
             self.since_ns = self.recent.pop_front().map_or(0, |(then, _)| then);
         }
         if self.recent.is_empty() {

@@ -35,6 +35,7 @@ const FURTHER: &[&str] = &[
     "btf_trace_balance_dirty_pages",
     "btf_trace_block_rq_issue",
     "btf_trace_sched_switch",
+    "btf_trace_kfree_skb",
 ];
 
 /// `THREAD_SIZE` of x86-64 without KASAN.
@@ -158,6 +159,8 @@ impl Layout {
         {
             self.set("RQ_ISSUE_ARGUMENT", at as u32);
         }
+        let reason = btf.tracepoint_arguments("kfree_skb").is_some_and(|arguments| arguments.len() >= 3);
+        self.set("DROP_HAS_REASON", u32::from(reason));
         // A prototype that ctrace has not met is told by its length: 12 numbers, or 8 arguments with the control.
         if let Some(arguments) = btf.tracepoint_arguments("balance_dirty_pages") {
             match (arguments.len(), arguments.get(1).copied().flatten()) {

@@ -234,6 +234,48 @@ pub static BLOCK_COMPLETE: Probe = Probe {
     needs: &["RQ_DATA_LEN", "DISK_MAJOR"],
     without: Some("requests to block devices are not seen"),
 };
+pub static PACKET_DROP: Probe = Probe {
+    name: "packet_drop",
+    question: "which packets the kernel drops, where and why",
+    branches: &[branch(Hook::RawTracepoint("kfree_skb"), "packet_drop")],
+    needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM"],
+    without: None,
+};
+pub static PACKET_SENT: Probe = Probe {
+    name: "packet_sent",
+    question: "which packets of containers do devices send, and how long after the container did",
+    branches: &[branch(Hook::RawTracepoint("net_dev_start_xmit"), "packet_sent")],
+    needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM", "SKB_HEAD"],
+    without: Some("packets are not counted hop by hop, and drops behind NAT have no container"),
+};
+pub static PACKET_RECEIVED: Probe = Probe {
+    name: "packet_received",
+    question: "which packets of containers do devices receive",
+    branches: &[branch(Hook::RawTracepoint("netif_receive_skb"), "packet_received")],
+    needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM", "SKB_HEAD"],
+    without: Some("only packets that devices send are counted"),
+};
+pub static TCP_RESENT: Probe = Probe {
+    name: "tcp_resent",
+    question: "what TCP sends again, of which connection and why",
+    branches: &[branch(Hook::RawTracepoint("tcp_retransmit_skb"), "tcp_resent")],
+    needs: &["SOCK_NET", "NET_INUM", "ICSK_CA_STATE", "TCP_TOTAL_RETRANS"],
+    without: Some("retransmissions are not seen"),
+};
+pub static TCP_CLOSED: Probe = Probe {
+    name: "tcp_closed",
+    question: "which connections come to nothing, and what the peer said of what was sent twice",
+    branches: &[branch(Hook::RawTracepoint("inet_sock_set_state"), "tcp_closed")],
+    needs: &["SOCK_NET", "NET_INUM", "SOCK_ERR", "TCP_TOTAL_RETRANS"],
+    without: Some("connections that are refused or time out are not seen"),
+};
+pub static CALL_REFUSED: Probe = Probe {
+    name: "call_refused",
+    question: "which calls find no route, no free port, or a port in use",
+    branches: &[branch(Hook::RawTracepoint("sys_exit"), "call_refused")],
+    needs: &["REGS_SYSCALL", "REGS_ARG1"],
+    without: Some("calls without a route or a free port are not seen"),
+};
 pub static FILE_REFUSED: Probe = Probe {
     name: "file_refused",
     question: "which calls a file system refuses: no space, no quota, /proc/sys read-only",

@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod exits;
 pub mod io;
 pub mod mem;
+pub mod net;
 pub mod oom;
 pub mod pids;
 pub mod signals;
@@ -54,8 +55,17 @@ pub struct Registered {
 /// What every lens stands on: which cgroup is which container.
 pub static ATTRIBUTION: &[&Probe] = &[&plan::CGROUP_MKDIR, &plan::CGROUP_RMDIR];
 
-pub static REGISTERED: &[&Registered] =
-    &[&oom::LENS, &exits::LENS, &signals::LENS, &pids::LENS, &mem::LENS, &io::LENS, &cpu::LENS, &caps::LENS];
+pub static REGISTERED: &[&Registered] = &[
+    &oom::LENS,
+    &exits::LENS,
+    &signals::LENS,
+    &pids::LENS,
+    &mem::LENS,
+    &io::LENS,
+    &cpu::LENS,
+    &net::LENS,
+    &caps::LENS,
+];
 
 /// What `ctrace` alone shows.
 pub fn overview() -> Vec<&'static Registered> {

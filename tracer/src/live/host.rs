@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use tracer_common::signal::{Fold, FoldKey};
 
-use super::{ancestry, caps, cpu, io, mem, namespace, pids};
+use super::{ancestry, caps, cpu, io, mem, namespace, net, pids};
 use crate::{
     containers::{self, Engines, Facts, Files, Hierarchy, HostFiles, Known, Seen, Table},
     findings::oom::HungReading,
@@ -27,6 +27,7 @@ pub struct Host {
     pids: pids::Reader,
     io: io::Reader,
     cpu: cpu::Reader,
+    net: net::Reader,
     /// Opened with all privileges, which decide what it shows.
     symbols: Symbols,
     #[cfg(feature = "sockets")]
@@ -72,6 +73,7 @@ impl Host {
             pids,
             io,
             cpu,
+            net: net::Reader::default(),
             symbols: Symbols::open(),
             #[cfg(feature = "sockets")]
             sockets: super::sockets::Sockets::default(),
@@ -115,7 +117,7 @@ impl Host {
 
     /// # Errors
     /// A map of the kernel side could not be read. What files do not tell is in the answer.
-    pub fn answer(&mut self, question: &Question, kernel: &Kernel, table: &Table) -> Result<Answer> {
+    pub fn answer(&mut self, question: &Question, kernel: &mut Kernel, table: &Table) -> Result<Answer> {
         Ok(match question {
             Question::Facts(id, container) => Answer::Facts(*id, Box::new(self.facts(container))),
             Question::Ancestry(pid) => Answer::Ancestry(*pid, ancestry::read(&self.files, &self.hierarchy, *pid)),
@@ -127,6 +129,9 @@ impl Host {
             Question::Io(ask) => Answer::Io(Box::new(self.io.answer(ask, &self.files, &self.hierarchy, kernel)?)),
             Question::Cpu(ask) => {
                 Answer::Cpu(Box::new(self.cpu.answer(ask, &self.files, &self.hierarchy, kernel, &self.symbols)?))
+            }
+            Question::Net(ask) => {
+                Answer::Net(Box::new(self.net.answer(ask, &self.files, &self.hierarchy, &self.symbols, kernel)?))
             }
             Question::OomControl(cgroups) => {
                 Answer::OomControl(cgroups.iter().map(|cgroup| self.oom_control(cgroup)).collect())

@@ -11,12 +11,14 @@ pub mod host;
 mod io;
 mod mem;
 mod namespace;
+mod net;
 mod pids;
 mod place;
 pub mod record;
 mod sleeps;
 #[cfg(feature = "sockets")]
 mod sockets;
+mod tcp;
 
 use std::{collections::BTreeSet, io::Write, sync::Arc, time::Duration};
 
@@ -111,7 +113,7 @@ pub async fn run(options: Options) -> Result<()> {
     let pipeline = Pipeline::new(Table::new(known), facts, clock, lenses);
     let mut run = Run::new(pipeline, view, options.asked.clone(), recorder);
     run.record(Record::Cgroups(host.cgroups()), machine::boottime_ns());
-    answer(&mut run, &mut host, &kernel)?;
+    answer(&mut run, &mut host, &mut kernel)?;
     if let Err(error) = run.enter(Entry::Surveyed, machine::boottime_ns()) {
         // A wrong name: nothing was recorded.
         run.recorder.iter().for_each(Recorder::discard);
@@ -119,11 +121,11 @@ pub async fn run(options: Options) -> Result<()> {
     }
     // What grows counts from a first reading on.
     run.enter(Entry::Tick, machine::boottime_ns())?;
-    answer(&mut run, &mut host, &kernel)?;
+    answer(&mut run, &mut host, &mut kernel)?;
     if is_caps {
         let here = run.filter().here(&run.pipeline.containers);
         watch(&here, true, &mut run, &host, &mut kernel)?;
-        answer(&mut run, &mut host, &kernel)?;
+        answer(&mut run, &mut host, &mut kernel)?;
     }
     if eager {
         run.view.show(&Output::Note(ready))?;
@@ -150,12 +152,12 @@ pub async fn run(options: Options) -> Result<()> {
     let mut tick = Instant::now() + TICK;
     let mut look = Some(Instant::now());
     loop {
-        answer(&mut run, &mut host, &kernel)?;
+        answer(&mut run, &mut host, &mut kernel)?;
         if is_caps {
             let new = run.look(machine::boottime_ns())?;
             if !new.is_empty() {
                 watch(&new, false, &mut run, &host, &mut kernel)?;
-                answer(&mut run, &mut host, &kernel)?;
+                answer(&mut run, &mut host, &mut kernel)?;
                 // Waiting is no watching.
                 end = options.duration.map(|duration| Instant::now() + duration);
             }
@@ -223,12 +225,12 @@ pub async fn run(options: Options) -> Result<()> {
     }
     // What is in the ring, or not ripe yet, happened in time, and is said.
     while !kernel.drain(BATCH, |bytes| take(&mut run, bytes)) {
-        answer(&mut run, &mut host, &kernel)?;
+        answer(&mut run, &mut host, &mut kernel)?;
     }
     let now_ns = machine::boottime_ns();
     lost(&mut kernel, &mut run, now_ns)?;
     run.enter(Entry::Finish, now_ns)?;
-    answer(&mut run, &mut host, &kernel)?;
+    answer(&mut run, &mut host, &mut kernel)?;
     run.enter(Entry::Shown, machine::boottime_ns())?;
     close(run)
 }
@@ -297,7 +299,7 @@ fn take(run: &mut Run, bytes: bytes::Bytes) -> bool {
 }
 
 /// Reads what the pipeline asks for, until it asks for nothing more.
-fn answer(run: &mut Run, host: &mut Host, kernel: &Kernel) -> Result<()> {
+fn answer(run: &mut Run, host: &mut Host, kernel: &mut Kernel) -> Result<()> {
     // An answer may raise further questions, but each about something new; the bound is against a loop of a bug's making.
     for _ in 0..8 {
         let questions: Vec<_> = run.out.extract_if(.., |output| matches!(output, Output::Ask(_))).collect();

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::{cpu, escape::escape, io, mem, pids, rows};
+use super::{cpu, escape::escape, io, mem, net, pids, rows};
 use crate::{
     model::{Finding, Owner, Severity, State, by_reason, size},
     pipeline::{LossNote, Note, Output},
@@ -57,6 +57,7 @@ fn block(finding: &Finding, style: &Style) -> String {
         io::body(finding, &mut out);
     }
     cpu::body(finding, &mut out);
+    net::body(finding, &mut out);
     row(&mut out, "why", &escape(&finding.why));
     for fix in &finding.fix {
         row(&mut out, "fix", &escape(fix));

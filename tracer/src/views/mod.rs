@@ -9,6 +9,7 @@ pub mod io;
 pub mod json;
 pub mod lines;
 pub mod mem;
+pub mod net;
 pub mod pids;
 pub mod rows;
 pub mod table;

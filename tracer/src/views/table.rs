@@ -4,7 +4,7 @@ use std::{cmp::Reverse, fmt::Write};
 
 use unicode_width::UnicodeWidthStr;
 
-use super::{cpu, escape::escape, io, lines::Style, mem, pids};
+use super::{cpu, escape::escape, io, lines::Style, mem, net, pids};
 use crate::{
     model::{State, Timestamp},
     pipeline::{Output, SampleRow},
@@ -25,7 +25,7 @@ pub struct Shape {
     pub below: fn(&SampleRow) -> Option<String>,
 }
 
-static SHAPES: &[&Shape] = &[&pids::TABLE, &mem::TABLE, &io::TABLE, &cpu::TABLE];
+static SHAPES: &[&Shape] = &[&pids::TABLE, &mem::TABLE, &io::TABLE, &cpu::TABLE, &net::TABLE];
 
 /// One row.
 #[derive(Default)]

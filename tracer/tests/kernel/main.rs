@@ -16,12 +16,14 @@
 mod caps;
 mod containers;
 mod cpu;
+mod drops;
 mod exits;
 mod harness;
 mod io;
 mod load;
 mod loss;
 mod mem;
+mod net;
 mod network;
 mod oom;
 mod overview;
@@ -39,10 +41,21 @@ use harness::{List, Test};
 fn all() -> impl Iterator<Item = &'static Test> {
     let processes =
         [exits::TESTS, signals::TESTS, overview::TESTS, record::TESTS, caps::TESTS, containers::TESTS, network::TESTS];
-    let lenses = [oom::TESTS, pids::TESTS, mem::TESTS, io::TESTS, cpu::TESTS, load::TESTS, robust::TESTS, loss::TESTS]
-        .into_iter()
-        .flatten()
-        .copied();
+    let lenses = [
+        oom::TESTS,
+        pids::TESTS,
+        mem::TESTS,
+        io::TESTS,
+        cpu::TESTS,
+        load::TESTS,
+        drops::TESTS,
+        net::TESTS,
+        robust::TESTS,
+        loss::TESTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied();
     lenses.chain(processes).flat_map(|tests| tests.iter())
 }
 

@@ -24,6 +24,7 @@ pub static REGISTERED: &[&Panel] = &[
     &findings::MEM,
     &findings::IO,
     &findings::CPU,
+    &findings::NET,
 ];
 
 /// The tabs for these lenses. Several have an overview before them, and all that was found.

@@ -15,6 +15,7 @@ pub mod mapper;
 pub mod pids;
 pub mod play;
 pub mod player;
+pub mod tcp;
 
 use std::{
     thread,

@@ -4,6 +4,8 @@
 //! | step | does |
 //! |---|---|
 //! | `enter=DIR` | moves into a cgroup |
+//! | `netns=NAME` | enters a network namespace that has a name |
+//! | `connect=ADDRESS:PORT=N`, … | talks TCP (see `support::tcp`) |
 //! | `pidns` | goes on as PID 1 of a new pid namespace; the old process waits and ends as it does |
 //! | `child`, `fragile-child` | goes on in a child; the parent outlives it, or ends with it |
 //! | `herd=N` | N children that only wait |
@@ -49,7 +51,7 @@ use std::{
     ptr::null_mut,
 };
 
-use super::{disk, net};
+use super::{disk, net, tcp};
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -93,6 +95,17 @@ fn go_on(steps: &[OsString]) {
         let number = || text.parse::<usize>().unwrap_or_else(|_| panic!("{verb} wants a number, not {text:?}"));
         match &*verb {
             "enter" => fs::write(format!("{text}/cgroup.procs"), "0").expect("entering the cgroup"),
+            "netns" => {
+                let namespace = fs::File::open(format!("/run/netns/{text}")).expect("a namespace of that name");
+                setns(namespace, CloneFlags::CLONE_NEWNET).expect("entering it");
+            }
+            "connect" => tcp::connect(&text),
+            "try-for" => tcp::try_for(&text),
+            "hold" => tcp::hold(&text),
+            "serve" => tcp::serve(&text),
+            "listen-only" => tcp::listen_only(&text),
+            "take-port" => tcp::take_port(&text),
+            "stream" => tcp::stream(&text),
             "pidns" => {
                 unshare(CloneFlags::CLONE_NEWPID).expect("a pid namespace");
                 fork_and(|child| end_as(child));

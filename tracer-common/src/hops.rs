@@ -1,0 +1,83 @@
+//! The way of a container's packets: through which devices they pass, summed in the kernel.
+
+use bytemuck::{Pod, Zeroable};
+
+/// A network address: IPv6, or IPv4 as `::ffff:a.b.c.d`. Key of the map `ADDRESSES`, whose value is the inode of the
+/// container's network namespace that has it.
+pub type Address = [u8; 16];
+
+/// The device gives the packet to its driver (`net_dev_start_xmit`).
+pub const XMIT: u32 = 0;
+/// The device has got it (`netif_receive_skb`).
+pub const RECEIVE: u32 = 1;
+
+/// From the container.
+pub const OUT: u32 = 0;
+/// To it.
+pub const IN: u32 = 1;
+
+/// Whose packets, where: key of the map `HOPS`. Namespaces are their inodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct HopKey {
+    /// The container's.
+    pub container: u32,
+    /// The device's.
+    pub netns: u32,
+    pub ifindex: u32,
+    /// [`XMIT`] or [`RECEIVE`].
+    pub direction: u32,
+    /// [`OUT`] or [`IN`].
+    pub flow: u32,
+    /// EtherType, and above it the protocol within IP: 0 where it is no IP.
+    pub protocol: u32,
+}
+const _: () = assert!(size_of::<HopKey>() == 24);
+
+/// Bucket `n` holds times of 2^n to 2^(n+1) times 256 ns, the first those below as well, the last those above.
+pub const BUCKETS: usize = 24;
+pub const FIRST_BUCKET_SHIFT: u32 = 8;
+
+/// Its value, on each CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Hop {
+    /// Buffers: what devices count.
+    pub packets: u64,
+    /// Packets on a wire: a buffer of segmentation offload is many.
+    pub segments: u64,
+    /// With their link headers.
+    pub bytes: u64,
+    /// Those that came straight from the container's own device: this is its other end.
+    pub direct: u64,
+    /// Those that still have the container's own address as their source: nothing has translated it.
+    pub untranslated: u64,
+    /// Time since the container's own device had them, of those that were recognised.
+    pub since_ns: u64,
+    pub since_count: u64,
+    pub since: [u32; BUCKETS],
+    pub device: Device,
+}
+const _: () = assert!(size_of::<Hop>() == 56 + 4 * BUCKETS + 32);
+
+/// What a device is called, and what kind it is (`veth`, `bridge`; empty: hardware).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Device {
+    pub name: [u8; 16],
+    pub kind: [u8; 16],
+}
+
+/// A packet on its way: value of the map `FLIGHT`, by its buffer's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Flight {
+    /// When the container's device sent it.
+    pub sent_ns: u64,
+    /// What no hop changes in it: buffers are used again, and another packet is not this one.
+    pub signature: u64,
+    pub container: u32,
+    /// Times that a device has received it since.
+    pub received: u32,
+}
+const _: () = assert!(size_of::<Flight>() == 24);

@@ -1,0 +1,72 @@
+//! Which packets does the kernel drop, whose, where, and why? (net/core/skbuff.c)
+
+use aya_ebpf::{
+    helpers::generated::bpf_probe_read_kernel,
+    macros::{map, raw_tracepoint},
+    maps::LruPerCpuHashMap,
+    programs::RawTracePointContext,
+};
+use tracer_common::{
+    UNKNOWN_U32,
+    dropped::{DropKey, Drops, MULTICAST, NO_CARRIER, SAMPLE},
+};
+
+use crate::kernel::{
+    emit::now,
+    layout,
+    packet::{self, FLIGHT},
+    read::follow,
+};
+
+#[map]
+static DROPS: LruPerCpuHashMap<DropKey, Drops> = LruPerCpuHashMap::with_max_entries(1, 0);
+
+/// `skb:kfree_skb(struct sk_buff *skb, void *location[, enum skb_drop_reason reason[, struct sock *rx_sk]])`: consumed
+/// packets have a tracepoint of their own.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
+    let skb = ctx.arg::<u64>(0);
+    let reason = if layout::DROP_HAS_REASON.load() == 1 { ctx.arg::<u32>(2) } else { UNKNOWN_U32 };
+    let at = packet::at(follow(skb, &layout::SKB_DEV));
+    let of_socket = packet::netns(follow(follow(skb, &layout::SKB_SK), &layout::SOCK_NET));
+    let netns = if at.netns == UNKNOWN_U32 { of_socket } else { at.netns };
+    let header = packet::network_header(skb);
+    let ip = packet::ip(skb, header);
+    let container = if packet::is_containers(netns) {
+        netns
+    } else {
+        packet::owner(packet::flight(skb, &ip, now()), &ip).map_or(0, |(container, _)| container)
+    };
+    let _ = FLIGHT.remove(skb);
+    let key = DropKey {
+        location: ctx.arg::<u64>(1),
+        container,
+        netns,
+        ifindex: at.ifindex,
+        reason,
+        protocol: ip.ethertype,
+        flags: u32::from(ip.is_multicast()) * MULTICAST + u32::from(at.is_down()) * NO_CARRIER,
+    };
+    let nothing: &Drops = &NOTHING;
+    let known = DROPS.get_ptr_mut(key);
+    if known.is_none() {
+        let _ = DROPS.insert(key, nothing, 0);
+    }
+    let Some(drops) = known.or_else(|| DROPS.get_ptr_mut(key)) else { return 0 };
+    // SAFETY: this CPU's own value.
+    let drops = unsafe { &mut *drops };
+    drops.packets += 1;
+    if drops.packets > 1 {
+        return 0;
+    }
+    // SAFETY: the helper checks the address itself, and zeroes what it cannot read; the device's is this CPU's own value.
+    unsafe {
+        bpf_probe_read_kernel(drops.first.as_mut_ptr().cast(), SAMPLE as u32, header as *const _);
+        packet::describe(at.device, &raw mut drops.device);
+    }
+    0
+}
+
+/// From here and not from the stack, which it would fill.
+// SAFETY: plain numbers, for which zeros are a value.
+static NOTHING: Drops = unsafe { core::mem::zeroed() };

@@ -1,0 +1,105 @@
+//! Through which devices do a container's packets go, and how long does that take? (net/core/dev.c)
+//!
+//! Hot: what is on no container's device, in no flight and has no container's address costs two or three lookups.
+
+use aya_ebpf::{
+    macros::{map, raw_tracepoint},
+    maps::LruPerCpuHashMap,
+    programs::RawTracePointContext,
+};
+use tracer_common::hops::{BUCKETS, FIRST_BUCKET_SHIFT, Flight, Hop, HopKey, IN, OUT, RECEIVE, XMIT};
+
+use crate::kernel::{
+    emit::now,
+    layout,
+    packet::{self, At, FLIGHT, Ip},
+    read::{Ptr, follow},
+};
+
+#[map]
+static HOPS: LruPerCpuHashMap<HopKey, Hop> = LruPerCpuHashMap::with_max_entries(1, 0);
+
+/// `net:net_dev_start_xmit(const struct sk_buff *skb, const struct net_device *dev)`: before the driver has it.
+#[raw_tracepoint(tracepoint = "net_dev_start_xmit")]
+pub fn packet_sent(ctx: RawTracePointContext) -> i32 {
+    let skb = ctx.arg::<u64>(0);
+    let at = packet::at(ctx.arg::<u64>(1));
+    let ip = packet::ip(skb, packet::network_header(skb));
+    let now_ns = now();
+    if packet::is_containers(at.netns) {
+        let flight = Flight { sent_ns: now_ns, signature: ip.signature(), container: at.netns, received: 0 };
+        let _ = FLIGHT.insert(skb, flight, 0);
+        count(skb, at, &ip, (at.netns, OUT), XMIT, None);
+        return 0;
+    }
+    let flight = packet::flight(skb, &ip, now_ns);
+    // SAFETY: the map's value; who has the packet is here.
+    let since_ns = flight.map(|flight| now_ns.wrapping_sub(unsafe { (*flight).sent_ns }));
+    if let Some(whose) = packet::owner(flight, &ip) {
+        count(skb, at, &ip, whose, XMIT, since_ns.map(|ns| (ns, false)));
+    }
+    0
+}
+
+/// `net:netif_receive_skb(struct sk_buff *skb)`: its data begins with the network header, which is not set yet.
+#[raw_tracepoint(tracepoint = "netif_receive_skb")]
+pub fn packet_received(ctx: RawTracePointContext) -> i32 {
+    let skb = ctx.arg::<u64>(0);
+    let at = packet::at(follow(skb, &layout::SKB_DEV));
+    let ip = packet::ip(skb, follow(skb, &layout::SKB_DATA));
+    if packet::is_containers(at.netns) {
+        count(skb, at, &ip, (at.netns, IN), RECEIVE, None);
+        return 0;
+    }
+    let now_ns = now();
+    let flight = packet::flight(skb, &ip, now_ns);
+    let mut since = None;
+    if let Some(flight) = flight {
+        // SAFETY: the map's value; who has the packet is here.
+        unsafe {
+            since = Some((now_ns.wrapping_sub((*flight).sent_ns), (*flight).received == 0));
+            (*flight).received += 1;
+        }
+    }
+    if let Some(whose) = packet::owner(flight, &ip) {
+        count(skb, at, &ip, whose, RECEIVE, since);
+    }
+    0
+}
+
+/// `since`: the time since the container's device had it, and whether it comes straight from there.
+#[inline(always)]
+fn count(skb: Ptr, at: At, ip: &Ip, (container, flow): (u32, u32), direction: u32, since: Option<(u64, bool)>) {
+    let within = u32::from(ip.protocol()) << 16;
+    let key =
+        HopKey { container, netns: at.netns, ifindex: at.ifindex, direction, flow, protocol: ip.ethertype | within };
+    let nothing: &Hop = &NOTHING;
+    let known = HOPS.get_ptr_mut(key);
+    if known.is_none() {
+        let _ = HOPS.insert(key, nothing, 0);
+    }
+    let Some(hop) = known.or_else(|| HOPS.get_ptr_mut(key)) else { return };
+    // SAFETY: this CPU's own value.
+    let hop = unsafe { &mut *hop };
+    if hop.packets == 0 {
+        // SAFETY: likewise.
+        unsafe { packet::describe(at.device, &raw mut hop.device) };
+    }
+    hop.packets += 1;
+    hop.segments += packet::segments(skb);
+    hop.bytes += packet::bytes(skb, direction == RECEIVE);
+    if flow == OUT {
+        hop.untranslated += u64::from(ip.is_from(container));
+    }
+    if let Some((ns, direct)) = since {
+        hop.direct += u64::from(direct);
+        hop.since_ns += ns;
+        hop.since_count += 1;
+        let bucket = ((ns >> FIRST_BUCKET_SHIFT) | 1).ilog2() as usize;
+        hop.since[if bucket < BUCKETS { bucket } else { BUCKETS - 1 }] += 1;
+    }
+}
+
+/// From here and not from the stack, which it would fill.
+// SAFETY: plain numbers, for which zeros are a value.
+static NOTHING: Hop = unsafe { core::mem::zeroed() };

@@ -1,0 +1,119 @@
+//! Which connections, and which calls about addresses, does the network refuse?
+//!
+//! `sys_exit` is hot: what it returned decides first, and nearly always ends it.
+
+use aya_ebpf::{
+    helpers::generated::bpf_probe_read_user,
+    macros::{map, raw_tracepoint},
+    maps::LruPerCpuHashMap,
+    programs::RawTracePointContext,
+};
+use tracer_common::{
+    task::Task,
+    tcp::{
+        AF_INET, AF_INET6, BIND_CALL, CONNECT_CALL, EADDRINUSE, EHOSTUNREACH, ENETUNREACH, LISTEN_CALL, Refusal,
+        RefusalKey, SEND_CALL,
+    },
+};
+
+use crate::kernel::{
+    cgroup, layout,
+    read::{Ptr, place, u64_at},
+    syscall, task,
+};
+
+#[map]
+static NET_REFUSALS: LruPerCpuHashMap<RefusalKey, Refusal> = LruPerCpuHashMap::with_max_entries(1, 0);
+
+/// `raw_syscalls:sys_exit(struct pt_regs *regs, long ret)`. Errors that a socket was given later come with its end.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn call_refused(ctx: RawTracePointContext) -> i32 {
+    let errno = ctx.arg::<i64>(1).wrapping_neg() as u64;
+    let is_meant =
+        (errno >= u64::from(EADDRINUSE) && errno <= u64::from(ENETUNREACH)) || errno == u64::from(EHOSTUNREACH);
+    if !is_meant {
+        return 0;
+    }
+    let errno = errno as u32;
+    let regs = ctx.arg::<u64>(0);
+    // A 32-bit program's numbers are others: with the bit of compatibility they are none of these.
+    let call = syscall::at(regs);
+    let is_x86 = layout::REGS_CS.load() != tracer_common::ABSENT;
+    let (kind, name) = match (is_x86, call) {
+        (true, 42) | (false, 203) => (CONNECT_CALL, Some(&layout::REGS_ARG1)),
+        (true, 49) | (false, 200) => (BIND_CALL, Some(&layout::REGS_ARG1)),
+        (true, 50) | (false, 201) => (LISTEN_CALL, None),
+        (true, 44) | (false, 206) => (SEND_CALL, None),
+        _ => return 0,
+    };
+    let current = task::current();
+    let mut key =
+        RefusalKey { cgroup: cgroup::of(current), netns: 0, family: 0, port: 0, address: [0; 16], kind, errno };
+    if let Some(argument) = name {
+        named(&mut key, u64_at(place(regs, argument)));
+    }
+    refuse(key, Some(current));
+    0
+}
+
+/// The address that a call named: `struct sockaddr_in`, `struct sockaddr_in6` (include/uapi/linux/in.h, in6.h).
+#[inline(always)]
+fn named(key: &mut RefusalKey, at: Ptr) {
+    let mut name = [0_u8; 24];
+    // SAFETY: the helper checks the address itself, writes at most that much, and zeroes it where it fails.
+    unsafe {
+        // The shorter one may be the last of what is mapped there.
+        bpf_probe_read_user(name.as_mut_ptr().cast(), 16, at as *const _);
+        key.family = u16::from_ne_bytes([name[0], name[1]]);
+        if key.family == AF_INET6 {
+            bpf_probe_read_user(name.as_mut_ptr().cast(), 24, at as *const _);
+        }
+    }
+    key.port = u16::from_be_bytes([name[2], name[3]]);
+    if key.family == AF_INET {
+        key.address[..4].copy_from_slice(&name[4..8]);
+    } else if key.family == AF_INET6 {
+        key.address.copy_from_slice(&name[8..24]);
+    } else {
+        key.port = 0; // no address of the network: a path of AF_UNIX
+    }
+}
+
+/// Counts one, by whom it was if that is known.
+#[inline(always)]
+pub fn refuse(key: RefusalKey, caller: Option<Ptr>) {
+    let nothing: &Refusal = &NOTHING;
+    let known = NET_REFUSALS.get_ptr_mut(key);
+    if known.is_none() {
+        let _ = NET_REFUSALS.insert(key, nothing, 0);
+    }
+    let Some(refusal) = known.or_else(|| NET_REFUSALS.get_ptr_mut(key)) else { return };
+    // SAFETY: this CPU's own value.
+    let refusal = unsafe { &mut *refusal };
+    refusal.count += 1;
+    if let Some(caller) = caller
+        && refusal.count == 1
+    {
+        // SAFETY: a Task, within the map's value.
+        unsafe { task::describe(caller, &raw mut refusal.who) };
+    }
+}
+
+/// From here and not from the stack, which it would fill.
+static NOTHING: Refusal = Refusal {
+    count: 0,
+    who: Task {
+        tgid: 0,
+        tid: 0,
+        ns_pid: 0,
+        ns_level: 0,
+        ppid: 0,
+        uid: 0,
+        init: 0,
+        init_exiting: 0,
+        start_ns: 0,
+        pidns: 0,
+        flags: 0,
+        comm: [0; 16],
+    },
+};

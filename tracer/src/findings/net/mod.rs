@@ -1,0 +1,163 @@
+//! Packets of containers: the hops they pass, and where they stop. What is read for it is asked for, and comes back as a
+//! [`Reading`].
+
+mod advice;
+mod dropped;
+mod explain;
+mod packet;
+pub mod reading;
+mod sample;
+mod stop;
+pub mod tcp;
+#[cfg(test)]
+mod tests;
+mod unanswered;
+
+use std::collections::BTreeMap;
+
+use tracer_common::{
+    dropped::DropKey,
+    hops::{HopKey, RECEIVE},
+};
+
+pub use explain::EXPLAINED;
+pub use reading::{Ask, Counts, Device, DropTotal, HopTotal, Reading};
+pub use stop::Hop;
+
+use super::{
+    World,
+    pace::{EVERY_NS, Pace},
+    state::Conditions,
+    window::Window,
+};
+use crate::{
+    model::{Finding, Owner, State},
+    pipeline::{Output, Question},
+};
+
+/// A neighbour is asked for three times, a second apart, and packets wait for it meanwhile: two seconds would be too short.
+const WINDOW_NS: u64 = 5_000_000_000;
+
+/// The state of the lens.
+#[derive(Debug)]
+pub struct Rule {
+    drops: Window<DropKey, DropTotal>,
+    hops: Window<HopKey, HopTotal>,
+    tcp: tcp::Rule,
+    conditions: Conditions,
+    /// What was last said of each, to close it with.
+    said: BTreeMap<String, Finding>,
+    pace: Pace,
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Self {
+            drops: Window::lasting(WINDOW_NS),
+            hops: Window::lasting(WINDOW_NS),
+            tcp: tcp::Rule::default(),
+            conditions: Conditions::default(),
+            said: BTreeMap::new(),
+            pace: Pace::default(),
+        }
+    }
+}
+
+/// What the verdicts of one reading rest on.
+struct Seen<'a> {
+    counts: &'a Counts,
+    drops: &'a Window<DropKey, DropTotal>,
+    hops: &'a Window<HopKey, HopTotal>,
+    /// The containers in each network namespace but the host's.
+    owners: BTreeMap<u32, Vec<Owner>>,
+    world: &'a World<'a>,
+}
+
+impl<'a> Seen<'a> {
+    fn new(
+        counts: &'a Counts,
+        drops: &'a Window<DropKey, DropTotal>,
+        hops: &'a Window<HopKey, HopTotal>,
+        world: &'a World,
+    ) -> Self {
+        let mut owners: BTreeMap<u32, Vec<Owner>> = BTreeMap::new();
+        for (path, netns) in &counts.netns {
+            let owner = world.containers.owner_of_path(path);
+            let here = owners.entry(*netns).or_default();
+            if Some(*netns) != counts.host && !here.contains(&owner) {
+                here.push(owner);
+            }
+        }
+        owners.retain(|_, owners| !owners.is_empty());
+        Self { counts, drops, hops, owners, world }
+    }
+
+    /// The namespace of the container whose packet was dropped, if it is a container's.
+    fn container_of(&self, key: &DropKey) -> Option<u32> {
+        let known = |netns: u32| self.owners.contains_key(&netns).then_some(netns);
+        known(key.container).or_else(|| known(key.netns))
+    }
+
+    /// Who is meant where several share a namespace: the first, by its cgroup.
+    fn owner(&self, netns: u32) -> Owner {
+        self.owners.get(&netns).and_then(|owners| owners.first().cloned().flatten())
+    }
+
+    /// What a device is to a container.
+    fn role(&self, container: u32, netns: u32, ifindex: u32, device: &Device) -> Hop {
+        if netns == container {
+            return Hop::ContainerDevice;
+        }
+        if device.kind == "bridge" {
+            return Hop::Bridge;
+        }
+        let here = |key: &HopKey| key.netns == netns && key.ifindex == ifindex;
+        // Whichever container's.
+        let direct = |(key, hop): &&(HopKey, HopTotal)| here(key) && key.direction == RECEIVE && hop.direct > 0;
+        if self.counts.hops.iter().any(|entry| direct(&entry)) {
+            return Hop::HostVeth;
+        }
+        // Packets that came here came from elsewhere. Where none came, a pair's end is taken for the container's, unless that
+        // one is known.
+        let own = |(key, hop): &(HopKey, HopTotal)| key.container == container && (here(key) || hop.direct > 0);
+        if device.kind == "veth" && !self.counts.hops.iter().any(own) { Hop::HostVeth } else { Hop::Uplink }
+    }
+}
+
+impl Rule {
+    pub fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        if !self.pace.is_due(now_ns) {
+            return;
+        }
+        self.pace.asked(now_ns, EVERY_NS);
+        out.push(Output::Ask(Question::Net(Ask::Counts { of: world.owned_paths() })));
+    }
+
+    pub fn reading(&mut self, reading: &Reading, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        let Reading::Counts(counts) = reading;
+        self.pace.came(now_ns, counts.took_ns);
+        self.drops.take(counts.at_ns, &counts.drops);
+        self.hops.take(counts.at_ns, &counts.hops);
+        let seen = Seen::new(counts, &self.drops, &self.hops, world);
+        let mut findings = dropped::judge(&seen, &mut self.conditions);
+        findings.extend(unanswered::judge(&seen, &mut self.conditions));
+        findings.extend(self.tcp.judge(&seen, &mut self.conditions));
+        out.extend(sample::rows(&seen));
+        out.extend(findings.into_iter().map(|finding| self.say(finding)));
+        for (_, _, news) in self.conditions.over(now_ns) {
+            let last = self.said.remove(&news.id);
+            out.extend(last.map(|last| Output::Finding(Box::new(over(last, now_ns, world)))));
+        }
+    }
+
+    fn say(&mut self, finding: Finding) -> Output {
+        self.said.insert(finding.id.clone(), finding.clone());
+        Output::Finding(Box::new(finding))
+    }
+}
+
+/// The last that was said, ended.
+fn over(last: Finding, now_ns: u64, world: &World) -> Finding {
+    let summary = tcp::over(last.code.0).unwrap_or("no packet has stopped there for a while").to_owned();
+    Finding { state: Some(State::Closed), time: world.at(now_ns), summary, ..last }
+}

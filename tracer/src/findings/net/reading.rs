@@ -1,0 +1,120 @@
+//! What was read for the net lens: the kernel side's sums, and which network namespace is whose.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tracer_common::{
+    dropped::{DropKey, SAMPLE},
+    hops::{BUCKETS, HopKey},
+};
+
+use super::tcp;
+use crate::findings::window::Total;
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The kernel side's sums, and the namespaces that these cgroups are in.
+    Counts { of: Vec<Arc<str>> },
+}
+
+#[derive(Clone, Debug)]
+pub enum Reading {
+    Counts(Counts),
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub at_ns: u64,
+    /// On the CPU.
+    pub took_ns: u64,
+    /// The inode of the network namespace that each cgroup's processes are in, where it has any.
+    pub netns: BTreeMap<Arc<str>, u32>,
+    /// The host's.
+    pub host: Option<u32>,
+    pub drops: Vec<(DropKey, DropTotal)>,
+    pub hops: Vec<(HopKey, HopTotal)>,
+    pub tcp: tcp::Reading,
+    /// The function that each place of a drop is in.
+    pub functions: BTreeMap<u64, String>,
+    /// Why those have no names.
+    pub nameless: Option<String>,
+    /// What this kernel calls its reasons, without `SKB_DROP_REASON_`.
+    pub reasons: BTreeMap<u32, String>,
+}
+
+/// What a device is called, and its kind; empty: hardware, or unread.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    pub name: String,
+    pub kind: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropTotal {
+    pub packets: u64,
+    /// One of them, from its network header on.
+    pub first: [u8; SAMPLE],
+    pub device: Device,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HopTotal {
+    pub packets: u64,
+    pub segments: u64,
+    pub bytes: u64,
+    /// Those that came straight from the container's own device.
+    pub direct: u64,
+    /// Those whose source is still the container's own address.
+    pub untranslated: u64,
+    pub since_ns: u64,
+    pub since_count: u64,
+    pub since: [u64; BUCKETS],
+    pub device: Device,
+}
+
+impl Total for DropTotal {
+    fn count(&self) -> u64 {
+        self.packets
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self { packets: self.packets - before.packets, ..self.clone() }
+    }
+
+    fn add(&mut self, more: &Self) {
+        self.packets += more.packets;
+    }
+}
+
+impl Total for HopTotal {
+    fn count(&self) -> u64 {
+        self.packets
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        let mut since = self.since;
+        since.iter_mut().zip(before.since).for_each(|(own, before)| *own = own.saturating_sub(before));
+        Self {
+            packets: self.packets - before.packets,
+            segments: self.segments.saturating_sub(before.segments),
+            bytes: self.bytes.saturating_sub(before.bytes),
+            direct: self.direct.saturating_sub(before.direct),
+            untranslated: self.untranslated.saturating_sub(before.untranslated),
+            since_ns: self.since_ns.saturating_sub(before.since_ns),
+            since_count: self.since_count.saturating_sub(before.since_count),
+            since,
+            device: self.device.clone(),
+        }
+    }
+
+    fn add(&mut self, more: &Self) {
+        self.packets += more.packets;
+        self.segments += more.segments;
+        self.bytes += more.bytes;
+        self.direct += more.direct;
+        self.untranslated += more.untranslated;
+        self.since_ns += more.since_ns;
+        self.since_count += more.since_count;
+        self.since.iter_mut().zip(more.since).for_each(|(own, more)| *own += more);
+    }
+}

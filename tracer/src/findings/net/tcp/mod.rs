@@ -1,0 +1,92 @@
+//! What TCP sends again and why, and what the network refuses.
+
+mod explain;
+mod queues;
+pub mod reading;
+mod refused;
+mod resent;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use tracer_common::tcp::{AF_INET, FlowKey, RefusalKey};
+
+pub use explain::EXPLAINED;
+pub use reading::{FlowTotal, Queue, Queues, Reading, RefusalTotal, Rps};
+
+use crate::{
+    findings::{net::Seen, state::Conditions, window::Window},
+    model::{Finding, Owner},
+};
+
+/// What came within the last two seconds.
+#[derive(Debug, Default)]
+pub struct Rule {
+    flows: Window<FlowKey, FlowTotal>,
+    refusals: Window<RefusalKey, RefusalTotal>,
+    queues: Window<Queue, u64>,
+}
+
+/// Whose something is: a cgroup's path, `host`, or a namespace of nobody that is known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Subject {
+    name: String,
+    netns: Option<u32>,
+}
+
+/// By the socket's cgroup, which on v1 says nothing; else by its network namespace. Where several share that, the first is
+/// meant, by its cgroup.
+fn whose(seen: &Seen, cgroup: u64, netns: u32) -> (Subject, Owner) {
+    let known = Some(netns).filter(|netns| *netns != 0);
+    if let Some(container) = seen.world.containers.owner(cgroup).or_else(|| seen.owner(netns)) {
+        return (Subject { name: container.cgroup.clone(), netns: known }, Some(container));
+    }
+    let path = seen.world.containers.path(cgroup).filter(|path| &***path != "/");
+    let name = match known.filter(|netns| Some(*netns) != seen.counts.host) {
+        Some(netns) => format!("netns {netns}"),
+        None => path.map_or_else(|| "host".to_owned(), ToString::to_string),
+    };
+    (Subject { name, netns: known }, None)
+}
+
+/// Others that are in that namespace, where they may be meant as well.
+fn sharers(seen: &Seen, subject: &Subject, owner: &Owner) -> Vec<String> {
+    if seen.world.host.cgroup_version == 2 {
+        return Vec::new(); // a socket's cgroup is told there
+    }
+    let owners = subject.netns.and_then(|netns| seen.owners.get(&netns));
+    let others = owners.into_iter().flatten().flatten().filter(|other| Some(*other) != owner.as_ref());
+    others.map(|other| other.label()).collect()
+}
+
+impl Rule {
+    pub(super) fn judge(&mut self, seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
+        let (at_ns, reading) = (seen.counts.at_ns, &seen.counts.tcp);
+        self.flows.take(at_ns, &reading.flows);
+        self.refusals.take(at_ns, &reading.refusals);
+        self.queues.take_grown(at_ns, &reading.queue_counts());
+        let mut findings = resent::judge(&self.flows, seen, conditions);
+        findings.extend(refused::judge(&self.refusals, seen, conditions));
+        findings.extend(queues::judge(&self.queues, seen, conditions));
+        findings
+    }
+}
+
+/// What there is to say where one of them is over.
+pub fn over(code: &str) -> Option<&'static str> {
+    match code {
+        "net.retransmits" => Some("its packets are no longer lost"),
+        "net.reordering" => Some("nothing is sent again for want of order any more"),
+        "net.refused" => Some("nothing was refused again for a while"),
+        _ => None,
+    }
+}
+
+fn address(family: u16, bytes: &[u8; 16]) -> IpAddr {
+    if family == AF_INET {
+        IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]])
+    } else {
+        IpAddr::from(Ipv6Addr::from(*bytes)).to_canonical()
+    }
+}

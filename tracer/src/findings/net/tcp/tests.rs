@@ -1,0 +1,130 @@
+//! Rules about TCP, each with a trigger and a near miss.
+
+use bytemuck::Zeroable;
+use tracer_common::tcp::{AF_INET, AF_INET6, ATTEMPT, CONNECT_CALL, FlowKey, RefusalKey, WAITING};
+
+use super::{FlowTotal, Queues, Reading, RefusalTotal, Rps};
+use crate::{
+    findings::{
+        fixture::{Host, SECOND, T, WEB, WEB_CGROUP},
+        net::{self, Counts},
+    },
+    model::Finding,
+    pipeline::Output,
+};
+
+const NETNS: u32 = 42;
+
+struct Run {
+    host: Host,
+    rule: net::Rule,
+    at_ns: u64,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self { host: Host::new(), rule: net::Rule::default(), at_ns: T }
+    }
+
+    /// What is said of a reading that comes a second later.
+    fn says(&mut self, tcp: Reading) -> Vec<Finding> {
+        self.at_ns += SECOND;
+        let netns = [(WEB.into(), NETNS)].into_iter().collect();
+        let counts = Counts { at_ns: self.at_ns, netns, host: Some(1), tcp, ..Counts::default() };
+        let mut out = Vec::new();
+        self.rule.reading(&net::Reading::Counts(counts), self.at_ns, &self.host.world(), &mut out);
+        out.into_iter()
+            .filter_map(|output| match output {
+                Output::Finding(finding) => Some(*finding),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn says_of_flow(&mut self, flow: FlowTotal) -> Vec<&'static str> {
+        let key = FlowKey { cgroup: WEB_CGROUP, netns: NETNS, family: AF_INET, ..FlowKey::zeroed() };
+        let rps = Rps { device: "veth1".to_owned(), cpus: "0".to_owned() };
+        let rps = [(NETNS, rps)].into_iter().collect();
+        let findings = self.says(Reading { flows: vec![(key, flow)], rps, ..Reading::default() });
+        assert!(findings.iter().all(|finding| finding.container.as_ref().is_some_and(|web| web.cgroup == WEB)));
+        findings.iter().map(|finding| finding.code.0).collect()
+    }
+
+    fn says_of_refusal(&mut self, key: RefusalKey) -> Vec<Finding> {
+        let total = RefusalTotal { count: 3, who: None };
+        self.says(Reading { refusals: vec![(key, total)], ..Reading::default() })
+    }
+}
+
+fn refusal(kind: u32, errno: u32) -> RefusalKey {
+    let address = [10, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    RefusalKey { cgroup: u64::MAX, netns: NETNS, family: AF_INET, port: 80, address, kind, errno }
+}
+
+#[test]
+fn loss_is_many_and_one_percent() {
+    let lossy = FlowTotal { fast: 9, timeouts: 1, resent: 10, sent: 1000, ..FlowTotal::default() };
+    assert_eq!(Run::new().says_of_flow(lossy.clone()), ["net.retransmits"]);
+    assert!(Run::new().says_of_flow(FlowTotal { sent: 1001, ..lossy.clone() }).is_empty());
+    assert!(Run::new().says_of_flow(FlowTotal { fast: 8, ..lossy }).is_empty());
+    let dead = FlowTotal { timeouts: 3, resent: 3, sent: 5000, unanswered: 3, ..FlowTotal::default() };
+    assert_eq!(Run::new().says_of_flow(dead.clone()), ["net.retransmits"]);
+    assert!(Run::new().says_of_flow(FlowTotal { unanswered: 2, ..dead }).is_empty());
+}
+
+#[test]
+fn needless_ones_are_reordering() {
+    let needless = FlowTotal { fast: 20, resent: 20, sent: 1000, dsacks: 18, ..FlowTotal::default() };
+    assert_eq!(Run::new().says_of_flow(needless.clone()), ["net.reordering"]);
+    // Probes are answered by DSACKs as well, and are no reordering.
+    let probes = FlowTotal { probes: 9, ..needless.clone() };
+    assert_eq!(Run::new().says_of_flow(probes), ["net.retransmits"]);
+    // Half of it was lost.
+    let both = FlowTotal { fast: 40, resent: 40, dsacks: 20, ..needless };
+    assert_eq!(Run::new().says_of_flow(both), ["net.reordering", "net.retransmits"]);
+}
+
+#[test]
+fn the_command_names_the_pair() {
+    let mut run = Run::new();
+    let key = FlowKey { cgroup: WEB_CGROUP, netns: NETNS, family: AF_INET, ..FlowKey::zeroed() };
+    let flow = FlowTotal { fast: 20, resent: 20, sent: 1000, dsacks: 18, ..FlowTotal::default() };
+    let rps = [(NETNS, Rps { device: "veth1".to_owned(), cpus: "0".to_owned() })].into_iter().collect();
+    let found = run.says(Reading { flows: vec![(key, flow)], rps, ..Reading::default() });
+    let command = "for q in /sys/class/net/veth1/queues/rx-*; do echo 3 > $q/rps_cpus; done";
+    assert!(found[0].fix[0].contains(command), "{:?}", found[0].fix);
+}
+
+#[test]
+fn refusals_have_reasons() {
+    for (kind, errno, reason) in [
+        (ATTEMPT, 111, "refused"),
+        (ATTEMPT, 110, "timed-out"),
+        (ATTEMPT, 0, "timed-out"),
+        (WAITING, 0, "timed-out"),
+        (ATTEMPT, 113, "no-route"),
+        (CONNECT_CALL, 101, "no-route"),
+        (CONNECT_CALL, 99, "no-local-port"),
+    ] {
+        let found = Run::new().says_of_refusal(refusal(kind, errno));
+        assert_eq!(found[0].evidence["reason"], reason, "{kind} {errno}");
+        assert_eq!(found[0].container.as_ref().map(|web| web.cgroup.as_str()), Some(WEB));
+    }
+    // Closed by its own program, and IPv6 where there is none.
+    assert!(Run::new().says_of_refusal(refusal(ATTEMPT, 104)).is_empty());
+    let v6 = RefusalKey { family: AF_INET6, address: [0x20; 16], ..refusal(CONNECT_CALL, 101) };
+    assert!(Run::new().says_of_refusal(v6).is_empty());
+}
+
+#[test]
+fn queues_count_from_the_first_reading_on() {
+    let full = |overflows: u64| Reading {
+        queues: [(NETNS, Queues { accept_overflows: Some(overflows), ..Queues::default() })].into_iter().collect(),
+        ..Reading::default()
+    };
+    let mut run = Run::new();
+    assert!(run.says(full(70)).is_empty());
+    assert!(run.says(full(70)).is_empty());
+    let found = run.says(full(72));
+    assert_eq!((&found[0].evidence["reason"], &found[0].evidence["count"]), (&"accept-queue-full".into(), &2.into()));
+}

@@ -1,0 +1,236 @@
+use std::sync::Arc;
+
+use tracer_common::{
+    UNKNOWN_U32,
+    dropped::{MULTICAST, NO_CARRIER, SAMPLE},
+    hops::{BUCKETS, IN, OUT, XMIT},
+};
+
+use super::*;
+use crate::findings::fixture::{Host, OTHER, SECOND, T, WEB};
+
+const HOST_NETNS: u32 = 1;
+const WEB_NETNS: u32 = 2;
+const OTHER_NETNS: u32 = 3;
+const IPV4: u32 = 0x0800;
+const ARP: u32 = 0x0806;
+const TCP: u32 = 6 << 16;
+
+/// Indices of the host's devices.
+const VETH: u32 = 11;
+const BRIDGE: u32 = 12;
+const UPLINK: u32 = 13;
+
+const NETFILTER_DROP: u32 = 6;
+const QDISC_DROP: u32 = 7;
+const NO_SOCKET: u32 = 3;
+const NEIGH_FAILED: u32 = 8;
+const NOT_SPECIFIED: u32 = 2;
+
+struct Bench {
+    rule: Rule,
+    host: Host,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { rule: Rule::default(), host: Host::new() }
+    }
+
+    /// What a reading says, and what its samples are.
+    fn read(
+        &mut self,
+        second: u64,
+        drops: Vec<(DropKey, DropTotal)>,
+        hops: Vec<(HopKey, HopTotal)>,
+    ) -> (Vec<Finding>, Vec<crate::pipeline::SampleRow>) {
+        let place = |path: &str, netns| (Arc::from(path), netns);
+        let names = [
+            (NETFILTER_DROP, "NETFILTER_DROP"),
+            (QDISC_DROP, "QDISC_DROP"),
+            (NO_SOCKET, "NO_SOCKET"),
+            (NEIGH_FAILED, "NEIGH_FAILED"),
+            (NOT_SPECIFIED, "NOT_SPECIFIED"),
+        ];
+        let counts = Counts {
+            at_ns: T + second * SECOND,
+            netns: [place(WEB, WEB_NETNS), place(OTHER, OTHER_NETNS), place("/", HOST_NETNS)].into(),
+            host: Some(HOST_NETNS),
+            drops,
+            hops,
+            functions: [(100, "nf_hook_slow".to_owned()), (101, "br_handle_frame".to_owned())].into(),
+            reasons: names.map(|(value, name)| (value, name.to_owned())).into(),
+            ..Counts::default()
+        };
+        let mut out = Vec::new();
+        self.rule.reading(&Reading::Counts(counts), T + second * SECOND, &self.host.world(), &mut out);
+        let (mut findings, mut samples) = (Vec::new(), Vec::new());
+        for output in out {
+            match output {
+                Output::Finding(finding) => findings.push(*finding),
+                Output::Sample(sample) => samples.push(*sample),
+                _ => {}
+            }
+        }
+        (findings, samples)
+    }
+
+    fn drops(&mut self, second: u64, drops: &[(DropKey, u64)]) -> Vec<Finding> {
+        self.read(
+            second,
+            drops.iter().map(|(key, packets)| (*key, total(*packets, "eth0", "veth"))).collect(),
+            Vec::new(),
+        )
+        .0
+    }
+}
+
+fn drop_at(reason: u32, netns: u32, ifindex: u32) -> DropKey {
+    DropKey { location: 100, container: WEB_NETNS, netns, ifindex, reason, protocol: IPV4, flags: 0 }
+}
+
+fn total(packets: u64, name: &str, kind: &str) -> DropTotal {
+    let mut first = [0; SAMPLE];
+    first[..20].copy_from_slice(&[0x45, 0, 0, 84, 0, 1, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1]);
+    first[20..24].copy_from_slice(&[0x30, 0x39, 0, 53]);
+    DropTotal { packets, first, device: Device { name: name.to_owned(), kind: kind.to_owned() } }
+}
+
+fn hop(flow: u32, direction: u32, netns: u32, ifindex: u32, kind: &str, packets: u64) -> (HopKey, HopTotal) {
+    let key = HopKey { container: WEB_NETNS, netns, ifindex, direction, flow, protocol: IPV4 | TCP };
+    let device = Device { name: format!("dev{ifindex}"), kind: kind.to_owned() };
+    (key, HopTotal { packets, segments: packets, bytes: packets * 100, device, ..HopTotal::default() })
+}
+
+#[test]
+fn three_packets_at_one_hop() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.drops(1, &[(drop_at(NETFILTER_DROP, WEB_NETNS, 2), 2)]), [], "two may be chance");
+    let found = bench.drops(2, &[(drop_at(NETFILTER_DROP, WEB_NETNS, 2), 5)]);
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((finding.code.0, finding.state), ("net.dropped", Some(State::Open)));
+    assert_eq!(finding.container.as_ref().map(|container| container.cgroup.as_str()), Some(WEB));
+    assert_eq!(finding.evidence["hop"], "netfilter");
+    assert_eq!(finding.evidence["reason"], "NETFILTER_DROP");
+    assert_eq!(finding.evidence["location"], "nf_hook_slow");
+    assert_eq!(finding.evidence["packets"], 5);
+    assert_eq!(finding.evidence["device"], "eth0");
+    assert_eq!(finding.evidence["first_packet"]["destination_port"], 53);
+    assert!(finding.fix[0].contains("nft list ruleset"), "{:?}", finding.fix);
+    let found = bench.drops(20, &[(drop_at(NETFILTER_DROP, WEB_NETNS, 2), 5)]);
+    assert_eq!(found.iter().map(|finding| finding.state).collect::<Vec<_>>(), [Some(State::Closed)]);
+}
+
+#[test]
+fn what_is_not_lost_is_not_told() {
+    let mut bench = Bench::new();
+    let key = drop_at(NETFILTER_DROP, WEB_NETNS, 2);
+    let near_misses = [
+        drop_at(NO_SOCKET, WEB_NETNS, 2),
+        DropKey { flags: MULTICAST, ..key },
+        DropKey { protocol: 0x88cc, ..key },
+        DropKey { location: 7, ..drop_at(NOT_SPECIFIED, WEB_NETNS, 2) },
+        DropKey { container: 0, netns: HOST_NETNS, ..key },
+        DropKey { container: 0, netns: UNKNOWN_U32, ifindex: UNKNOWN_U32, ..key },
+    ];
+    assert_eq!(bench.drops(1, &near_misses.map(|key| (key, 10))), []);
+    let (_, samples) = bench.read(2, near_misses.map(|key| (key, total(20, "eth0", "veth"))).into(), Vec::new());
+    let web = samples.iter().find(|sample| sample.cgroup.as_deref() == Some(WEB)).expect("a sample");
+    assert_eq!((&web.fields["refused"], &web.fields["dropped"]), (&20.into(), &0.into()));
+    assert_eq!(web.fields["other_drops"], 60);
+    let host = samples.iter().find(|sample| sample.container.is_none()).expect("a sample");
+    assert_eq!(host.fields["other_drops"], 40);
+}
+
+#[test]
+fn the_device_decides_the_hop() {
+    let hops = vec![
+        (
+            hop(OUT, RECEIVE, HOST_NETNS, VETH, "veth", 9).0,
+            HopTotal { direct: 9, ..hop(OUT, RECEIVE, HOST_NETNS, VETH, "veth", 9).1 },
+        ),
+        hop(OUT, XMIT, HOST_NETNS, UPLINK, "veth", 9),
+    ];
+    for (ifindex, netns, kind, expected) in [
+        (2, WEB_NETNS, "veth", "container device"),
+        (VETH, HOST_NETNS, "veth", "host veth"),
+        (BRIDGE, HOST_NETNS, "bridge", "bridge"),
+        (UPLINK, HOST_NETNS, "veth", "uplink"),
+        (UPLINK + 1, HOST_NETNS, "", "uplink"),
+        // Nothing passed there, and the container's own pair is known.
+        (UPLINK + 2, HOST_NETNS, "veth", "uplink"),
+    ] {
+        let mut bench = Bench::new();
+        let key = drop_at(QDISC_DROP, netns, ifindex);
+        let (found, _) = bench.read(1, vec![(key, total(3, "dev", kind))], hops.clone());
+        let [finding] = &found[..] else { panic!("{expected}: {found:?}") };
+        assert_eq!(finding.evidence["hop"], expected);
+        assert!(finding.summary.contains("queue is full"), "{}", finding.summary);
+    }
+    let mut bench = Bench::new();
+    let found = bench.drops(1, &[(DropKey { flags: NO_CARRIER, ..drop_at(QDISC_DROP, WEB_NETNS, 2) }, 3)]);
+    assert!(found[0].summary.contains("no carrier"), "{}", found[0].summary);
+}
+
+#[test]
+fn an_unanswered_question_is_told_by_where_it_stopped() {
+    let mut bench = Bench::new();
+    let waiting = drop_at(NEIGH_FAILED, WEB_NETNS, 2);
+    let question = DropKey { location: 101, protocol: ARP, ..drop_at(NOT_SPECIFIED, HOST_NETNS, VETH) };
+    let found = bench.drops(1, &[(waiting, 3), (question, 3)]);
+    assert_eq!(found.iter().map(|finding| finding.evidence["hop"].as_str()).collect::<Vec<_>>(), [Some("bridge")]);
+    let found = Bench::new().drops(1, &[(waiting, 3)]);
+    assert_eq!(found[0].evidence["hop"], "container device", "nobody stopped the question: nobody has the address");
+}
+
+#[test]
+fn untranslated_and_unanswered() {
+    let out = |untranslated| {
+        let (key, total) = hop(OUT, XMIT, HOST_NETNS, UPLINK, "", 4);
+        (key, HopTotal { untranslated, ..total })
+    };
+    let (found, _) = Bench::new().read(1, Vec::new(), vec![out(4)]);
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&finding.evidence["hop"], &finding.evidence["inferred"]), (&"uplink".into(), &true.into()));
+    assert!(finding.unknown.contains_key("reason"));
+    let answer = hop(IN, RECEIVE, HOST_NETNS, UPLINK, "", 1);
+    assert_eq!(Bench::new().read(1, Vec::new(), vec![out(4), answer]).0, [], "it is answered");
+    assert_eq!(Bench::new().read(1, Vec::new(), vec![out(0)]).0, [], "it is translated: answers have another address");
+    assert_eq!(Bench::new().read(1, Vec::new(), vec![out(2)]).0, [], "too few");
+    let (mut key, total) = out(4);
+    key.protocol = IPV4 | 17 << 16;
+    assert_eq!(Bench::new().read(1, Vec::new(), vec![(key, total)]).0, [], "nobody need answer UDP");
+}
+
+#[test]
+fn hops_stand_in_the_order_of_the_way() {
+    let (key, veth) = hop(OUT, RECEIVE, HOST_NETNS, VETH, "veth", 5);
+    let hops = vec![
+        hop(OUT, XMIT, HOST_NETNS, UPLINK, "", 5),
+        hop(OUT, XMIT, WEB_NETNS, 2, "veth", 5),
+        (key, HopTotal { direct: 5, since: [1; BUCKETS], since_ns: 500, since_count: 5, ..veth }),
+        hop(IN, RECEIVE, WEB_NETNS, 2, "veth", 7),
+        hop(IN, RECEIVE, HOST_NETNS, UPLINK, "", 7),
+        hop(OUT, RECEIVE, HOST_NETNS, BRIDGE, "bridge", 5),
+    ];
+    let (_, samples) = Bench::new().read(1, Vec::new(), hops);
+    let web = samples.iter().find(|sample| sample.cgroup.as_deref() == Some(WEB)).expect("a sample");
+    let way: Vec<String> = web.fields["hops"]
+        .as_array()
+        .expect("hops")
+        .iter()
+        .map(|hop| format!("{} {} {}", hop["flow"].as_str().unwrap(), hop["hop"].as_str().unwrap(), hop["packets"]))
+        .collect();
+    assert_eq!(
+        way,
+        [
+            "out container device 5",
+            "out host veth 5",
+            "out bridge 5",
+            "out uplink 5",
+            "in uplink 7",
+            "in container device 7"
+        ]
+    );
+    assert_eq!(web.fields["hops"][1]["since_container_ns"], 100);
+}

@@ -1,0 +1,73 @@
+//! `ctrace net`: the hops that a container's packets pass, and where they stop.
+
+use super::{Lens, Registered};
+use crate::{
+    events::Event,
+    findings::{World, net::Rule},
+    kernel::plan,
+    pipeline::{Answer, Output},
+};
+
+pub static LENS: Registered = Registered {
+    name: "net",
+    about: "Network: packets hop by hop, where they stop and why",
+    probes: &[
+        &plan::PACKET_DROP,
+        &plan::PACKET_SENT,
+        &plan::PACKET_RECEIVED,
+        &plan::TCP_RESENT,
+        &plan::TCP_CLOSED,
+        &plan::CALL_REFUSED,
+    ],
+    wants: &[],
+    maps: &[
+        ("DROPS", DROPS),
+        ("HOPS", HOPS),
+        ("FLIGHT", 16_384),
+        ("NETNS", NETNS),
+        ("ADDRESSES", ADDRESSES),
+        ("FLOWS", FLOWS),
+        ("NET_REFUSALS", REFUSALS),
+    ],
+    ring_kib: 512,
+    // Hot while packets flow: only where somebody looks.
+    in_overview: false,
+    make: || Box::new(Net::default()),
+};
+
+/// Places and reasons of drops that are counted apart.
+pub const DROPS: u32 = 2048;
+/// Containers, devices, directions and protocols that are counted apart.
+pub const HOPS: u32 = 4096;
+/// Connections with retransmissions.
+pub const FLOWS: u32 = 4096;
+/// Peers, ports and errors of refusals.
+pub const REFUSALS: u32 = 1024;
+/// Network namespaces of containers.
+pub const NETNS: u32 = 4096;
+/// Their addresses.
+pub const ADDRESSES: u32 = 16_384;
+
+#[derive(Default)]
+struct Net {
+    rule: Rule,
+}
+
+impl Lens for Net {
+    fn event(&mut self, _: &Event, _: &World, _: &mut Vec<Output>) {}
+
+    fn answer(&mut self, answer: &Answer, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        if let Answer::Net(reading) = answer {
+            self.rule.reading(reading, now_ns, world, out);
+        }
+    }
+
+    fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        self.rule.tick(now_ns, world, out);
+    }
+
+    /// What it says comes of readings, once a second: nothing is ripe between.
+    fn next_ns(&self) -> Option<u64> {
+        None
+    }
+}

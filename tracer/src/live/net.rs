@@ -1,0 +1,272 @@
+//! What the net lens asks to be read: the kernel side's sums, and whose network namespace and addresses are whose. The
+//! kernel side is told those, so that it knows which packets are meant.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use anyhow::Result;
+use tracer_common::{
+    dropped::{DropKey, Drops},
+    hops::{self, Address, BUCKETS, Hop, HopKey},
+};
+
+use super::tcp;
+use crate::{
+    containers::{Files, Hierarchy, HostFiles},
+    events::text,
+    findings::net::{Ask, Counts, Device, DropTotal, HopTotal, Reading},
+    kernel::{btf::Btf, btf_file::BtfFile, host as machine, load::Kernel, symbols::Symbols},
+    lenses::net::{ADDRESSES, DROPS, HOPS, NETNS},
+};
+
+/// Reads for the net lens.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// What the kernel side was told.
+    netns: BTreeSet<u32>,
+    addresses: BTreeMap<Address, u32>,
+    /// What was found of the places of drops; an address that is in no function is not looked for again.
+    functions: BTreeMap<u64, Option<String>>,
+    nameless: Option<String>,
+    /// `None`: not looked for yet.
+    reasons: Option<BTreeMap<u32, String>>,
+    tcp: tcp::Reader,
+}
+
+impl Reader {
+    pub fn answer(
+        &mut self,
+        ask: &Ask,
+        files: &HostFiles,
+        key: &Hierarchy,
+        symbols: &Symbols,
+        kernel: &mut Kernel,
+    ) -> Result<Reading> {
+        let Ask::Counts { of } = ask;
+        let start = machine::cpu_ns();
+        let host = host_netns(files);
+        let Places { netns, inhabitants, addresses } = places(of, host, files, key);
+        self.tell(&netns, host, addresses, kernel)?;
+        let at_ns = machine::boottime_ns();
+        let drops = drops(kernel)?;
+        let hops = hops(kernel)?;
+        let tcp = self.tcp.read(&inhabitants, files, kernel)?;
+        // Names are looked for once each: what that takes says nothing of the next reading.
+        let took_ns = machine::cpu_ns().saturating_sub(start);
+        self.name(&drops, symbols);
+        Ok(Reading::Counts(Counts {
+            at_ns,
+            netns,
+            host,
+            functions: self.functions.iter().filter_map(|(at, name)| Some((*at, name.clone()?))).collect(),
+            nameless: self.nameless.clone(),
+            reasons: self.reasons.clone().unwrap_or_default(),
+            drops,
+            hops,
+            tcp,
+            took_ns,
+        }))
+    }
+
+    /// Brings the kernel side's two maps up to date.
+    fn tell(
+        &mut self,
+        netns: &BTreeMap<Arc<str>, u32>,
+        host: Option<u32>,
+        addresses: BTreeMap<Address, u32>,
+        kernel: &mut Kernel,
+    ) -> Result<()> {
+        let now: BTreeSet<u32> =
+            netns.values().copied().filter(|inode| Some(*inode) != host).take(NETNS as usize).collect();
+        for gone in self.netns.difference(&now) {
+            kernel.remove::<u32, u32>("NETNS", *gone)?;
+        }
+        for new in now.difference(&self.netns) {
+            kernel.put("NETNS", *new, 1_u32)?;
+        }
+        self.netns = now;
+        for gone in self.addresses.keys().filter(|address| !addresses.contains_key(*address)) {
+            kernel.remove::<Address, u32>("ADDRESSES", *gone)?;
+        }
+        for (address, inode) in addresses.iter().filter(|(address, inode)| self.addresses.get(*address) != Some(inode))
+        {
+            kernel.put("ADDRESSES", *address, *inode)?;
+        }
+        self.addresses = addresses;
+        Ok(())
+    }
+
+    /// Looks for the names of places and reasons that were not met before.
+    fn name(&mut self, drops: &[(DropKey, DropTotal)], symbols: &Symbols) {
+        let new: BTreeSet<u64> =
+            drops.iter().map(|(key, _)| key.location).filter(|at| !self.functions.contains_key(at)).collect();
+        let new: Vec<u64> = new.into_iter().collect();
+        if !new.is_empty() && self.nameless.is_none() {
+            match symbols.names(&new) {
+                Ok(names) => self.functions.extend(new.into_iter().zip(names)),
+                Err(why) => self.nameless = Some(why.to_string()),
+            }
+        }
+        if self.reasons.is_none() && !drops.is_empty() {
+            self.reasons = Some(reasons());
+        }
+    }
+}
+
+/// This kernel's `enum skb_drop_reason`, without its prefix; empty before 5.17.
+fn reasons() -> BTreeMap<u32, String> {
+    const ENUM: &str = "skb_drop_reason";
+    let Ok(data) = BtfFile::of_this_kernel() else { return BTreeMap::new() };
+    let Ok(btf) = Btf::parse(&data, &[ENUM]) else { return BTreeMap::new() };
+    let all = btf.enumerators(ENUM).unwrap_or_default().into_iter();
+    all.filter_map(|(name, value)| {
+        let name = name.strip_prefix("SKB_DROP_REASON_").unwrap_or(name);
+        Some((u32::try_from(value).ok()?, name.to_owned()))
+    })
+    .collect()
+}
+
+fn host_netns(files: &HostFiles) -> Option<u32> {
+    // PID 1 may have a capability that this process lacks, and not be looked at; the kernel's own threads may.
+    [1, 2].into_iter().find_map(|pid| netns_of(files, pid))
+}
+
+/// `net:[4026531840]`
+fn netns_of(files: &HostFiles, pid: u32) -> Option<u32> {
+    let link = files.link(&format!("/proc/{pid}/ns/net")).ok()?;
+    link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+struct Places {
+    /// The namespace of each cgroup's first process.
+    netns: BTreeMap<Arc<str>, u32>,
+    /// A process in each namespace, the host's too.
+    inhabitants: BTreeMap<u32, u32>,
+    /// The addresses that are in one namespace alone.
+    addresses: BTreeMap<Address, u32>,
+}
+
+fn places(of: &[Arc<str>], host: Option<u32>, files: &HostFiles, key: &Hierarchy) -> Places {
+    let mut netns = BTreeMap::new();
+    let mut inhabitants: BTreeMap<u32, u32> = host.map(|host| (host, 1)).into_iter().collect();
+    for path in of {
+        let procs = read(files, &format!("{}/cgroup.procs", key.directory(path))).unwrap_or_default();
+        let mut pids = procs.lines().filter_map(|line| line.parse().ok());
+        // The first may have ended meanwhile.
+        let Some((pid, inode)) = pids.find_map(|pid| Some((pid, netns_of(files, pid)?))) else { continue };
+        netns.insert(path.clone(), inode);
+        inhabitants.entry(inode).or_insert(pid);
+    }
+    let mut addresses: BTreeMap<Address, u32> = BTreeMap::new();
+    let mut several = BTreeSet::new();
+    for (&inode, pid) in inhabitants.iter().filter(|(inode, _)| Some(**inode) != host) {
+        let v4 = read(files, &format!("/proc/{pid}/net/fib_trie")).unwrap_or_default();
+        let v6 = read(files, &format!("/proc/{pid}/net/if_inet6")).unwrap_or_default();
+        for address in local_v4(&v4).into_iter().chain(local_v6(&v6)) {
+            if addresses.insert(address, inode).is_some_and(|other| other != inode) {
+                several.insert(address);
+            }
+        }
+    }
+    addresses.retain(|address, _| !several.contains(address));
+    while addresses.len() > ADDRESSES as usize {
+        addresses.pop_last();
+    }
+    Places { netns, inhabitants, addresses }
+}
+
+/// A namespace's own addresses: `/32 host LOCAL` below the address, in net/ipv4/fib_trie.c's own drawing. Those of `lo`
+/// are everybody's.
+fn local_v4(trie: &str) -> BTreeSet<Address> {
+    let mut found = BTreeSet::new();
+    let mut last = None;
+    for line in trie.lines().map(str::trim_start) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address.trim().parse::<Ipv4Addr>().ok();
+        } else if line.starts_with("/32 host LOCAL") {
+            found
+                .extend(last.filter(|address| !address.is_loopback()).map(|address| address.to_ipv6_mapped().octets()));
+        }
+    }
+    found
+}
+
+/// `fd000000000000000000000000000002 02 40 00 80     eth0`. Those of a link are not one namespace's alone.
+fn local_v6(table: &str) -> BTreeSet<Address> {
+    let addresses = table.lines().filter_map(|line| u128::from_str_radix(line.split(' ').next()?, 16).ok());
+    let addresses = addresses.map(Ipv6Addr::from);
+    addresses
+        .filter(|address| !address.is_loopback() && !address.is_unicast_link_local())
+        .map(|address| address.octets())
+        .collect()
+}
+
+fn drops(kernel: &Kernel) -> Result<Vec<(DropKey, DropTotal)>> {
+    let mut totals = BTreeMap::new();
+    for (key, values) in kernel.entries_per_cpu::<DropKey, Drops>("DROPS", DROPS as usize)? {
+        let Some(first) = values.iter().find(|drops| drops.packets > 0) else { continue };
+        let packets = values.iter().map(|drops| drops.packets).sum();
+        totals.insert(key, DropTotal { packets, first: first.first, device: device(&first.device) });
+    }
+    Ok(totals.into_iter().collect())
+}
+
+fn hops(kernel: &Kernel) -> Result<Vec<(HopKey, HopTotal)>> {
+    let mut totals = BTreeMap::new();
+    for (key, values) in kernel.entries_per_cpu::<HopKey, Hop>("HOPS", HOPS as usize)? {
+        let Some(first) = values.iter().find(|hop| hop.packets > 0) else { continue };
+        let mut since = [0; BUCKETS];
+        for (bucket, count) in values.iter().flat_map(|hop| hop.since.iter().enumerate()) {
+            since[bucket] += u64::from(*count);
+        }
+        let sum = |of: fn(&Hop) -> u64| values.iter().map(of).sum();
+        let total = HopTotal {
+            packets: sum(|hop| hop.packets),
+            segments: sum(|hop| hop.segments),
+            bytes: sum(|hop| hop.bytes),
+            direct: sum(|hop| hop.direct),
+            untranslated: sum(|hop| hop.untranslated),
+            since_ns: sum(|hop| hop.since_ns),
+            since_count: sum(|hop| hop.since_count),
+            since,
+            device: device(&first.device),
+        };
+        totals.insert(key, total);
+    }
+    Ok(totals.into_iter().collect())
+}
+
+fn device(device: &hops::Device) -> Device {
+    Device { name: text(&device.name), kind: text(&device.kind) }
+}
+
+fn read(files: &HostFiles, path: &str) -> Option<String> {
+    files.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn ip(address: Address) -> IpAddr {
+        Ipv6Addr::from(address).to_canonical()
+    }
+
+    #[test]
+    fn own_addresses() {
+        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     +-- 10.0.0.0/24 2 0 2\n\
+            \x20       |-- 10.0.0.2\n           /32 host LOCAL\n        |-- 10.0.0.255\n           /32 link BROADCAST\n\
+            \x20    |-- 127.0.0.1\n           /32 host LOCAL\n";
+        let found: Vec<IpAddr> = local_v4(trie).into_iter().map(ip).collect();
+        assert_eq!(found, ["10.0.0.2".parse::<IpAddr>().unwrap()]);
+        let table = "fd000000000000000000000000000002 02 40 00 80     eth0\n\
+            fe80000000000000042f5cfffe1d4b2a 02 40 20 80     eth0\n00000000000000000000000000000001 01 80 10 80       lo\n";
+        let found: Vec<IpAddr> = local_v6(table).into_iter().map(ip).collect();
+        assert_eq!(found, ["fd00::2".parse::<IpAddr>().unwrap()]);
+    }
+}

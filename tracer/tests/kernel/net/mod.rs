@@ -1,0 +1,9 @@
+//! `ctrace net`: packets hop by hop, a fault at each hop in turn, and what must be none.
+
+mod path;
+mod street;
+mod tcp;
+
+use crate::harness::Test;
+
+pub static TESTS: &[&[Test]] = &[path::TESTS[0], tcp::TESTS];

@@ -1,0 +1,224 @@
+//! Hops and drops: a fault at each hop in turn, and none.
+
+use std::net::{TcpListener, UdpSocket};
+
+use serde_json::Value;
+
+use super::street::{INSIDE, OUTSIDE, PORT, Street};
+use crate::{
+    harness::Test,
+    support::{
+        cgroups::{Group, Tree},
+        ctrace::{Ctrace, Line, command},
+    },
+};
+
+pub static TESTS: &[&[Test]] = &[&[
+    Test::core("net::no_fault", no_fault),
+    Test::core("net::rule_in_the_container", rule_in_the_container),
+    Test::core("net::bridge_is_down", bridge_is_down),
+    Test::core("net::forward_policy", forward_policy),
+    Test::full("net::nothing_translates", nothing_translates),
+    Test::full("net::translated", translated),
+    Test::core("net::reverse_path", reverse_path),
+    Test::full("net::too_large", too_large),
+    Test::full("net::uplink_is_down", uplink_is_down),
+    Test::full("net::uplink_has_no_carrier", uplink_has_no_carrier),
+    Test::full("net::queue_is_full", queue_is_full),
+]];
+
+/// Packets of a run.
+const PACKETS: usize = 7;
+
+/// A container at the end of a street, and `ctrace` that knows it.
+struct Scene {
+    street: Street,
+    ctrace: Ctrace,
+    container: Group,
+    /// Its cgroups live as long.
+    _tree: Tree,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let tree = Tree::new();
+        let container = tree.container();
+        let street = Street::new(&container);
+        let ctrace = Ctrace::ready(command(&["net", "--json"]));
+        let scene = Self { street, ctrace, container, _tree: tree };
+        // With the first sample the kernel side knows whose packets are meant.
+        scene.sample("at all", |_| true);
+        scene
+    }
+
+    fn sample(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let wanted =
+            |line: &Line| line.json["sample"] == "net" && line.json["cgroup"] == self.container.path && is(&line.json);
+        self.ctrace.wait_for(&format!("the hops of {}, {what}", self.container.path), wanted).json
+    }
+
+    /// Waits for packets that stopped there; the kernel's reason is one of those, where it gives any.
+    fn stopped(self, hop: &str, reasons: &[&str]) -> Value {
+        let finding = self.ctrace.wait_for(&format!("packets that stop at {hop}"), |line| {
+            line.json["code"] == "net.dropped"
+                && line.json["container"]["cgroup"] == self.container.path
+                && line.json["evidence"]["hop"] == hop
+        });
+        let evidence = finding.json["evidence"].clone();
+        let reason = evidence["reason"].as_str();
+        assert!(reason.is_none_or(|reason| reasons.contains(&reason)), "{evidence}");
+        if reason.is_none() && evidence["inferred"] == false {
+            assert!(evidence["location"].is_string(), "neither a reason nor a place: {evidence}");
+        }
+        let said = self.ctrace.stop();
+        let elsewhere = said.about(&self.container).find(|finding| finding["evidence"]["hop"] != hop);
+        assert!(elsewhere.is_none(), "one fault, and another hop: {elsewhere:#?}");
+        evidence
+    }
+}
+
+/// A hop of a sample, by its device's name and direction.
+fn packets(sample: &Value, flow: &str, hop: &str, direction: &str, key: &str) -> u64 {
+    let hops = sample["hops"].as_array().into_iter().flatten();
+    let meant = hops.filter(|own| own["flow"] == flow && own["hop"] == hop && own["direction"] == direction);
+    meant.filter_map(|own| own[key].as_u64()).sum()
+}
+
+fn no_fault() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    let before = street.counters("c", "eth0");
+    let server = street.at("o", || UdpSocket::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    let listener = street.at("o", || TcpListener::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    street.send(PACKETS, 100);
+    for _ in 0..PACKETS {
+        let mut bytes = [0; 200];
+        let (size, from) = server.recv_from(&mut bytes).expect("a packet");
+        assert_eq!((size, from.ip().to_string().as_str()), (100, INSIDE));
+        server.send_to(&bytes[..size], from).expect("an answer");
+    }
+    assert!(street.connect().join().expect("the container's thread"), "a connection");
+    drop((server, listener));
+    let after = street.counters("c", "eth0");
+    let grew = |way: &str, key: &str| {
+        let number = |counters: &Value| counters[way][key].as_u64().expect("a counter");
+        number(&after) - number(&before)
+    };
+    let sample = scene.sample("as many as the device counted", |sample| {
+        packets(sample, "out", "container device", "xmit", "packets") >= grew("tx", "packets")
+            && packets(sample, "in", "container device", "receive", "packets") >= grew("rx", "packets")
+    });
+    for (flow, way, direction) in [("out", "tx", "xmit"), ("in", "rx", "receive")] {
+        for key in ["packets", "bytes"] {
+            let counted = packets(&sample, flow, "container device", direction, key);
+            assert_eq!(counted, grew(way, key), "{flow} {key}: {before} {after} {sample:#}");
+        }
+    }
+    let out = packets(&sample, "out", "container device", "xmit", "packets");
+    assert!(out >= PACKETS as u64, "{sample:#}");
+    assert_eq!(packets(&sample, "out", "host veth", "receive", "packets"), out, "{sample:#}");
+    assert!(packets(&sample, "out", "uplink", "xmit", "packets") >= PACKETS as u64, "{sample:#}");
+    let said = scene.ctrace.stop();
+    let found = said.codes(&scene.container);
+    assert!(found.is_empty(), "no fault, and yet: {found:?}");
+}
+
+fn rule_in_the_container() {
+    let scene = Scene::new();
+    scene.street.run("c", "iptables -A OUTPUT -p udp -j DROP");
+    scene.street.send(PACKETS, 100);
+    let evidence = scene.stopped("netfilter", &["NETFILTER_DROP"]);
+    assert_eq!(evidence["packets"], PACKETS);
+}
+
+fn bridge_is_down() {
+    let scene = Scene::new();
+    // It answers no more, and is asked again and again.
+    scene.street.ip("h", "link set br0 down");
+    scene.street.send(PACKETS, 100);
+    let evidence = scene.stopped("bridge", &["BRIDGE_INGRESS_STP_STATE", "NOT_SPECIFIED"]);
+    assert_eq!(evidence["protocol"], "ARP");
+}
+
+fn forward_policy() {
+    let scene = Scene::new();
+    scene.street.run("h", "iptables -P FORWARD DROP");
+    scene.street.send(PACKETS, 100);
+    let evidence = scene.stopped("netfilter", &["NETFILTER_DROP"]);
+    assert_eq!((&evidence["packets"], &evidence["device"]), (&PACKETS.into(), &"br0".into()));
+    assert_eq!(evidence["first_packet"]["destination"], OUTSIDE);
+}
+
+fn nothing_translates() {
+    let scene = Scene::new();
+    // As anywhere else outside: what is private here has no way there.
+    scene.street.ip("o", "route del 10.97.0.0/24");
+    scene.street.ip("o", "route add blackhole 10.97.0.0/24");
+    let connection = scene.street.connect();
+    let evidence = scene.stopped("uplink", &[]);
+    assert_eq!((&evidence["inferred"], &evidence["device"]), (&true.into(), &"up0".into()));
+    assert!(!connection.join().expect("the container's thread"), "nobody answers");
+}
+
+/// The same with NAT: packets on the uplink are still the container's.
+fn translated() {
+    let scene = Scene::new();
+    scene.street.ip("o", "route del 10.97.0.0/24");
+    scene.street.run("h", "iptables -t nat -A POSTROUTING -o up0 -j MASQUERADE");
+    let listener =
+        scene.street.at("o", || TcpListener::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    assert!(scene.street.connect().join().expect("the container's thread"), "a connection");
+    scene.sample("on the uplink", |sample| packets(sample, "out", "uplink", "xmit", "packets") > 0);
+    drop(listener);
+    let said = scene.ctrace.stop();
+    assert!(said.codes(&scene.container).is_empty(), "no fault");
+}
+
+fn reverse_path() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    let bridge = street.hardware("h", "br0");
+    street.ip("c", &format!("neigh replace 10.97.0.1 lladdr {bridge} dev eth0"));
+    // The way back to the container leads elsewhere.
+    street.ip("h", "addr del 10.97.0.1/24 dev br0");
+    street.ip("h", "route add 10.97.0.0/24 dev up0");
+    street.set("h", "net.ipv4.conf.all.rp_filter=1");
+    street.send(PACKETS, 100);
+    let evidence = scene.stopped("routing", &["IP_RPFILTER"]);
+    assert_eq!(evidence["packets"], PACKETS);
+}
+
+fn too_large() {
+    let scene = Scene::new();
+    scene.street.ip("h", "link set up0 mtu 1000");
+    scene.street.send(PACKETS, 1400);
+    let evidence = scene.stopped("routing", &["PKT_TOO_BIG"]);
+    assert_eq!(evidence["first_packet"]["length_bytes"], 1428);
+}
+
+fn uplink_is_down() {
+    let scene = Scene::new();
+    // Its routes go with it.
+    scene.street.ip("h", "link set up0 down");
+    scene.street.send(PACKETS, 100);
+    scene.stopped("routing", &["IP_INNOROUTES", "IP_INADDRERRORS", "NOT_SPECIFIED"]);
+}
+
+fn uplink_has_no_carrier() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    let outside = street.hardware("o", "eth0");
+    street.ip("h", &format!("neigh replace {OUTSIDE} lladdr {outside} dev up0"));
+    street.ip("o", "link set eth0 down");
+    street.send(PACKETS, 100);
+    let evidence = scene.stopped("uplink", &["QDISC_DROP"]);
+    assert_eq!(evidence["device"], "up0");
+}
+
+fn queue_is_full() {
+    let scene = Scene::new();
+    scene.street.run("h", "tc qdisc add dev up0 root tbf rate 8kbit burst 1600 limit 3000");
+    scene.street.send(40, 1400);
+    let evidence = scene.stopped("uplink", &["QDISC_DROP", "QDISC_OVERLIMIT"]);
+    assert!(evidence["packets"].as_u64().is_some_and(|packets| packets >= 30), "{evidence}");
+}

@@ -1,0 +1,158 @@
+//! Three network namespaces in a row: a container, its host with a bridge, and somebody outside.
+//!
+//!     container eth0 ─ port br0 up0 ─ eth0 outside
+//!     10.97.0.2        10.97.0.1 10.98.0.1 10.98.0.2
+
+use std::{
+    fs::{self, File},
+    net::{TcpStream, UdpSocket},
+    os::fd::AsFd,
+    process::Command,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nix::{
+    libc,
+    sched::{CloneFlags, setns},
+};
+use serde_json::Value;
+
+use crate::support::{
+    cgroups::Group,
+    ctrace::with_us,
+    engines::run,
+    player::{Player, enter},
+    unique,
+};
+
+pub const INSIDE: &str = "10.97.0.2";
+pub const OUTSIDE: &str = "10.98.0.2";
+/// Nobody listens there, or the test does.
+pub const PORT: u16 = 4711;
+
+pub struct Street {
+    name: String,
+    /// The container's process.
+    _player: Player,
+}
+
+impl Street {
+    pub fn new(container: &Group) -> Self {
+        let name = format!("ctrace{:x}", unique());
+        for end in ["c", "h", "o"] {
+            run(Command::new("ip").args(["netns", "add", &format!("{name}{end}")]));
+        }
+        let mut player = Command::new("nsenter");
+        player.arg(format!("--net=/run/netns/{name}c")).arg(std::env::current_exe().expect("the path of this program"));
+        player.args(["play", &enter(container), "say=here", "pause"]);
+        with_us(&mut player);
+        let street = Self { name, _player: Player::of(player) };
+        street._player.said("here");
+        for end in ["c", "h", "o"] {
+            // Without IPv6 nothing is sent that the test did not send.
+            street.set(end, "net.ipv6.conf.all.disable_ipv6=1");
+            street.set(end, "net.ipv6.conf.default.disable_ipv6=1");
+            street.ip(end, "link set lo up");
+        }
+        street.ip("h", "link add br0 type bridge mcast_snooping 0");
+        street.ip("h", &format!("link add port type veth peer name eth0 netns {}c", street.name));
+        street.ip("h", &format!("link add up0 type veth peer name eth0 netns {}o", street.name));
+        street.ip("h", "link set port master br0");
+        for (end, device, address) in [
+            ("c", "eth0", Some("10.97.0.2/24")),
+            ("h", "port", None),
+            ("h", "br0", Some("10.97.0.1/24")),
+            ("h", "up0", Some("10.98.0.1/24")),
+            ("o", "eth0", Some("10.98.0.2/24")),
+        ] {
+            if let Some(address) = address {
+                street.ip(end, &format!("addr add {address} dev {device}"));
+            }
+            street.ip(end, &format!("link set {device} up"));
+        }
+        street.ip("c", "route add default via 10.97.0.1");
+        street.ip("o", "route add 10.97.0.0/24 via 10.98.0.1");
+        street.set("h", "net.ipv4.ip_forward=1");
+        street
+    }
+
+    /// `ip` at one end: the container (`c`), its host (`h`), outside (`o`).
+    pub fn ip(&self, end: &str, words: &str) -> String {
+        run(Command::new("ip").args(["-n", &format!("{}{end}", self.name)]).args(words.split(' ')))
+    }
+
+    /// Any program there.
+    pub fn run(&self, end: &str, words: &str) -> String {
+        let net = format!("--net=/run/netns/{}{end}", self.name);
+        run(Command::new("nsenter").arg(net).args(words.split(' ')))
+    }
+
+    pub fn set(&self, end: &str, sysctl: &str) {
+        self.run(end, &format!("sysctl -q -w {sysctl}"));
+    }
+
+    /// The device's own counters.
+    pub fn counters(&self, end: &str, device: &str) -> Value {
+        let links: Value = serde_json::from_str(&self.ip(end, &format!("-s -j link show {device}"))).expect("JSON");
+        let link = &links[0];
+        if link["stats64"].is_object() { link["stats64"].clone() } else { link["stats"].clone() }
+    }
+
+    /// Its hardware address.
+    pub fn hardware(&self, end: &str, device: &str) -> String {
+        let links: Value = serde_json::from_str(&self.ip(end, &format!("-j link show {device}"))).expect("JSON");
+        links[0]["address"].as_str().expect("an address").to_owned()
+    }
+
+    /// Does something on a thread in the network of that end.
+    pub fn at<T: Send + 'static>(&self, end: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let path = format!("/run/netns/{}{end}", self.name);
+        thread::spawn(move || {
+            let network = File::open(path).expect("the namespace");
+            setns(network.as_fd(), CloneFlags::CLONE_NEWNET).expect("its network");
+            work()
+        })
+    }
+
+    /// UDP packets of that size from the container to who is outside; they may not be cut in pieces, and no answer makes
+    /// them smaller.
+    pub fn send(&self, packets: usize, bytes: usize) {
+        let sent = self.at("c", move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            let probe = libc::IP_PMTUDISC_PROBE;
+            // SAFETY: an option whose value is an int, which outlives the call.
+            let result = unsafe {
+                libc::setsockopt(
+                    std::os::fd::AsRawFd::as_raw_fd(&socket),
+                    libc::IPPROTO_IP,
+                    libc::IP_MTU_DISCOVER,
+                    (&raw const probe).cast(),
+                    size_of::<libc::c_int>() as u32,
+                )
+            };
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+            for _ in 0..packets {
+                // What is refused, or has no way out, is what some tests are about.
+                let _ = socket.send_to(&vec![0; bytes], (OUTSIDE, PORT));
+            }
+        });
+        sent.join().expect("the container's thread");
+    }
+
+    /// A connection that the container tries to make, until it gives up.
+    pub fn connect(&self) -> JoinHandle<bool> {
+        let address = format!("{OUTSIDE}:{PORT}").parse().expect("an address");
+        self.at("c", move || TcpStream::connect_timeout(&address, Duration::from_secs(12)).is_ok())
+    }
+}
+
+impl Drop for Street {
+    fn drop(&mut self) {
+        for end in ["c", "h", "o"] {
+            let name = format!("{}{end}", self.name);
+            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+            let _ = fs::remove_file(format!("/run/netns/{name}"));
+        }
+    }
+}

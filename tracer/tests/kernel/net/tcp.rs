@@ -1,0 +1,217 @@
+//! What TCP sends again, and what is refused: in network namespaces of the test's own.
+
+use serde_json::Value;
+
+use crate::{
+    harness::{Test, in_virtual_machine},
+    support::{
+        cgroups::{Group, Tree},
+        ctrace::{Ctrace, Line, command},
+        player::Player,
+        tcp::{Link, OWN, PEER},
+    },
+};
+
+pub static TESTS: &[Test] = &[
+    Test::core("net::tcp::loss", loss),
+    Test::full("net::tcp::little_loss", little_loss),
+    Test::core("net::tcp::refused", refused),
+    Test::core("net::tcp::no_answer", no_answer),
+    Test::core("net::tcp::no_route", no_route),
+    Test::core("net::tcp::port_in_use", port_in_use),
+    Test::full("net::tcp::no_local_port", no_local_port),
+    Test::core("net::tcp::accept_queue", accept_queue),
+];
+
+fn ctrace() -> Ctrace {
+    Ctrace::ready(command(&["net", "--json"]))
+}
+
+fn number(value: &Value, key: &str) -> u64 {
+    value[key].as_u64().unwrap_or_else(|| panic!("no {key} in {value}"))
+}
+
+fn at(address: &str, port: u16) -> String {
+    format!("{address}:{port}")
+}
+
+/// Drops of the peer's: one packet of TCP in so many.
+fn drop_one_in(link: &Link, packets: u32) {
+    link.in_peer(&format!("iptables -A INPUT -p tcp -m statistic --mode nth --every {packets} --packet 0 -j DROP"));
+}
+
+/// Waits for net.refused for that reason.
+fn refusal(ctrace: &Ctrace, of: &Group, reason: &str) -> Value {
+    let meant = |line: &Line| is_refusal(&line.json, of, reason);
+    ctrace.wait_for(&format!("net.refused of {}: {reason}", of.path), meant).json
+}
+
+fn is_refusal(finding: &Value, of: &Group, reason: &str) -> bool {
+    finding["code"] == "net.refused"
+        && finding["container"]["cgroup"] == of.path
+        && finding["evidence"]["reason"] == reason
+}
+
+/// What it said of a container, but for drops, which are another rule's.
+fn none_of_tcp(ctrace: Ctrace, of: &Group) {
+    let said = ctrace.stop();
+    let codes: Vec<&str> = said.codes(of).into_iter().filter(|code| *code != "net.dropped").collect();
+    assert!(codes.is_empty(), "{codes:?}");
+}
+
+fn server(link: &Link, port: u16) -> Player {
+    let server = link.play_peer(&[&format!("serve={}", at(PEER, port)), "say=serves", "pause"]);
+    server.said("serves");
+    server
+}
+
+fn loss() {
+    let (tree, link) = (Tree::new(), Link::new());
+    let (container, other) = (tree.container(), tree.container());
+    let clean = Link::new();
+    let _servers = (server(&link, 80), server(&clean, 80));
+    drop_one_in(&link, 25);
+    let ctrace = ctrace();
+    let stream = format!("stream={}=400000", at(PEER, 80));
+    let _lossy = link.play(&container, &[&stream, "pause"]);
+    let clean_stream = clean.play(&other, &[&format!("stream={}=20000", at(PEER, 80)), "say=sent", "pause"]);
+    let finding = ctrace.finding("net.retransmits", &container).json;
+    let evidence = &finding["evidence"];
+    assert_eq!(finding["severity"], "warning");
+    assert!(number(evidence, "retransmits") >= 10, "{evidence}");
+    assert!(number(evidence, "fast") > 0, "{evidence}");
+    assert!(number(evidence, "sent_segments") >= number(evidence, "resent_segments"), "{evidence}");
+    assert!(evidence["retransmit_pct"].as_f64().is_some_and(|share| share >= 1.0), "{evidence}");
+    assert_eq!(evidence["peers"][0]["address"], PEER);
+    clean_stream.said("sent");
+    none_of_tcp(ctrace, &other);
+}
+
+/// Some segments of thousands are no finding.
+fn little_loss() {
+    let (tree, link) = (Tree::new(), Link::new());
+    let container = tree.container();
+    let server = server(&link, 80);
+    // A packet holds up to 64 KiB.
+    let (one_in, kib) = if in_virtual_machine() { (200, 20_000) } else { (4000, 200_000) };
+    drop_one_in(&link, one_in);
+    let ctrace = ctrace();
+    let stream = format!("stream={}={kib}", at(PEER, 80));
+    let player = link.play(&container, &[&stream, "say=sent", "pause"]);
+    player.said("sent");
+    let refused = format!("connect={}=1", at(PEER, 81));
+    let _last = link.play(&container, &[&refused, "pause"]);
+    refusal(&ctrace, &container, "refused");
+    let said = ctrace.stop();
+    assert!(!said.codes(&container).contains(&"net.retransmits"));
+    drop(server);
+}
+
+fn refused() {
+    let (tree, link) = (Tree::new(), Link::new());
+    let (container, other) = (tree.container(), tree.container());
+    let fine = Link::new();
+    let _server = server(&fine, 5432);
+    let ctrace = ctrace();
+    let connected = fine.play(&other, &[&format!("connect={}=3", at(PEER, 5432)), "say=connected", "pause"]);
+    connected.said("connected");
+    let _client = link.play(&container, &[&format!("connect={}=7", at(PEER, 5432)), "pause"]);
+    let finding = refusal(&ctrace, &container, "refused");
+    let evidence = &finding["evidence"];
+    assert_eq!(evidence["peers"][0]["address"], PEER);
+    assert_eq!(number(&evidence["peers"][0], "port"), 5432);
+    assert_eq!(number(evidence, "count"), 7);
+    none_of_tcp(ctrace, &other);
+}
+
+/// The SYN is dropped: nobody answers, and the program gives up.
+fn no_answer() {
+    let (tree, link) = (Tree::new(), Link::new());
+    let (container, other) = (tree.container(), tree.container());
+    let impatient = Link::new();
+    for link in [&link, &impatient] {
+        link.in_peer("iptables -A INPUT -p tcp --syn -j DROP");
+    }
+    let ctrace = ctrace();
+    // Gives up before an answer is late.
+    let quick = impatient.play(&other, &[&format!("try-for={}=100", at(PEER, 80)), "say=over", "pause"]);
+    quick.said("over");
+    let client = link.play(&container, &[&format!("try-for={}=4500", at(PEER, 80)), "say=over", "pause"]);
+    let waits = refusal(&ctrace, &container, "timed-out");
+    assert!(number(&waits["evidence"], "syns_resent") >= 1, "{waits}");
+    assert_eq!(waits["evidence"]["peers"][0]["address"], PEER);
+    client.said("over");
+    none_of_tcp(ctrace, &other);
+}
+
+fn no_route() {
+    let (tree, link) = (Tree::new(), Link::new());
+    let (container, other) = (tree.container(), tree.container());
+    let fine = Link::new();
+    let _server = server(&fine, 80);
+    let ctrace = ctrace();
+    // Without IPv6 a program tries it all the same.
+    let both = [&format!("connect=[2001:db8::1]:80=3"), &format!("connect={}=1", at(PEER, 80))];
+    let connected = fine.play(&other, &[both[0], both[1], "say=connected", "pause"]);
+    connected.said("connected");
+    let _client = link.play(&container, &["comm=lost", "connect=192.0.2.9:443=2", "pause"]);
+    let finding = refusal(&ctrace, &container, "no-route");
+    assert_eq!(finding["evidence"]["peers"][0]["address"], "192.0.2.9");
+    assert_eq!(number(&finding["evidence"], "count"), 2);
+    assert_eq!(finding["process"]["comm"], "lost");
+    none_of_tcp(ctrace, &other);
+}
+
+fn port_in_use() {
+    let (tree, link) = (Tree::new(), Link::new());
+    let (container, other) = (tree.container(), tree.container());
+    let fine = Link::new();
+    let ctrace = ctrace();
+    let first = format!("take-port={}", at(OWN, 8080));
+    let free = fine.play(&other, &[&first, &format!("take-port={}", at(OWN, 8081)), "say=bound", "pause"]);
+    free.said("bound");
+    let _second = link.play(&container, &[&first, "comm=second", &first, "pause"]);
+    let finding = refusal(&ctrace, &container, "port-in-use");
+    assert_eq!(number(&finding["evidence"]["peers"][0], "port"), 8080);
+    assert_eq!(finding["process"]["comm"], "second");
+    none_of_tcp(ctrace, &other);
+}
+
+fn no_local_port() {
+    let (tree, link) = (Tree::new(), Link::new());
+    let container = tree.container();
+    let server = server(&link, 80);
+    link.local_ports(40000, 40001);
+    let ctrace = ctrace();
+    let _client = link.play(&container, &[&format!("hold={}=6", at(PEER, 80)), "pause"]);
+    let finding = refusal(&ctrace, &container, "no-local-port");
+    assert_eq!(finding["evidence"]["peers"][0]["address"], PEER);
+    ctrace.stop();
+    drop(server);
+}
+
+/// A listener that never accepts, with room for one and the one that is always let in.
+fn accept_queue() {
+    let (tree, link) = (Tree::new(), Link::new());
+    let (container, other) = (tree.container(), tree.container());
+    let roomy = Link::new();
+    let listen = |backlog: u32| format!("listen-only={}={backlog}", at(OWN, 8080));
+    let full = link.play(&container, &[&listen(1), "say=listens", "pause"]);
+    let fine = roomy.play(&other, &[&listen(100), "say=listens", "pause"]);
+    full.said("listens");
+    fine.said("listens");
+    let ctrace = ctrace();
+    let seen = |of: &Group| {
+        ctrace.wait_for("numbers of both", |line| line.json["sample"] == "net" && line.json["cgroup"] == of.path);
+    };
+    seen(&container);
+    seen(&other);
+    let clients = format!("hold={}=6", at(OWN, 8080));
+    let _clients = (link.play_peer(&[&clients, "pause"]), roomy.play_peer(&[&clients, "pause"]));
+    let finding = refusal(&ctrace, &container, "accept-queue-full");
+    let evidence = &finding["evidence"];
+    assert!(number(evidence, "count") >= 1, "{evidence}");
+    assert_eq!(number(evidence, "port"), 8080);
+    assert_eq!(number(evidence, "waiting"), 2);
+    none_of_tcp(ctrace, &other);
+}

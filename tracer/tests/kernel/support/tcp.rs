@@ -1,0 +1,160 @@
+//! Two network namespaces, a veth pair between them, and workloads that talk across it.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd,
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use nix::libc;
+
+use super::{cgroups::Group, player::Player, unique};
+
+/// A container's namespace and its peer's. Their addresses are in no namespace but these.
+pub struct Link {
+    pub container: String,
+    pub peer: String,
+}
+
+pub const OWN: &str = "10.251.7.1";
+pub const PEER: &str = "10.251.7.2";
+
+pub fn run(command: &str) {
+    let mut words = command.split_whitespace();
+    let program = words.next().expect("a program");
+    let output = Command::new(program).args(words).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+impl Link {
+    pub fn new() -> Self {
+        let number = unique();
+        let link = Self { container: format!("ctrace-{number:x}-a"), peer: format!("ctrace-{number:x}-b") };
+        let Self { container, peer } = &link;
+        for command in [
+            format!("ip netns add {container}"),
+            format!("ip netns add {peer}"),
+            format!("ip -n {container} link add eth0 type veth peer name eth0 netns {peer}"),
+            format!("ip -n {container} addr add {OWN}/24 dev eth0"),
+            format!("ip -n {peer} addr add {PEER}/24 dev eth0"),
+            format!("ip -n {container} link set lo up"),
+            format!("ip -n {peer} link set lo up"),
+            format!("ip -n {container} link set eth0 up"),
+            format!("ip -n {peer} link set eth0 up"),
+        ] {
+            run(&command);
+        }
+        link
+    }
+
+    /// Limits the ports that connections out of the container's namespace may have.
+    pub fn local_ports(&self, first: u16, last: u16) {
+        let setting = format!("net.ipv4.ip_local_port_range={first} {last}");
+        let command = ["netns", "exec", &self.container, "sysctl", "-q", "-w", &setting];
+        let output = Command::new("ip").args(command).output().expect("ip");
+        assert!(output.status.success(), "{setting}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    pub fn in_peer(&self, command: &str) {
+        run(&format!("ip netns exec {} {command}", self.peer));
+    }
+
+    /// Plays the steps in a container's cgroup and in its namespace.
+    pub fn play(&self, group: &Group, steps: &[&str]) -> Player {
+        let enter = format!("netns={}", self.container);
+        let all: Vec<&str> = std::iter::once(enter.as_str()).chain(steps.iter().copied()).collect();
+        Player::within(group, &all)
+    }
+
+    /// … in the peer's, of the host.
+    pub fn play_peer(&self, steps: &[&str]) -> Player {
+        let enter = format!("netns={}", self.peer);
+        let all: Vec<&str> = std::iter::once(enter.as_str()).chain(steps.iter().copied()).collect();
+        Player::bare(&all)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        for name in [&self.container, &self.peer] {
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+}
+
+/// `ADDRESS:PORT=N`: the rest of it, and N.
+fn counted(text: &str) -> (&str, u64) {
+    let (rest, count) = text.rsplit_once('=').expect("a count");
+    (rest, count.parse().expect("a number"))
+}
+
+/// `ADDRESS:PORT=N`: tries so often, whatever comes of it.
+pub fn connect(text: &str) {
+    let (peer, count) = counted(text);
+    for _ in 0..count {
+        drop(TcpStream::connect(peer));
+    }
+}
+
+/// `ADDRESS:PORT=MS`: one attempt, given up after that time.
+pub fn try_for(text: &str) {
+    let (peer, ms) = counted(text);
+    let peer: SocketAddr = peer.parse().expect("an address");
+    drop(TcpStream::connect_timeout(&peer, Duration::from_millis(ms)));
+}
+
+/// `ADDRESS:PORT=N`: so many connections that stay.
+pub fn hold(text: &str) {
+    let (peer, count) = counted(text);
+    let peer: SocketAddr = peer.parse().expect("an address");
+    for _ in 0..count {
+        thread::spawn(move || {
+            let stream = TcpStream::connect_timeout(&peer, Duration::from_secs(20));
+            thread::park();
+            drop(stream);
+        });
+    }
+}
+
+/// `ADDRESS:PORT`: accepts and reads for ever, in a thread of its own.
+pub fn serve(address: &str) {
+    let listener = TcpListener::bind(address).expect("a port");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut buffer = vec![0; 1 << 16];
+                while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
+            });
+        }
+    });
+}
+
+/// `ADDRESS:PORT=BACKLOG`: listens, and never accepts.
+pub fn listen_only(text: &str) {
+    let (address, backlog) = counted(text);
+    let listener = TcpListener::bind(address).expect("a port");
+    // SAFETY: one system call on a descriptor that is open.
+    let again = unsafe { libc::listen(listener.as_raw_fd(), backlog as libc::c_int) };
+    assert_eq!(again, 0, "another backlog: {}", std::io::Error::last_os_error());
+    std::mem::forget(listener);
+}
+
+/// `ADDRESS:PORT=KIB`: sends that much.
+pub fn stream(text: &str) {
+    let (peer, kib) = counted(text);
+    let mut stream = TcpStream::connect(peer).expect("a connection");
+    let chunk = vec![7; 1 << 10];
+    for _ in 0..kib {
+        if stream.write_all(&chunk).is_err() {
+            return;
+        }
+    }
+}
+
+/// `ADDRESS:PORT`: asks for that port, whatever comes of it.
+pub fn take_port(address: &str) {
+    std::mem::forget(TcpListener::bind(address));
+}
