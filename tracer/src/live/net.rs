@@ -51,6 +51,8 @@ impl Reader {
         let at_ns = machine::boottime_ns();
         let drops = drops(kernel)?;
         let hops = hops(kernel)?;
+        let took_ns = machine::cpu_ns().saturating_sub(start);
+        // Dear, and once for each place: it must not put off the next reading.
         self.name(&drops, symbols);
         Ok(Reading::Counts(Counts {
             at_ns,
@@ -61,7 +63,7 @@ impl Reader {
             reasons: self.reasons.clone().unwrap_or_default(),
             drops,
             hops,
-            took_ns: machine::cpu_ns().saturating_sub(start),
+            took_ns,
         }))
     }
 
