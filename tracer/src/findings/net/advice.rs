@@ -56,7 +56,7 @@ pub fn fix(place: &Place, device: Option<&str>, packet: Option<&Packet>) -> Vec<
     // Names come from containers: what is pasted into a shell must be a plain word.
     let plain = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c));
     let device = device.filter(plain).unwrap_or("DEVICE");
-    let inside = place.device.is_some_and(|(netns, _)| netns == place.container) || place.device.is_none();
+    let inside = place.device.is_none_or(|(netns, _)| netns == place.container);
     let at = if inside { "nsenter -t PID -n " } else { "" };
     let address = packet.map_or_else(|| "ADDRESS".to_owned(), |packet| packet.destination.0.to_string());
     match place.cause {

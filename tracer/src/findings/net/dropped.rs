@@ -107,7 +107,7 @@ pub fn judge(seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
     let sorted = sort(seen);
     let mut findings = Vec::new();
     for (place, total) in &sorted.stopped {
-        if total.packets < PACKETS || is_consequence(place, &sorted) {
+        if stops(place, total, &sorted) < PACKETS || is_consequence(place, &sorted) {
             continue;
         }
         let subject = format!(
@@ -128,10 +128,20 @@ pub fn judge(seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
 
 /// Who asked for a neighbour in vain: where the question itself was stopped on its way, that is the finding.
 fn is_consequence(place: &Place, sorted: &Sorted) -> bool {
-    let question = |other: &Place| {
-        other.container == place.container && other.protocol == ARP && other.cause != Cause::NoNeighbour
+    place.cause == Cause::NoNeighbour
+        && sorted.stopped.keys().any(|other| other.container == place.container && is_question(other))
+}
+
+fn is_question(place: &Place) -> bool {
+    place.protocol == ARP && place.cause != Cause::NoNeighbour
+}
+
+/// Packets that this place stops: with a question all that waited for its answer, for it is asked only once a second.
+fn stops(place: &Place, total: &DropTotal, sorted: &Sorted) -> u64 {
+    let waited = |(other, _): &(&Place, &DropTotal)| {
+        is_question(place) && other.container == place.container && other.cause == Cause::NoNeighbour
     };
-    place.cause == Cause::NoNeighbour && sorted.stopped.keys().any(question)
+    total.packets + sorted.stopped.iter().filter(waited).map(|(_, total)| total.packets).sum::<u64>()
 }
 
 fn finding(seen: &Seen, news: News, place: &Place, total: &DropTotal) -> Finding {

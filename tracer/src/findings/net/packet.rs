@@ -29,8 +29,8 @@ impl Packet {
                     let four: [u8; 4] = bytes.get(from..from + 4)?.try_into().ok()?;
                     Some(IpAddr::V4(Ipv4Addr::from(four)))
                 };
-                // A later fragment has no ports.
-                let ports = (at(6)? & 0x1fff == 0).then_some(usize::from(bytes[0] & 0xf) * 4);
+                // Below three flags stands the offset: a later fragment has no ports.
+                let ports = (at(6)? << 3 == 0).then_some(usize::from(bytes[0] & 0xf) * 4);
                 (*bytes.get(9)?, address(12)?, address(16)?, ports, u32::from(at(2)?))
             }
             6 => {

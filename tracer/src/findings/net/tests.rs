@@ -179,6 +179,10 @@ fn an_unanswered_question_is_told_by_where_it_stopped() {
     let question = DropKey { location: 101, protocol: ARP, ..drop_at(NOT_SPECIFIED, HOST_NETNS, VETH) };
     let found = bench.drops(1, &[(waiting, 3), (question, 3)]);
     assert_eq!(found.iter().map(|finding| finding.evidence["hop"].as_str()).collect::<Vec<_>>(), [Some("bridge")]);
+    let found = Bench::new().drops(1, &[(waiting, 2), (question, 1)]);
+    assert_eq!(found.len(), 1, "one question, and two packets that waited for its answer: {found:?}");
+    assert_eq!(found[0].evidence["hop"], "bridge");
+    assert_eq!(Bench::new().drops(1, &[(waiting, 1), (question, 1)]), [], "too few");
     let found = Bench::new().drops(1, &[(waiting, 3)]);
     assert_eq!(found[0].evidence["hop"], "container device", "nobody stopped the question: nobody has the address");
 }
