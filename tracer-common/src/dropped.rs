@@ -6,6 +6,7 @@ use crate::hops::Device;
 
 /// Whose, where and why: key of the map `DROPS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct DropKey {
     /// The instruction that let the packet go.

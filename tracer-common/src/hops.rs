@@ -18,6 +18,7 @@ pub const IN: u32 = 1;
 
 /// Whose packets, where: key of the map `HOPS`. Namespaces are their inodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct HopKey {
     /// The container's.

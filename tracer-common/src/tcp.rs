@@ -9,6 +9,7 @@ pub const AF_INET6: u16 = 10;
 
 /// A connection, as its own side sees it: key of the map `FLOWS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct FlowKey {
     /// Of the socket, in the default hierarchy: on v1 the root.
@@ -70,6 +71,7 @@ pub const SEND_CALL: u32 = 6;
 
 /// What was refused to whom: key of the map `NET_REFUSALS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct RefusalKey {
     /// Of a call: the caller's, in the hierarchy that carries the key. Of a connection: as in [`FlowKey`].

@@ -153,8 +153,11 @@ impl Rule {
             && world.containers.owner(record.sender_cgroup) != inside
             && !self.ancestry.contains_key(&record.sender.tgid)
         {
-            // runc is gone in a moment, its parents are not: ask at once.
+            // runc is gone in a moment, or already; its parent is not.
             told.ask.push(record.sender.tgid);
+            if is_runtime(&process(&record.sender).comm) && !self.ancestry.contains_key(&record.sender.ppid) {
+                told.ask.push(record.sender.ppid);
+            }
         }
     }
 
@@ -280,11 +283,12 @@ impl Rule {
 
     /// Behind a sender outside the container: its parents, and the engine. Short: `runc ← containerd-shim ← dockerd`.
     fn via(&self, by: &Signal, world: &World) -> Vec<Value> {
-        let sender = process(&by.sender).comm;
-        if !RUNTIMES.iter().any(|runtime| sender.starts_with(runtime)) {
+        if !is_runtime(&process(&by.sender).comm) {
             return Vec::new();
         }
-        let Some(ancestors) = self.ancestry.get(&by.sender.tgid).or_else(|| self.ancestry.get(&by.sender.ppid)) else {
+        // Nothing was found of one that was gone.
+        let found = |pid| self.ancestry.get(&pid).filter(|ancestors| !ancestors.is_empty());
+        let Some(ancestors) = found(by.sender.tgid).or_else(|| found(by.sender.ppid)) else {
             return Vec::new();
         };
         ancestors
@@ -522,6 +526,11 @@ fn init_died(init: &DeadInit, world: &World) -> Finding {
 
 fn init_id(number: u64) -> String {
     format!("init-{number}")
+}
+
+/// Does it act for whoever started it?
+fn is_runtime(comm: &str) -> bool {
+    RUNTIMES.iter().any(|runtime| comm.starts_with(runtime))
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ fn the_engine_behind_runc_is_named() {
     let (host, mut rule) = (Host::new(), Rule::default());
     let (app, runc) = (web_task(500, "app"), host_task(70, "runc"));
     let asked = told(&host, &mut rule, [sent(signal(T, SIGKILL, runc, app))]).ask;
-    assert_eq!(asked, [70]);
+    assert_eq!(asked, [70, 1], "runc may be gone: its parent too");
     let ancestor = |pid, comm: &str| Ancestor {
         process: Process { pid, tid: pid, ns_pid: None, ppid: None, comm: comm.to_owned(), uid: None },
         cgroup: None,
@@ -163,6 +163,19 @@ fn the_engine_behind_runc_is_named() {
     assert!(finding(&told, "exit.signal").summary.contains("for containerd-shim ← dockerd"));
 }
 
+#[test]
+fn the_engine_behind_a_runc_that_is_gone_is_named() {
+    let (host, mut rule) = (Host::new(), Rule::default());
+    let (app, mut runc) = (web_task(500, "app"), host_task(70, "runc"));
+    runc.ppid = 60;
+    assert_eq!(told(&host, &mut rule, [sent(signal(T, SIGKILL, runc, app))]).ask, [70, 60]);
+    let shim = Process { pid: 60, tid: 60, ns_pid: None, ppid: None, comm: "containerd-shim".to_owned(), uid: None };
+    rule.ancestry(70, &[]);
+    rule.ancestry(60, &[Ancestor { process: shim, cgroup: None }]);
+    let told = told(&host, &mut rule, [Event::Exit(exit(T + MS, app, SIGKILL))]);
+    assert_eq!(cause(&told, 0)["via"][0]["process"]["pid"], 60);
+}
+
 /// Who sits beside the victim in its container needs no parents; nor has a shell any that matter.
 #[test]
 fn nobody_stands_behind_an_ordinary_sender() {
@@ -174,7 +187,7 @@ fn nobody_stands_behind_an_ordinary_sender() {
     assert!(told(&host, &mut rule, [sent(elsewhere)]).ask.is_empty(), "a victim of the host");
     elsewhere = signal(T, SIGKILL, host_task(72, "runc"), app);
     elsewhere.sender_cgroup = OTHER_CGROUP;
-    assert_eq!(told(&host, &mut rule, [sent(elsewhere)]).ask, [72], "a sender in another container");
+    assert_eq!(told(&host, &mut rule, [sent(elsewhere)]).ask, [72, 1], "a sender in another container");
 }
 
 #[test]

@@ -71,6 +71,20 @@ pub mod binary {
     }
 }
 
+/// Bytes of a fixed number, as base64.
+pub mod array {
+    use super::{Deserialize, Deserializer, Engine, Error, STANDARD, Serializer};
+
+    pub fn serialize<const N: usize, S: Serializer>(bytes: &[u8; N], into: S) -> Result<S::Ok, S::Error> {
+        into.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, const N: usize, D: Deserializer<'de>>(from: D) -> Result<[u8; N], D::Error> {
+        let bytes = STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)?;
+        bytes.try_into().map_err(|_| D::Error::custom("another number of bytes"))
+    }
+}
+
 /// A map whose keys are no strings, as a list of pairs.
 pub mod pairs {
     use super::{BTreeMap, Deserialize, Deserializer, Serialize, Serializer};

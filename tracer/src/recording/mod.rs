@@ -68,4 +68,6 @@ struct Line<E> {
 type Entered = Line<Entry>;
 
 #[cfg(test)]
+mod net_tests;
+#[cfg(test)]
 mod tests;

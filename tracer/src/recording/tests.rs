@@ -41,11 +41,11 @@ fn comes_back<T: Serialize + DeserializeOwned + std::fmt::Debug>(value: &T) -> R
     Ok(())
 }
 
-fn answered(answer: Answer) -> Result<(), TestCaseError> {
+pub(super) fn answered(answer: Answer) -> Result<(), TestCaseError> {
     comes_back(&Line { t: 7, entry: Entry::Record(Record::Answer(answer)) })
 }
 
-fn process() -> impl Strategy<Value = Process> {
+pub(super) fn process() -> impl Strategy<Value = Process> {
     (any::<[u32; 2]>(), any::<[Option<u32>; 3]>(), any::<String>())
         .prop_map(|([pid, tid], [ns_pid, ppid, uid], comm)| Process { pid, tid, ns_pid, ppid, comm, uid })
 }
@@ -171,10 +171,14 @@ proptest! {
         let group = pids::Group { cgroup: path.as_str().into(), states, processes: n[0], threads: n[1] };
         let level = pids::Level { id: n[2], path, current: n[3], limit: o[0], refused: o[1], refused_here: o[2], key: key.clone() };
         let counts = pids::Counts {
-            at_ns: n[4], took_ns: n[5], groups: vec![group], levels: vec![level], refusals,
+            at_ns: n[4], took_ns: n[5], groups: vec![group], levels: vec![level], failed: refusals.clone(), refusals,
             host: pids::HostPids { pid_max: o[0], threads_max: o[3], threads: o[4] }, events: same, same,
         };
+        let asker = pids::Asker {
+            from: n[0], nproc_limit: o[0], user_threads: o[1], privileged: o[2].map(|_| same), host: counts.host,
+        };
         answered(Answer::Pids(Box::new(pids::Reading::Counts(counts))))?;
+        answered(Answer::Pids(Box::new(pids::Reading::Asker(asker))))?;
         let dead = vec![pids::Dead { stat, exit_ns: o[1], parent: None, key: o[2], cgroup: key }];
         let waiting = pids::Waiting { took_ns: n[0], dead: dead.clone(), young: vec![(7, n[1])], parents };
         answered(Answer::Pids(Box::new(pids::Reading::Unreaped(waiting))))?;
@@ -234,27 +238,34 @@ proptest! {
     }
 
     #[test]
-    fn cpu(n: [u64; 8], o: [Option<u64>; 2], load: Option<[f64; 3]>, path: String, some: Option<String>, stat in stat(), process in process(), cpus: Option<Vec<u32>>, now: Option<BTreeMap<u64, u64>>, stack: Result<Vec<String>, String>) {
+    fn cpu(n: [u64; 8], o: [Option<u64>; 2], load: Option<[f64; 3]>, path: String, some: Option<String>, stat in stat(), process in process(), cpus: Option<Vec<u32>>, now: Option<BTreeMap<u64, u64>>, stack: Result<Vec<String>, String>, file: Result<[String; 2], String>) {
         let times = cpu::Times {
             user: n[0], nice: n[1], system: n[2], idle: n[3], iowait: n[4], irq: n[5], softirq: n[6], steal: n[7],
         };
         let load = load.filter(|loads| loads.iter().all(|load| load.is_finite()));
         let used = Some(cpu::Used { total_ns: n[0], user_ns: n[1], system_ns: n[2] });
-        let worst = some.clone().map(|comm| cpu::Worst { wait_ns: n[0], tid: 1, instead_tid: 2, instead_comm: comm });
+        let worst = some.clone().map(|comm| cpu::Worst {
+            wait_ns: n[0], tid: 1, pid: o[0].map(|pid| pid as u32), comm: some.clone(), instead_tid: 2, instead_comm: comm,
+        });
         let waited = cpu::Waited { count: n[0], total_ns: n[1], blocked: n[2], blocked_ns: n[3], worst, histogram: [n[4]; BUCKETS] };
         let usage = cpu::Usage {
             at_ns: n[0], took_ns: n[1], host: cpu::HostCpu { all: times, each: vec![times], load },
             groups: vec![cpu::Group { cgroup: path.as_str().into(), cpu_path: some.clone(), used, cpus }],
             levels: vec![cpu::Level {
                 path: path.clone(), quota: Some(cpu::Quota { quota_ns: n[0], period_ns: n[1], burst_ns: n[2] }), weight: o[0],
-                bandwidth: Some(cpu::Bandwidth { periods: n[3], throttled: n[4], throttled_ns: n[5] }),
+                bandwidth: Some(cpu::Bandwidth {
+                    periods: n[3], throttled: n[4], throttled_ns: n[5], bursts: o[0], burst_used_ns: o[1],
+                }),
             }],
             processes: vec![cpu::ProcessTime { stat, cgroup: path.into() }],
             waits: o[1].map(|key| [(key, waited)].into()),
+            sleeps: [((n[0], 7), cpu::Slept { count: n[1], total_ns: n[2] })].into(),
+            stacks: [(7, stack.clone().map(Arc::from).map_err(Arc::from))].into(),
         };
-        answered(Answer::Cpu(Box::new(cpu::Reading::Usage(usage))))?;
+        answered(Answer::Cpu(Box::new(cpu::Reading::Usage(Box::new(usage)))))?;
         let sleeper = cpu::Sleeper {
             process, cgroup: some.clone(), since_ns: o[0], switches: o[1], frozen: true, wchan: some, stack,
+            file_system: file.map(|[kind, at]| cpu::Mounted { kind, at }),
         };
         answered(Answer::Cpu(Box::new(cpu::Reading::Blocked(cpu::Sleepers { took_ns: n[0], tasks: vec![sleeper], now }))))?;
     }

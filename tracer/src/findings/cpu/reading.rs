@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tracer_common::cpu::BUCKETS;
 
-use crate::{findings::pids::Stat, model::Process};
+use crate::{
+    findings::pids::Stat,
+    model::{Process, recorded},
+};
 
 /// Something to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,7 @@ pub struct Usage {
     /// By the key of the cgroup; `None`: nothing is hooked.
     pub waits: Option<BTreeMap<u64, Waited>>,
     /// Uninterruptible sleeps that ended, by the key of the cgroup and of the stack.
+    #[serde(with = "recorded::pairs")]
     pub sleeps: BTreeMap<(u64, u32), Slept>,
     /// The stacks of those that sum up to something.
     pub stacks: BTreeMap<u32, Stack>,
@@ -54,7 +58,7 @@ pub struct Usage {
 /// Functions, innermost first; else why they are not known.
 pub type Stack = Result<Arc<[String]>, Arc<str>>;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slept {
     pub count: u64,
     pub total_ns: u64,
@@ -195,7 +199,7 @@ pub struct Sleeper {
 }
 
 /// Where a file system is, as the task sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
     /// `ext4`, `fuse.sshfs`.
     pub kind: String,

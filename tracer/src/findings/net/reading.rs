@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use tracer_common::{
     dropped::{DropKey, SAMPLE},
     hops::{BUCKETS, HopKey},
 };
 
 use super::tcp;
-use crate::findings::window::Total;
+use crate::{findings::window::Total, model::recorded};
 
 /// What to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +18,13 @@ pub enum Ask {
     Counts { of: Vec<Arc<str>> },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reading {
     Counts(Counts),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
     pub at_ns: u64,
     /// On the CPU.
@@ -43,21 +45,22 @@ pub struct Counts {
 }
 
 /// What a device is called, and its kind; empty: hardware, or unread.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     pub name: String,
     pub kind: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropTotal {
     pub packets: u64,
     /// One of them, from its network header on.
+    #[serde(with = "recorded::array")]
     pub first: [u8; SAMPLE],
     pub device: Device,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HopTotal {
     pub packets: u64,
     pub segments: u64,

@@ -54,6 +54,10 @@ pub struct Reached {
 impl HostLimits {
     /// Takes a record in. True: who asked is to be looked at, before it is gone.
     pub fn failed(&mut self, record: &ForkFailed) -> bool {
+        // The kernel side had to forget the cgroup, and begins anew.
+        if record.count == 1 {
+            self.counted.remove(&record.from);
+        }
         let times = self.more(record.from, record.count);
         let at = record.header.time_ns;
         if let Some(open) = self.open.get_mut(&record.from).or(self.pending.get_mut(&record.from)) {
@@ -67,10 +71,12 @@ impl HostLimits {
         true
     }
 
-    /// How many that is more than was known of; a smaller count began anew.
+    /// How many that is more than was known of. A smaller count is one that a later one overtook.
     fn more(&mut self, from: u64, count: u64) -> u64 {
-        let known = self.counted.insert(from, count).unwrap_or(0);
-        count.checked_sub(known).unwrap_or(count)
+        let known = self.counted.entry(from).or_insert(0);
+        let more = count.saturating_sub(*known);
+        *known += more;
+        more
     }
 
     /// Who asked was looked at.
@@ -247,6 +253,23 @@ mod tests {
 
     fn reached(record: ForkFailed, asker: Asker) -> Option<(&'static str, u64)> {
         limit(&record, &asker).map(|limit| (limit.what, limit.current))
+    }
+
+    /// A reading may be older than a record that was handled before it.
+    #[test]
+    fn each_refusal_is_counted_once() {
+        let mut limits = HostLimits::default();
+        let record = |count| ForkFailed { count, from: 7, ..ForkFailed::zeroed() };
+        assert!(limits.failed(&record(1)), "the first asks who it was");
+        let mut total = 1;
+        for (count, more) in [(40, 39), (37, 0), (40, 0), (500, 460)] {
+            assert_eq!(limits.more(7, count), more, "{count}");
+            total += more;
+        }
+        assert_eq!(total, 500);
+        // Forgotten by the kernel side, and begun anew.
+        assert!(!limits.failed(&record(1)));
+        assert_eq!(limits.more(7, 3), 2);
     }
 
     #[test]

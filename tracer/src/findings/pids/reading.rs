@@ -54,7 +54,7 @@ pub struct Counts {
 }
 
 /// What bounds the forks of one process besides cgroups. What is `None` could not be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asker {
     pub from: u64,
     /// Its soft limit; `None` also: unlimited.

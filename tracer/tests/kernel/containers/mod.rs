@@ -6,6 +6,7 @@ mod docker;
 mod hostile;
 mod inside;
 mod others;
+mod stopped;
 mod stress;
 mod systemd;
 
@@ -25,6 +26,8 @@ pub static TESTS: &[Test] = &[
     Test::full("containers::ctr_and_kubernetes", others::ctr_and_kubernetes).needs(&[Lack::Containerd]),
     Test::full("containers::podman_where_its_flag_is_wrong", others::podman_where_its_flag_is_wrong)
         .needs(&[Lack::Podman]),
+    Test::full("containers::stopped_by_docker", stopped::by_docker).needs(&[Lack::Docker]),
+    Test::full("containers::stopped_by_podman", stopped::by_podman).needs(&[Lack::Podman]),
     Test::full("containers::bare_runc", others::bare_runc).needs(&[Lack::Runc]),
     Test::full("containers::bare_crun", others::bare_crun).needs(&[Lack::Crun, Lack::CgroupV2]),
     Test::full("containers::moved_in_later", others::moved_in_later),

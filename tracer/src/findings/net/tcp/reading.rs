@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tracer_common::tcp::{FlowKey, RefusalKey};
 
 use crate::{findings::window::Total, model::Process};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Reading {
     /// Since attach.
     pub flows: Vec<(FlowKey, FlowTotal)>,
@@ -18,7 +19,7 @@ pub struct Reading {
 }
 
 /// Retransmissions of one connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowTotal {
     pub fast: u64,
     pub timeouts: u64,
@@ -40,7 +41,7 @@ impl FlowTotal {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalTotal {
     pub count: u64,
     pub who: Option<Process>,
@@ -58,7 +59,7 @@ pub const SYN_QUEUE: &str = "syn-queue-full";
 pub const CONNTRACK: &str = "conntrack-full";
 
 /// What a namespace has no more room for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queues {
     /// Connections that no room was left for in a listener's queue (`ListenOverflows`).
     pub accept_overflows: Option<u64>,
@@ -75,7 +76,7 @@ pub struct Queues {
 }
 
 /// How the host's end of a container's pair spreads packets over CPUs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rps {
     pub device: String,
     /// The mask of its first receive queue; zeros: off.
