@@ -34,7 +34,7 @@ pub const PORT: u16 = 4711;
 pub struct Street {
     name: String,
     /// The container's process.
-    _player: Player,
+    player: Player,
 }
 
 impl Street {
@@ -47,8 +47,8 @@ impl Street {
         player.arg(format!("--net=/run/netns/{name}c")).arg(std::env::current_exe().expect("the path of this program"));
         player.args(["play", &enter(container), "say=here", "pause"]);
         with_us(&mut player);
-        let street = Self { name, _player: Player::of(player) };
-        street._player.said("here");
+        let street = Self { name, player: Player::of(player) };
+        street.player.said("here");
         for end in ["c", "h", "o"] {
             // Without IPv6 nothing is sent that the test did not send.
             street.set(end, "net.ipv6.conf.all.disable_ipv6=1");

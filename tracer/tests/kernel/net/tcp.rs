@@ -151,7 +151,7 @@ fn no_route() {
     let _server = server(&fine, 80);
     let ctrace = ctrace();
     // Without IPv6 a program tries it all the same.
-    let both = [&format!("connect=[2001:db8::1]:80=3"), &format!("connect={}=1", at(PEER, 80))];
+    let both = ["connect=[2001:db8::1]:80=3", &format!("connect={}=1", at(PEER, 80))];
     let connected = fine.play(&other, &[both[0], both[1], "say=connected", "pause"]);
     connected.said("connected");
     let _client = link.play(&container, &["comm=lost", "connect=192.0.2.9:443=2", "pause"]);

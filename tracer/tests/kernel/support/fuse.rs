@@ -119,7 +119,7 @@ fn answer(opcode: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
     match opcode {
         INIT => {
             // Version 7.31, 128 KiB of readahead, and reads that nobody waits for in FUSE itself.
-            let words = [7, 31, 128 << 10, FUSE_ASYNC_READ, 12 | 9 << 16, 64 << 10, 1];
+            let words = [7, 31, 128 << 10, FUSE_ASYNC_READ, 0xc | 9 << 16, 64 << 10, 1];
             let words = words.into_iter().chain([0; 9]);
             Ok(words.flat_map(u32::to_ne_bytes).collect())
         }
