@@ -18,6 +18,7 @@ pub static LENS: Registered = Registered {
         &plan::TCP_RESENT,
         &plan::TCP_CLOSED,
         &plan::CALL_REFUSED,
+        &plan::FILE_REFUSED,
     ],
     wants: &[],
     maps: &[
@@ -28,6 +29,7 @@ pub static LENS: Registered = Registered {
         ("ADDRESSES", ADDRESSES),
         ("FLOWS", FLOWS),
         ("NET_REFUSALS", REFUSALS),
+        ("REFUSED", 4096),
     ],
     ring_kib: 512,
     // Hot while packets flow: only where somebody looks.
@@ -54,7 +56,9 @@ struct Net {
 }
 
 impl Lens for Net {
-    fn event(&mut self, _: &Event, _: &World, _: &mut Vec<Output>) {}
+    fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>) {
+        self.rule.event(event, world, out);
+    }
 
     fn answer(&mut self, answer: &Answer, now_ns: u64, world: &World, out: &mut Vec<Output>) {
         if let Answer::Net(reading) = answer {

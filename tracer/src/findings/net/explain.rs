@@ -2,7 +2,10 @@
 
 use crate::{
     findings::Explained,
-    model::{Code, Severity::Warning},
+    model::{
+        Code,
+        Severity::{Info, Warning},
+    },
 };
 
 pub const EXPLAINED: &[Explained] = &[Explained {
@@ -26,4 +29,19 @@ joined, copies for sniffers. A drop without a particular reason counts only wher
 5.17 give no reasons: a full queue is not told there.
 
 What to do stands beside each finding: the command that shows the rule, the route, the queue or the device that stops them.",
+}, Explained {
+    code: Code("net.hop-latency"),
+    severity: Info,
+    lens: "net",
+    title: "the way from the container's device to the uplink takes long",
+    text: "\
+Each packet that a container sends is stamped at its own device, and the time since then is taken at every device that it passes:
+the other end of the pair, the bridge, the uplink. It fires when the mean of 20 or more packets in 5 s is 0.1 ms or more at the
+uplink: the pair, the bridge and the rules between take some microseconds, all in one softirq, so what takes longer has waited.
+
+`hops` has the mean at each device, `took_ns` of it the time since the one before; `hop` and `device` are where most of it went. At
+a device that sends, packets wait in its queue (qdisc); at one that receives, in the queue of a CPU that has no time (softirq).
+
+What to do: tc -s qdisc shows the queue and its limit; mpstat -P ALL shows the CPU. Where the pair and the bridge themselves are too
+dear, macvlan or ipvlan leave them out, but pass none of the host's iptables or nftables rules, which Kubernetes services need.",
 }];

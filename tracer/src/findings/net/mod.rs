@@ -4,6 +4,7 @@
 mod advice;
 mod dropped;
 mod explain;
+mod latency;
 mod packet;
 pub mod reading;
 mod sample;
@@ -28,9 +29,11 @@ use super::{
     World,
     pace::{EVERY_NS, Pace},
     state::Conditions,
+    sysctl,
     window::Window,
 };
 use crate::{
+    events::Event,
     model::{Finding, Owner, State},
     pipeline::{Output, Question},
 };
@@ -44,6 +47,7 @@ pub struct Rule {
     drops: Window<DropKey, DropTotal>,
     hops: Window<HopKey, HopTotal>,
     tcp: tcp::Rule,
+    sysctls: sysctl::Rule,
     conditions: Conditions,
     /// What was last said of each, to close it with.
     said: BTreeMap<String, Finding>,
@@ -56,6 +60,7 @@ impl Default for Rule {
             drops: Window::lasting(WINDOW_NS),
             hops: Window::lasting(WINDOW_NS),
             tcp: tcp::Rule::default(),
+            sysctls: sysctl::Rule::default(),
             conditions: Conditions::default(),
             said: BTreeMap::new(),
             pace: Pace::default(),
@@ -125,7 +130,12 @@ impl<'a> Seen<'a> {
 }
 
 impl Rule {
+    pub fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>) {
+        out.extend(self.sysctls.event(event, world).map(|finding| Output::Finding(Box::new(finding))));
+    }
+
     pub fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        out.extend(self.sysctls.tick(now_ns, world).into_iter().map(|finding| Output::Finding(Box::new(finding))));
         if !self.pace.is_due(now_ns) {
             return;
         }
@@ -141,6 +151,7 @@ impl Rule {
         let seen = Seen::new(counts, &self.drops, &self.hops, world);
         let mut findings = dropped::judge(&seen, &mut self.conditions);
         findings.extend(unanswered::judge(&seen, &mut self.conditions));
+        findings.extend(latency::judge(&seen, &mut self.conditions));
         findings.extend(self.tcp.judge(&seen, &mut self.conditions));
         out.extend(sample::rows(&seen));
         out.extend(findings.into_iter().map(|finding| self.say(finding)));
@@ -158,6 +169,11 @@ impl Rule {
 
 /// The last that was said, ended.
 fn over(last: Finding, now_ns: u64, world: &World) -> Finding {
-    let summary = tcp::over(last.code.0).unwrap_or("no packet has stopped there for a while").to_owned();
+    let otherwise = if last.code == latency::LATENCY {
+        "its packets do not wait on their way any more"
+    } else {
+        "no packet has stopped there for a while"
+    };
+    let summary = tcp::over(last.code.0).unwrap_or(otherwise).to_owned();
     Finding { state: Some(State::Closed), time: world.at(now_ns), summary, ..last }
 }

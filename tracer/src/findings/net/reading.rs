@@ -81,11 +81,11 @@ impl Total for DropTotal {
     }
 
     fn since(&self, before: &Self) -> Self {
-        Self { packets: self.packets - before.packets, ..self.clone() }
+        Self { packets: self.packets.saturating_sub(before.packets), ..self.clone() }
     }
 
     fn add(&mut self, more: &Self) {
-        self.packets += more.packets;
+        self.packets = self.packets.saturating_add(more.packets);
     }
 }
 
@@ -98,7 +98,7 @@ impl Total for HopTotal {
         let mut since = self.since;
         since.iter_mut().zip(before.since).for_each(|(own, before)| *own = own.saturating_sub(before));
         Self {
-            packets: self.packets - before.packets,
+            packets: self.packets.saturating_sub(before.packets),
             segments: self.segments.saturating_sub(before.segments),
             bytes: self.bytes.saturating_sub(before.bytes),
             direct: self.direct.saturating_sub(before.direct),
@@ -111,13 +111,13 @@ impl Total for HopTotal {
     }
 
     fn add(&mut self, more: &Self) {
-        self.packets += more.packets;
-        self.segments += more.segments;
-        self.bytes += more.bytes;
-        self.direct += more.direct;
-        self.untranslated += more.untranslated;
-        self.since_ns += more.since_ns;
-        self.since_count += more.since_count;
-        self.since.iter_mut().zip(more.since).for_each(|(own, more)| *own += more);
+        self.packets = self.packets.saturating_add(more.packets);
+        self.segments = self.segments.saturating_add(more.segments);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.direct = self.direct.saturating_add(more.direct);
+        self.untranslated = self.untranslated.saturating_add(more.untranslated);
+        self.since_ns = self.since_ns.saturating_add(more.since_ns);
+        self.since_count = self.since_count.saturating_add(more.since_count);
+        self.since.iter_mut().zip(more.since).for_each(|(own, more)| *own = own.saturating_add(more));
     }
 }

@@ -121,6 +121,46 @@ fn three_packets_at_one_hop() {
     assert_eq!(found.iter().map(|finding| finding.state).collect::<Vec<_>>(), [Some(State::Closed)]);
 }
 
+/// A way out whose uplink had each packet after that time.
+fn way(packets: u64, since_ns: u64) -> Vec<(HopKey, HopTotal)> {
+    let timed = |(key, total): (HopKey, HopTotal), since_ns: u64| {
+        (key, HopTotal { since_ns: since_ns * packets, since_count: packets, ..total })
+    };
+    let pair = hop(OUT, RECEIVE, HOST_NETNS, VETH, "veth", packets);
+    let pair = (pair.0, HopTotal { direct: packets, ..pair.1 });
+    vec![
+        hop(OUT, XMIT, WEB_NETNS, 2, "veth", packets),
+        timed(pair, 4_000),
+        timed(hop(OUT, RECEIVE, HOST_NETNS, BRIDGE, "bridge", packets), 6_000),
+        timed(hop(OUT, XMIT, HOST_NETNS, UPLINK, "", packets), since_ns),
+    ]
+}
+
+#[test]
+fn a_slow_way_is_told_with_its_slowest_hop() {
+    let told = |packets: u64, since_ns: u64| {
+        let mut bench = Bench::new();
+        bench.read(1, Vec::new(), way(0, since_ns));
+        bench.read(2, Vec::new(), way(packets, since_ns)).0
+    };
+    let found = told(20, 100_000);
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((finding.code.0, finding.severity), ("net.hop-latency", crate::model::Severity::Info));
+    assert_eq!((&finding.evidence["hop"], &finding.evidence["device"]), (&"uplink".into(), &"dev13".into()));
+    assert_eq!(
+        (&finding.evidence["took_ns"], &finding.evidence["since_container_ns"]),
+        (&94_000.into(), &100_000.into())
+    );
+    assert!(finding.fix[0].contains("tc -s qdisc"), "{:?}", finding.fix);
+    assert_eq!(told(19, 100_000), [], "too few");
+    assert_eq!(told(20, 99_999), [], "some microseconds are no wait");
+    let mut bench = Bench::new();
+    bench.read(1, Vec::new(), way(0, 0));
+    bench.read(2, Vec::new(), way(20, 200_000));
+    let closed = bench.read(30, Vec::new(), way(20, 200_000)).0;
+    assert_eq!(closed.iter().map(|finding| finding.state).collect::<Vec<_>>(), [Some(State::Closed)]);
+}
+
 #[test]
 fn what_is_not_lost_is_not_told() {
     let mut bench = Bench::new();

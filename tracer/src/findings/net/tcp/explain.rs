@@ -36,7 +36,7 @@ ones overtake earlier ones. The receiver acknowledges out of order, and the send
 the receiver reports that it came twice (DSACK: `dsacks`), and the sender that its order was lost (`reorderings`,
 `reordering_degree`: how late a segment may be before it counts as lost).
 
-It fires at 5 fast retransmissions within 2 s of which half or more were needless: `needless` are DSACKs without those that
+It fires at 5 fast retransmissions within 2 s if half or more of the segments sent again were needless: `needless` are DSACKs without those that
 answer probes and timeouts. `rps_cpus` is the mask of the host's end of the container's pair; all zeros: off.
 
 What to do: RPS keeps each connection on one CPU. The command to do so at that pair is in the finding; it holds until the pair is

@@ -37,7 +37,7 @@ pub struct FlowTotal {
 
 impl FlowTotal {
     pub fn retransmits(&self) -> u64 {
-        self.fast + self.timeouts + self.probes
+        self.fast.saturating_add(self.timeouts).saturating_add(self.probes)
     }
 }
 
@@ -117,13 +117,13 @@ impl Total for FlowTotal {
     }
 
     fn add(&mut self, more: &Self) {
-        self.fast += more.fast;
-        self.timeouts += more.timeouts;
-        self.probes += more.probes;
-        self.sent += more.sent;
-        self.resent += more.resent;
-        self.dsacks += more.dsacks;
-        self.reorderings += more.reorderings;
+        self.fast = self.fast.saturating_add(more.fast);
+        self.timeouts = self.timeouts.saturating_add(more.timeouts);
+        self.probes = self.probes.saturating_add(more.probes);
+        self.sent = self.sent.saturating_add(more.sent);
+        self.resent = self.resent.saturating_add(more.resent);
+        self.dsacks = self.dsacks.saturating_add(more.dsacks);
+        self.reorderings = self.reorderings.saturating_add(more.reorderings);
         self.degree = self.degree.max(more.degree);
         self.unanswered = self.unanswered.max(more.unanswered);
         self.rtt_ns = self.rtt_ns.max(more.rtt_ns);
@@ -136,11 +136,11 @@ impl Total for RefusalTotal {
     }
 
     fn since(&self, before: &Self) -> Self {
-        Self { count: self.count - before.count, who: self.who.clone() }
+        Self { count: self.count.saturating_sub(before.count), who: self.who.clone() }
     }
 
     fn add(&mut self, more: &Self) {
-        self.count += more.count;
+        self.count = self.count.saturating_add(more.count);
         if self.who.is_none() {
             self.who.clone_from(&more.who);
         }
@@ -153,10 +153,10 @@ impl Total for u64 {
     }
 
     fn since(&self, before: &Self) -> Self {
-        self - before
+        self.saturating_sub(*before)
     }
 
     fn add(&mut self, more: &Self) {
-        *self += more;
+        *self = self.saturating_add(*more);
     }
 }

@@ -30,7 +30,7 @@ const MANY: u64 = 10;
 const SHARE: u64 = 100;
 /// Timeouts in a row without an answer: the path is dead, however little is sent.
 const DEAD: u64 = 3;
-/// Fast retransmissions within the window, half of them needless: fewer and the sender has adapted by itself.
+/// Fast retransmissions within the window, half of their segments needless: fewer and the sender has adapted by itself.
 const NEEDLESS: u64 = 5;
 /// Peers that a finding names.
 const NAMED: usize = 5;
@@ -44,24 +44,27 @@ struct Resent {
 }
 
 impl Resent {
-    /// Fast retransmissions of what had arrived: the peer says so (DSACK). It does as well of probes and timeouts.
+    /// Segments that were sent again though they had arrived.
     fn needless(&self) -> u64 {
         needless(&self.sum)
     }
 
     fn is_reordering(&self) -> bool {
-        self.sum.fast >= NEEDLESS && self.needless() * 2 >= self.sum.fast
+        self.sum.fast >= NEEDLESS && self.needless().saturating_mul(2) >= self.sum.resent
     }
 
     fn is_loss(&self) -> bool {
         let needless = if self.is_reordering() { self.needless() } else { 0 };
-        let (buffers, segments) = (self.sum.retransmits() - needless, self.sum.resent.saturating_sub(needless));
-        (buffers >= MANY && segments * SHARE >= self.sum.sent) || self.sum.unanswered >= DEAD
+        let segments = self.sum.resent.saturating_sub(needless);
+        // A buffer holds many segments (GSO): of the buffers the same part was lost.
+        let lost = u128::from(self.sum.retransmits()) * u128::from(segments) / u128::from(self.sum.resent.max(1));
+        (lost >= MANY.into() && segments.saturating_mul(SHARE) >= self.sum.sent) || self.sum.unanswered >= DEAD
     }
 }
 
+/// The peer says so of each segment (DSACK). It does as well of probes and timeouts.
 fn needless(sum: &FlowTotal) -> u64 {
-    sum.dsacks.saturating_sub(sum.probes + sum.timeouts).min(sum.fast)
+    sum.dsacks.saturating_sub(sum.probes.saturating_add(sum.timeouts)).min(sum.resent)
 }
 
 pub fn judge(flows: &Window<FlowKey, FlowTotal>, seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
@@ -114,9 +117,9 @@ fn finding(seen: &Seen, code: Code, news: News, subject: &Subject, resent: &Rese
         evidence.put("device", rps.map(|rps| rps.device.as_str()), unknown);
         evidence.put("rps_cpus", rps.map(|rps| rps.cpus.as_str()), unknown);
         let summary = format!(
-            "{} of {} fast retransmissions{to} were needless: packets come in another order, they are not lost",
+            "{} of {} segments sent again{to} had arrived: packets come in another order, they are not lost",
             resent.needless(),
-            sum.fast
+            sum.resent
         );
         (summary, REORDERING_WHY.to_owned(), reordering_fix(seen, rps))
     } else {
