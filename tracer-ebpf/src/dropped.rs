@@ -44,7 +44,11 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
         netns,
         ifindex: at.ifindex,
         reason,
-        protocol: ip.ethertype,
+        // Those that somebody may miss; the rest is one.
+        protocol: match ip.ethertype {
+            0x0800 | 0x0806 | 0x86dd => ip.ethertype,
+            _ => 0,
+        },
         flags: u32::from(ip.is_multicast()) * MULTICAST + u32::from(at.is_down()) * NO_CARRIER,
     };
     let nothing: &Drops = &NOTHING;

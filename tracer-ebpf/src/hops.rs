@@ -70,9 +70,9 @@ pub fn packet_received(ctx: RawTracePointContext) -> i32 {
 /// `since`: the time since the container's device had it, and whether it comes straight from there.
 #[inline(always)]
 fn count(skb: Ptr, at: At, ip: &Ip, (container, flow): (u32, u32), direction: u32, since: Option<(u64, bool)>) {
-    let within = u32::from(ip.protocol()) << 16;
-    let key =
-        HopKey { container, netns: at.netns, ifindex: at.ifindex, direction, flow, protocol: ip.ethertype | within };
+    // Who makes up protocols must not push the others out: only TCP is told apart.
+    let protocol = if ip.protocol() == 6 { ip.ethertype | 6 << 16 } else { 0 };
+    let key = HopKey { container, netns: at.netns, ifindex: at.ifindex, direction, flow, protocol };
     let nothing: &Hop = &NOTHING;
     let known = HOPS.get_ptr_mut(key);
     if known.is_none() {

@@ -1,6 +1,7 @@
 //! Who was refused a fork, by whose limit, and whom did nobody reap? (kernel/cgroup/pids.c, kernel/fork.c)
 
 use aya_ebpf::{
+    helpers::bpf_get_current_pid_tgid,
     macros::{kretprobe, map, raw_tracepoint},
     maps::{HashMap, LruHashMap},
     programs::{RawTracePointContext, RetProbeContext},
@@ -27,6 +28,10 @@ static REFUSALS: LruHashMap<u64, Refusals> = LruHashMap::with_max_entries(1024, 
 #[map]
 static FORKS_FAILED: LruHashMap<u64, Refusals> = LruHashMap::with_max_entries(1024, 0);
 
+/// Threads that pids_can_fork refused just now: copy_process says so again a moment later.
+#[map]
+static REFUSED_NOW: LruHashMap<u32, u32> = LruHashMap::with_max_entries(1024, 0);
+
 /// Processes that ended and were not reaped, by process id. Allocated as a whole: user space makes it that large only
 /// where it is wanted.
 #[map]
@@ -45,6 +50,7 @@ pub fn fork_refused(ctx: RetProbeContext) -> u32 {
     if ctx.ret::<i32>() != REFUSED {
         return 0;
     }
+    let _ = REFUSED_NOW.insert(bpf_get_current_pid_tgid() as u32, 1, 0);
     let current = task::current();
     let css = cgroup::css(current, layout::PIDS_SUBSYS.load());
     let Some(count) = fold(&REFUSALS, cgroup::css_id(css)) else { return 0 };
@@ -94,9 +100,13 @@ fn is_fork(number: u32) -> bool {
     matches!(number, 56 | 57 | 58 | CLONE3 | COMPAT_FORK | COMPAT_CLONE | COMPAT_VFORK | COMPAT_CLONE3)
 }
 
-/// Current was refused a fork: whatever a level of its pids cgroup did is told elsewhere.
+/// Current was refused a fork: whatever a level of a pids cgroup did is told elsewhere.
 #[inline(always)]
 fn failed() {
+    if REFUSED_NOW.remove(bpf_get_current_pid_tgid() as u32).is_ok() {
+        return;
+    }
+    // Where pids_can_fork is not hooked.
     let current = task::current();
     let css = cgroup::css(current, layout::PIDS_SUBSYS.load());
     if is_full(css) {

@@ -51,6 +51,10 @@ pub fn call_refused(ctx: RawTracePointContext) -> i32 {
         RefusalKey { cgroup: cgroup::of(current), netns: 0, family: 0, port: 0, address: [0; 16], kind, errno };
     if let Some(argument) = name {
         named(&mut key, u64_at(place(regs, argument)));
+        // 0: the address could not be read. Paths and netlink ids are no addresses of the network.
+        if key.family != 0 && key.family != AF_INET && key.family != AF_INET6 {
+            return 0;
+        }
     }
     refuse(key, Some(current));
     0

@@ -3,6 +3,7 @@
 mod cli;
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{IsTerminal, Write},
     path::PathBuf,
@@ -113,7 +114,12 @@ fn ring_bytes(lenses: &[&'static Registered], wanted_kib: Option<u32>) -> u32 {
 }
 
 fn record(options: Record) -> Result<ExitCode> {
-    let lenses = if options.lenses.is_empty() { lenses::overview() } else { options.lenses };
+    let mut lenses = if options.lenses.is_empty() { lenses::overview() } else { options.lenses };
+    let mut seen = BTreeSet::new();
+    lenses.retain(|lens| seen.insert(lens.name));
+    if options.container.is_none() && seen.contains(lenses::caps::LENS.name) {
+        bail!("caps needs --container: it watches what one container asks for; `ctrace containers` lists those here");
+    }
     let ring_bytes = ring_bytes(&lenses, options.ring_kib);
     live(Options {
         lenses,

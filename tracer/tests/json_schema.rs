@@ -57,6 +57,7 @@ fn lines() -> Vec<Value> {
             cgroup_version: 2,
             attached: lens.probes.iter().map(|probe| probe.name).filter(|name| !name.starts_with("oom_d")).collect(),
             cpus: 2,
+            began_later: false,
         };
         let mut pipeline = Pipeline::new(Table::new(Known::default()), host, 0, vec![(lens.make)()]);
         let path = format!("/docker/{}", "ab".repeat(32));

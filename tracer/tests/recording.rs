@@ -83,6 +83,65 @@ fn incident_lines() -> Vec<Vec<u8>> {
     content.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
 }
 
+/// Whether its replay went well, and what was said on stderr.
+fn ended(lines: &[Vec<u8>], from: Option<&str>) -> (bool, String) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("made.ctrace");
+    fs::write(&path, packed(lines)).expect("a file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ctrace"));
+    command.args(["replay", "--lines"]).arg(&path);
+    if let Some(from) = from {
+        command.args(["--from", from]);
+    }
+    let output = command.output().expect("ctrace runs");
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn with_header(change: impl FnOnce(&mut serde_json::Value)) -> Vec<Vec<u8>> {
+    let mut lines = incident_lines();
+    let mut header = serde_json::from_slice(&lines[0]).expect("JSON");
+    change(&mut header);
+    lines[0] = serde_json::to_vec(&header).expect("plain");
+    lines[0].push(b'\n');
+    lines
+}
+
+#[test]
+fn a_container_that_was_gone_when_it_began_is_no_error() {
+    let lines = with_header(|header| header["asked"]["container"] = "gone".into());
+    assert_eq!(ended(&lines, None), (true, String::new()));
+}
+
+#[test]
+fn a_lens_counts_once_however_often_it_is_named() {
+    let lines = with_header(|header| header["lenses"] = serde_json::json!(["oom", "oom", "exits", "oom"]));
+    assert_eq!(ended(&lines, None), (true, String::new()));
+}
+
+#[test]
+fn a_stretch_of_time_in_which_there_is_nothing_is_refused() {
+    let (ok, said) = ended(&incident_lines(), Some("1h"));
+    assert!(!ok && said.starts_with("ctrace: --from 1h is beyond the end: this recording has "), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let output = Command::new(env!("CARGO_BIN_EXE_ctrace"))
+        .args(["replay", INCIDENT, "--lines", "--from", "3s", "--to", "2s"])
+        .output()
+        .expect("ctrace runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert_eq!(said, "ctrace: --from 3s is not before --to 2s: nothing lies between them\n");
+}
+
+#[test]
+fn what_is_never_shown_does_not_grow_without_bound() {
+    let mut lines = incident_lines();
+    lines.truncate(1);
+    let said = br#"{"t":0,"in":{"said":{"time":"2026-11-24T13:15:28Z","code":"doubt","text":""}}}"#;
+    lines.resize((1 << 18) + 2, [said.as_slice(), b"\n"].concat());
+    let (ok, said) = ended(&lines, None);
+    assert!(!ok && said.contains("never shown"), "{said}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 

@@ -56,6 +56,9 @@ struct DeadInit {
     due_ns: u64,
 }
 
+/// Who stands behind a process is asked again after so long.
+const FRESH_NS: u64 = 10_000_000_000;
+
 /// Joins deaths with their causes.
 #[derive(Default)]
 pub struct Rule {
@@ -63,8 +66,8 @@ pub struct Rule {
     /// Fatal and stop signals by target (pid, start), oldest first.
     signals: HashMap<(u32, u64), VecDeque<Box<Signal>>>,
     order: VecDeque<((u32, u64), u64)>,
-    /// Who stands behind a process: what was asked and answered.
-    ancestry: HashMap<u32, Vec<Ancestor>>,
+    /// Who stands behind a process: what was asked and answered, and when.
+    ancestry: HashMap<u32, (u64, Vec<Ancestor>)>,
     pending: VecDeque<Pending>,
     /// (pid, start) told lately: two threads may both have been the last.
     told: VecDeque<(u32, u64)>,
@@ -102,11 +105,11 @@ impl Rule {
         told
     }
 
-    pub fn ancestry(&mut self, pid: u32, ancestors: &[Ancestor]) {
+    pub fn ancestry(&mut self, pid: u32, ancestors: &[Ancestor], now_ns: u64) {
         if self.ancestry.len() > REMEMBERED {
             self.ancestry.clear();
         }
-        self.ancestry.insert(pid, ancestors.to_vec());
+        self.ancestry.insert(pid, (now_ns, ancestors.to_vec()));
     }
 
     pub fn tick(&mut self, now_ns: u64, world: &World) -> Told {
@@ -148,14 +151,17 @@ impl Rule {
         }
         of_target.push_back(Box::new(*record));
         let inside = world.containers.owner(record.header.cgroup);
+        let now_ns = record.header.time_ns;
+        // Later that pid may be another's.
+        let fresh = |pid| self.ancestry.get(&pid).is_some_and(|(at_ns, _)| now_ns.saturating_sub(*at_ns) < FRESH_NS);
         if signals::by_process(record)
             && inside.is_some()
             && world.containers.owner(record.sender_cgroup) != inside
-            && !self.ancestry.contains_key(&record.sender.tgid)
+            && !fresh(record.sender.tgid)
         {
             // runc is gone in a moment, or already; its parent is not.
             told.ask.push(record.sender.tgid);
-            if is_runtime(&process(&record.sender).comm) && !self.ancestry.contains_key(&record.sender.ppid) {
+            if is_runtime(&process(&record.sender).comm) && !fresh(record.sender.ppid) {
                 told.ask.push(record.sender.ppid);
             }
         }
@@ -287,7 +293,8 @@ impl Rule {
             return Vec::new();
         }
         // Nothing was found of one that was gone.
-        let found = |pid| self.ancestry.get(&pid).filter(|ancestors| !ancestors.is_empty());
+        let found =
+            |pid| self.ancestry.get(&pid).map(|(_, ancestors)| ancestors).filter(|ancestors| !ancestors.is_empty());
         let Some(ancestors) = found(by.sender.tgid).or_else(|| found(by.sender.ppid)) else {
             return Vec::new();
         };

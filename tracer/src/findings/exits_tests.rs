@@ -151,7 +151,7 @@ fn the_engine_behind_runc_is_named() {
         process: Process { pid, tid: pid, ns_pid: None, ppid: None, comm: comm.to_owned(), uid: None },
         cgroup: None,
     };
-    rule.ancestry(70, &[ancestor(70, "runc"), ancestor(60, "containerd-shim"), ancestor(50, "dockerd")]);
+    rule.ancestry(70, &[ancestor(70, "runc"), ancestor(60, "containerd-shim"), ancestor(50, "dockerd")], T);
     let told = told(&host, &mut rule, [Event::Exit(exit(T + MS, app, SIGKILL))]);
     let via: Vec<u64> = cause(&told, 0)["via"]
         .as_array()
@@ -170,10 +170,22 @@ fn the_engine_behind_a_runc_that_is_gone_is_named() {
     runc.ppid = 60;
     assert_eq!(told(&host, &mut rule, [sent(signal(T, SIGKILL, runc, app))]).ask, [70, 60]);
     let shim = Process { pid: 60, tid: 60, ns_pid: None, ppid: None, comm: "containerd-shim".to_owned(), uid: None };
-    rule.ancestry(70, &[]);
-    rule.ancestry(60, &[Ancestor { process: shim, cgroup: None }]);
+    rule.ancestry(70, &[], T);
+    rule.ancestry(60, &[Ancestor { process: shim, cgroup: None }], T);
     let told = told(&host, &mut rule, [Event::Exit(exit(T + MS, app, SIGKILL))]);
     assert_eq!(cause(&told, 0)["via"][0]["process"]["pid"], 60);
+}
+
+/// Pids come round: who stood behind one a while ago need not stand behind it now.
+#[test]
+fn who_stands_behind_a_pid_is_asked_again() {
+    let (host, mut rule) = (Host::new(), Rule::default());
+    let (app, runc) = (web_task(500, "app"), host_task(70, "runc"));
+    for pid in [70, 1] {
+        rule.ancestry(pid, &[], T);
+    }
+    assert!(told(&host, &mut rule, [sent(signal(T + 9 * SECOND, SIGKILL, runc, app))]).ask.is_empty());
+    assert_eq!(told(&host, &mut rule, [sent(signal(T + 10 * SECOND, SIGKILL, runc, app))]).ask, [70, 1]);
 }
 
 /// Who sits beside the victim in its container needs no parents; nor has a shell any that matter.

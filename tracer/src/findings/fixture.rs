@@ -58,6 +58,7 @@ impl Host {
             cgroup_version: 2,
             attached: vec!["oom_decision", "oom_done", "oom_victim", "oom_sharer", "exit", "signal"],
             cpus: 2,
+            began_later: false,
         };
         Self { containers, facts }
     }

@@ -79,6 +79,9 @@ pub struct HostFacts {
     #[serde(deserialize_with = "recorded::names")]
     pub attached: Vec<Name>,
     pub cpus: u64,
+    /// The records begin later than the kernel side, which had counted by then: a recording that was begun in between.
+    #[serde(default)]
+    pub began_later: bool,
 }
 
 impl World<'_> {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::World;
+
 /// Verdicts look back this far, and a bit: readings are about a second apart.
 pub const WINDOW_NS: u64 = 2_000_000_000;
 pub const SLACK_NS: u64 = 300_000_000;
@@ -45,6 +47,14 @@ impl<K: Ord + Copy, T: Total> Window<K, T> {
     pub fn take_grown(&mut self, at_ns: u64, totals: &[(K, T)]) {
         for (key, total) in totals {
             self.totals.entry(*key).or_insert_with(|| total.clone());
+        }
+        self.take(at_ns, totals);
+    }
+
+    /// Takes a reading in. Of the first one all counts, unless the kernel side had counted long before.
+    pub fn take_in(&mut self, world: &World, at_ns: u64, totals: &[(K, T)]) {
+        if self.last_ns == 0 && world.host.began_later {
+            self.totals = totals.iter().cloned().collect();
         }
         self.take(at_ns, totals);
     }

@@ -34,9 +34,9 @@ impl Lens for Exits {
         say(self.rule.event(event, world), out);
     }
 
-    fn answer(&mut self, answer: &Answer, _: u64, _: &World, _: &mut Vec<Output>) {
+    fn answer(&mut self, answer: &Answer, now_ns: u64, _: &World, _: &mut Vec<Output>) {
         if let Answer::Ancestry(pid, ancestors) = answer {
-            self.rule.ancestry(*pid, ancestors);
+            self.rule.ancestry(*pid, ancestors, now_ns);
         }
     }
 

@@ -107,7 +107,7 @@ pub async fn run(options: Options) -> Result<()> {
     let facts = host_facts(&kernel, &host);
     let opening = Opening::new(&options, facts.clone(), ready.clone());
     if let Some(recorder) = &mut recorder {
-        opening.write(recorder, known.clone(), clock);
+        opening.write(recorder, known.clone(), clock, false);
     }
     let lenses = options.lenses.iter().map(|lens| (lens.make)()).collect();
     let pipeline = Pipeline::new(Table::new(known), facts, clock, lenses);
@@ -116,8 +116,11 @@ pub async fn run(options: Options) -> Result<()> {
     answer(&mut run, &mut host, &mut kernel)?;
     if let Err(error) = run.enter(Entry::Surveyed, machine::boottime_ns()) {
         // A wrong name: nothing was recorded.
-        run.recorder.iter().for_each(Recorder::discard);
+        run.recorder.take().into_iter().for_each(Recorder::discard);
         return Err(error);
+    }
+    if let Some(recorder) = &mut run.recorder {
+        recorder.arrive()?;
     }
     // What grows counts from a first reading on.
     run.enter(Entry::Tick, machine::boottime_ns())?;
@@ -151,6 +154,7 @@ pub async fn run(options: Options) -> Result<()> {
         .context("watching the ring")?;
     let mut tick = Instant::now() + TICK;
     let mut look = Some(Instant::now());
+    let mut keep = false;
     loop {
         answer(&mut run, &mut host, &mut kernel)?;
         if is_caps {
@@ -165,6 +169,10 @@ pub async fn run(options: Options) -> Result<()> {
         run.enter(Entry::Shown, machine::boottime_ns())?;
         if run.view.is_over() {
             return close(run);
+        }
+        // Not before: a recording that ends with ctrace's life would hold what happened, and not that it was shown.
+        if std::mem::take(&mut keep) && !record::keep(&mut run)? {
+            break;
         }
         let now = Instant::now();
         let waits = run.filter().awaits().is_some() && is_caps;
@@ -186,7 +194,7 @@ pub async fn run(options: Options) -> Result<()> {
                     if let Some(tui) = run.view.tui() {
                         tui.notice(text);
                     }
-                    record::keep(&mut run)?;
+                    keep = true;
                 }
                 Wish::Nothing | Wish::Play(_) => {}
             },
@@ -215,9 +223,7 @@ pub async fn run(options: Options) -> Result<()> {
             }
             lost(&mut kernel, &mut run, now_ns)?;
             run.view.status(&run.pipeline, run.lost, TICK);
-            if !record::keep(&mut run)? {
-                break;
-            }
+            keep = true;
         }
     }
     for text in kernel.diagnostics() {
@@ -236,13 +242,15 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 fn close(mut run: Run) -> Result<()> {
-    if let Some(recorder) = &mut run.recorder {
-        recorder.end()?;
-        if matches!(run.view, View::Nothing) {
-            writeln!(std::io::stderr(), "ctrace: {}, {} lost", recorder.summary(), run.lost)?;
-        }
+    let ended = run.recorder.as_mut().map_or(Ok(()), Recorder::end);
+    let alone = matches!(run.view, View::Nothing);
+    // What was seen is told to its end, and the terminal given back, whatever became of the recording.
+    run.view.close()?;
+    ended?;
+    if let Some(recorder) = run.recorder.filter(|_| alone) {
+        writeln!(std::io::stderr(), "ctrace: {}, {} lost", recorder.summary(), run.lost)?;
     }
-    run.view.close()
+    Ok(())
 }
 
 /// A sentence of the run itself.
@@ -341,6 +349,7 @@ fn host_facts(kernel: &Kernel, host: &Host) -> HostFacts {
         cgroup_version: if host.hierarchy.controller.is_some() { 1 } else { 2 },
         attached: kernel.taken.iter().filter(|taken| taken.attached()).map(|taken| taken.probe.name).collect(),
         cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+        began_later: false,
     }
 }
 

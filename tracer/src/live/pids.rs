@@ -158,11 +158,15 @@ fn asker(pid: u32, from: u64, uid: u32, files: &HostFiles) -> Asker {
     };
     let status = text(files, &format!("/proc/{pid}/status"));
     let capable = status.as_deref().and_then(|status| u64::from_str_radix(field(status, "CapEff:")?, 16).ok());
+    // What a user namespace's root may is nothing to the host: the kernel asks for its capabilities there.
+    let namespace = |pid: u32| files.link(&format!("/proc/{pid}/ns/user")).ok();
+    let own = namespace(pid);
+    let is_hosts = own.is_some() && own == namespace(std::process::id());
     Asker {
         from,
         nproc_limit: limits.and_then(soft),
         user_threads: Some(threads_of(uid, files)),
-        privileged: capable.map(|capable| uid == 0 || capable & (CAP_SYS_RESOURCE | CAP_SYS_ADMIN) != 0),
+        privileged: capable.map(|capable| uid == 0 || (is_hosts && capable & (CAP_SYS_RESOURCE | CAP_SYS_ADMIN) != 0)),
         host,
     }
 }

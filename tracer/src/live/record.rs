@@ -20,6 +20,8 @@ use crate::{
 
 /// What `w` and `--record` write at the most.
 pub const BESIDE_BYTES: u64 = 1_000_000_000;
+/// What `w` writes to the directory for temporary files: that may be memory.
+const TEMPORARY_BYTES: u64 = 100_000_000;
 
 /// What each recording of this run begins with.
 pub struct Opening {
@@ -36,7 +38,14 @@ impl Opening {
     }
 
     /// The header, and the note that was said before anything else could be.
-    pub fn write(&self, recorder: &mut Recorder, known: crate::containers::Known, boot_to_wall_ns: i64) {
+    /// `began_later`: than the kernel side, which had counted by then.
+    pub fn write(
+        &self,
+        recorder: &mut Recorder,
+        known: crate::containers::Known,
+        boot_to_wall_ns: i64,
+        began_later: bool,
+    ) {
         let map = |key: &str| self.ready.fields.get(key).and_then(Value::as_object).cloned().unwrap_or_default();
         let now_ns = machine::boottime_ns();
         let started = Timestamp((now_ns as i64).saturating_add(boot_to_wall_ns));
@@ -50,7 +59,7 @@ impl Opening {
             boot_to_wall_ns,
             lenses: self.lenses.clone(),
             asked: self.asked.clone(),
-            facts: self.facts.clone(),
+            facts: HostFacts { began_later, ..self.facts.clone() },
             probes: map("probes"),
             probes_unknown: map("unknown"),
             known: known.into_iter().collect(),
@@ -73,7 +82,7 @@ pub fn toggle(run: &mut Run, host: &mut Host, opening: &Opening, boot_to_wall_ns
         Ok(recorder) => recorder,
         Err(error) => return format!("{error:#}"),
     };
-    opening.write(&mut recorder, host.known(), boot_to_wall_ns);
+    opening.write(&mut recorder, host.known(), boot_to_wall_ns, true);
     let now_ns = machine::boottime_ns();
     recorder.enter(&Entry::Record(Record::Cgroups(host.cgroups())), now_ns);
     for entry in run.pipeline.containers.containers() {
@@ -93,14 +102,14 @@ fn create() -> Result<Recorder> {
         .to_zoned_datetime(jiff::tz::TimeZone::system())
         .strftime("ctrace-%Y%m%d-%H%M%S.ctrace")
         .to_string();
-    let wish = |path: PathBuf| Wish { path, force: false, max_bytes: BESIDE_BYTES };
+    let wish = |path: PathBuf, max_bytes| Wish { path, force: false, max_bytes };
     let here = std::path::absolute(&name).unwrap_or_else(|_| PathBuf::from(&name));
     let refused = |error: &anyhow::Error| {
         let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
         matches!(kind, Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem))
     };
-    match Recorder::create(&wish(here)) {
-        Err(error) if refused(&error) => Recorder::create(&wish(Path::new("/tmp").join(&name))),
+    match Recorder::create(&wish(here, BESIDE_BYTES)) {
+        Err(error) if refused(&error) => Recorder::create(&wish(Path::new("/tmp").join(&name), TEMPORARY_BYTES)),
         created => created,
     }
 }
@@ -108,7 +117,7 @@ fn create() -> Result<Recorder> {
 /// Brings the recording so far into its file. Whether the run goes on: nobody waits for one that only records.
 ///
 /// # Errors
-/// It does not arrive there, and the run is not one to be looked at.
+/// It does not arrive there, and the recording is all there is of the run.
 pub fn keep(run: &mut Run) -> Result<bool> {
     let Some(recorder) = &mut run.recorder else {
         if let Some(tui) = run.view.tui() {
@@ -116,20 +125,31 @@ pub fn keep(run: &mut Run) -> Result<bool> {
         }
         return Ok(true);
     };
-    let kept = recorder.flush();
+    let mut kept = recorder.flush();
     let full = recorder.is_full();
+    if full {
+        kept = kept.and(recorder.end());
+    }
     let path = recorder.path().display().to_string();
-    if let Err(error) = kept {
-        let Some(tui) = run.view.tui() else { return Err(error) };
-        tui.notice(format!("the recording ends: {error:#}"));
-        run.recorder = None;
-    } else if full {
-        recorder.end()?;
-        if matches!(run.view, View::Nothing) {
-            return Ok(false);
+    let alone = matches!(run.view, View::Nothing);
+    match kept {
+        Err(error) if alone => return Err(error),
+        // Who watches goes on watching: a disk may be full because of what is looked for.
+        Err(error) => {
+            run.recorder = None;
+            let text = format!("the recording ends: {error:#}");
+            if let Some(tui) = run.view.tui() {
+                tui.notice(text);
+            } else {
+                say(run, "doubt", text)?;
+            }
         }
-        run.recorder = None;
-        say(run, "doubt", format!("the recording {path} has reached its size, and ends here"))?;
+        Ok(()) if full && alone => return Ok(false),
+        Ok(()) if full => {
+            run.recorder = None;
+            say(run, "doubt", format!("the recording {path} has reached its size, and ends here"))?;
+        }
+        Ok(()) => {}
     }
     let state = run.recorder.as_ref().map(|recorder| format!("rec {}", size(recorder.written_bytes())));
     if let Some(tui) = run.view.tui() {

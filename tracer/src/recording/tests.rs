@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -300,7 +301,7 @@ fn header() -> Header {
         boot_to_wall_ns: 999_000_000_000,
         lenses: vec!["exits".to_owned()],
         asked: Asked::default(),
-        facts: HostFacts { page_bytes: 4096, cgroup_version: 2, attached: vec!["exit"], cpus: 2 },
+        facts: HostFacts { page_bytes: 4096, cgroup_version: 2, attached: vec!["exit"], cpus: 2, began_later: false },
         probes: Map::new(),
         probes_unknown: Map::new(),
         known: Vec::new(),
@@ -338,6 +339,53 @@ fn a_whole_one_comes_back_and_tells_that_it_is_whole() {
     assert_eq!(Reader::last_ns(&path).expect("it is good"), 2_000_000_002);
     let refused = Recorder::create(&Wish { path, force: false, max_bytes: 1 }).err().expect("it is there");
     assert!(refused.to_string().contains("is there already"), "{refused}");
+}
+
+#[test]
+fn what_is_written_over_stays_until_there_is_something_to_record() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = written(directory.path(), 3);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("it is ours");
+    let old = fs::read(&path).expect("the file");
+    let wish = Wish { path: path.clone(), force: true, max_bytes: u64::MAX };
+    let files = || fs::read_dir(directory.path()).expect("the directory").count();
+    let mut recorder = Recorder::create(&wish).expect("a file beside");
+    recorder.begin(&header());
+    recorder.discard();
+    assert_eq!((fs::read(&path).expect("the old one"), files()), (old.clone(), 1));
+    // An error before it is known that there is something to record.
+    drop(Recorder::create(&wish).expect("a file beside"));
+    assert_eq!((fs::read(&path).expect("the old one"), files()), (old, 1));
+    // Killed before: what it left is in nobody's way.
+    fs::write(directory.path().join("a.ctrace.part"), "left").expect("a file");
+    let mut recorder = Recorder::create(&wish).expect("a file beside");
+    recorder.begin(&header());
+    recorder.arrive().expect("the place of the old one");
+    recorder.enter(&Entry::Tick, 5_000_000_000);
+    // No end: what entered is in the file nevertheless.
+    drop(recorder);
+    let (times, ending) = read(&path).expect("it is good");
+    assert_eq!((times, ending.whole, files()), (vec![5_000_000_000], false, 1));
+    assert_eq!(fs::metadata(&path).expect("the file").permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn force_follows_no_link_and_writes_over_plain_files_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (target, path) = (directory.path().join("shadow"), directory.path().join("a.ctrace"));
+    fs::write(&target, "secret").expect("a file");
+    symlink(&target, &path).expect("a link");
+    let refusal = |path: PathBuf| {
+        Recorder::create(&Wish { path, force: true, max_bytes: 1 }).err().expect("it is refused").to_string()
+    };
+    assert!(refusal(path.clone()).contains("is no plain file"));
+    assert!(refusal(directory.path().to_owned()).contains("is no plain file"));
+    fs::remove_file(&path).expect("the link");
+    fs::write(&path, "old").expect("a file");
+    symlink(&target, directory.path().join("a.ctrace.part")).expect("a link");
+    assert!(refusal(path.clone()).contains("a.ctrace.part is in the way"));
+    let texts = [&path, &target].map(|path| fs::read_to_string(path).expect("as it was"));
+    assert_eq!(texts, ["old", "secret"]);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct Wish {
 
 pub struct Recorder {
     path: PathBuf,
+    /// What this run made: beside `path`, until [`Recorder::arrive`], where it is written over.
+    made: PathBuf,
     file: File,
     compressor: Compressor<'static>,
     /// Lines that are in no frame yet.
@@ -45,29 +47,29 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Makes the file, while the privileges for it are there. It is for its owner alone: it tells what runs here.
+    /// Makes the file, while the privileges for it are there. It is for its owner alone: it tells what runs here. Always a
+    /// new one: as root, an old one may be a link to anywhere, and its mode may let others read. What is written over
+    /// stays as it is until [`Recorder::arrive`].
     ///
     /// # Errors
     /// It is there already, or may not be made.
     pub fn create(wish: &Wish) -> Result<Self> {
         let path = wish.path.clone();
-        let mut options = OpenOptions::new();
-        options.write(true).mode(0o600);
-        if wish.force {
-            options.create(true).truncate(true)
-        } else {
-            options.create_new(true)
-        };
-        let file = match options.open(&path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+        let made = if wish.force { place(&path)? } else { path.clone() };
+        let file = match OpenOptions::new().write(true).mode(0o600).create_new(true).open(&made) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && made == path => {
                 bail!("{} is there already: take another name, or --force to write over it", path.display())
             }
-            opened => opened.with_context(|| format!("making {}", path.display()))?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                bail!("{} is in the way: remove it, or take another name", made.display())
+            }
+            opened => opened.with_context(|| format!("making {}", made.display()))?,
         };
         let mut compressor = Compressor::new(LEVEL).context("starting the compression")?;
         compressor.set_parameter(CParameter::ChecksumFlag(true)).context("starting the compression")?;
         Ok(Self {
             path,
+            made,
             file,
             compressor,
             lines: Vec::new(),
@@ -125,9 +127,22 @@ impl Recorder {
         self.flush()
     }
 
-    /// Takes the file away: nothing happened yet.
-    pub fn discard(&self) {
-        let _ = fs::remove_file(&self.path);
+    /// Takes the place of what is written over: from here on there is something to record.
+    ///
+    /// # Errors
+    /// It may not be.
+    pub fn arrive(&mut self) -> Result<()> {
+        if self.made != self.path {
+            fs::rename(&self.made, &self.path).with_context(|| format!("writing over {}", self.path.display()))?;
+            self.made.clone_from(&self.path);
+        }
+        Ok(())
+    }
+
+    /// Takes the file away, and no other: nothing happened yet.
+    pub fn discard(mut self) {
+        self.ended = true;
+        let _ = fs::remove_file(&self.made);
     }
 
     pub fn path(&self) -> &Path {
@@ -185,6 +200,41 @@ impl Recorder {
         }
         self.full |= self.written >= self.max_bytes;
     }
+}
+
+/// A run may end by an error, anywhere: what entered until then tells of it.
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.frame();
+        if self.made != self.path {
+            // Nothing happened yet, and what was to be written over is still there.
+            let _ = fs::remove_file(&self.made);
+        }
+    }
+}
+
+/// Where to write what is to be `path` in the end: beside it, if there is one.
+fn place(path: &Path) -> Result<PathBuf> {
+    let is_file = |path: &Path| fs::symlink_metadata(path).map(|found| found.is_file());
+    match is_file(path) {
+        Ok(true) => {}
+        Ok(false) => {
+            bail!("{} is no plain file, and --force writes over nothing else: take another name", path.display())
+        }
+        // There is none; or what is wrong is told where it is made.
+        Err(_) => return Ok(path.to_owned()),
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    let beside = PathBuf::from(beside);
+    // Of a run that was killed.
+    if is_file(&beside).is_ok_and(|is_file| is_file) {
+        fs::remove_file(&beside).with_context(|| format!("removing {}", beside.display()))?;
+    }
+    Ok(beside)
 }
 
 fn explained(error: io::Error, path: &Path) -> anyhow::Error {

@@ -2,7 +2,7 @@
 
 mod player;
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, io::Write, path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail};
 
@@ -22,6 +22,8 @@ use crate::{
 
 /// More cgroups than any host has: somebody made the file for that.
 const CGROUPS: usize = 1 << 20;
+/// More than ever comes out before it is shown: likewise.
+const OUTPUTS: usize = 1 << 18;
 
 pub struct Options {
     pub file: PathBuf,
@@ -41,10 +43,14 @@ pub async fn run(options: &Options) -> Result<()> {
     let header = reader.header().clone();
     let from_ns = position(&header, options.from);
     let to_ns = options.to.map(|to| position(&header, to));
+    let tui = matches!(options.show, Show::Tui { .. });
+    // It is read through once, before the terminal is taken: that takes time, and may fail.
+    let last_ns = if tui || !options.from.is_zero() { Reader::last_ns(&options.file)? } else { u64::MAX };
+    within(options, from_ns, last_ns.max(header.started_ns), &header)?;
     let title = host_title(&header.host, &header.kernel, header.facts.cgroup_version);
     let view = View::open(&options.show, &lenses, &title, Some(header.started))?;
-    if matches!(view, View::Tui { .. }) {
-        return Player::new(options, reader, view)?.play().await;
+    if tui {
+        return Player::new(options, reader, lenses, last_ns, view).play().await;
     }
     let mut run = start(&header, &lenses, asked(&header, options, lenses.len()), view);
     let mut at_ns = header.started_ns;
@@ -63,8 +69,19 @@ pub async fn run(options: &Options) -> Result<()> {
     let stopped = run.view.is_over() || to_ns.is_some_and(|to_ns| at_ns > to_ns);
     run.view.close()?;
     if let Some(text) = (!stopped).then(|| said_of(reader.ending(), &header)).flatten() {
-        // Parts of the file may stand in it.
-        writeln!(std::io::stderr(), "ctrace: {}", escape(&text))?;
+        writeln!(std::io::stderr(), "ctrace: {text}")?;
+    }
+    Ok(())
+}
+
+/// Is there anything in what was asked for?
+fn within(options: &Options, from_ns: u64, last_ns: u64, header: &Header) -> Result<()> {
+    let from = humantime::format_duration(options.from);
+    if let Some(to) = options.to.filter(|to| *to <= options.from) {
+        bail!("--from {from} is not before --to {}: nothing lies between them", humantime::format_duration(to));
+    }
+    if from_ns > last_ns {
+        bail!("--from {from} is beyond the end: this recording has {}", length(header, last_ns));
     }
     Ok(())
 }
@@ -80,7 +97,9 @@ fn lenses_of(header: &Header, wanted: Option<&'static Registered>) -> Result<Vec
         }
         return Ok(vec![lens]);
     }
+    let mut seen = BTreeSet::new();
     let known: Vec<_> = header.lenses.iter().filter_map(|name| lenses::by_name(name)).collect();
+    let known: Vec<_> = known.into_iter().filter(|lens| seen.insert(lens.name)).collect();
     if known.is_empty() {
         bail!("this recording holds no lens that this ctrace knows");
     }
@@ -89,6 +108,8 @@ fn lenses_of(header: &Header, wanted: Option<&'static Registered>) -> Result<Vec
 
 fn asked(header: &Header, options: &Options, lenses: usize) -> Asked {
     let mut asked = header.asked.clone();
+    // Where `w` began it, the container may have been gone already.
+    asked.wait |= asked.container.is_some();
     // As live: of every lens at once, what is found is enough, but on a screen that has room for all.
     asked.rows.none = lenses > 1 && !matches!(options.show, Show::Tui { .. });
     if let Some(container) = &options.container {
@@ -110,21 +131,29 @@ fn sane(run: &Run) -> Result<()> {
     if run.pipeline.containers.len().0 > CGROUPS {
         bail!("this recording tells of more than {CGROUPS} cgroups at once: no host has them, so it ends here");
     }
+    if run.out.len() > OUTPUTS {
+        bail!(
+            "this recording tells of more than {OUTPUTS} things that were never shown: no run has them, so it ends here"
+        );
+    }
     Ok(())
 }
 
-/// What a person should know of the end, if it is not a good one.
+/// For a person: how long it is until then.
+fn length(header: &Header, at_ns: u64) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_millis(at_ns.saturating_sub(header.started_ns) / 1_000_000))
+}
+
+/// What a person should know of the end, if it is not a good one. Parts of the file may stand in it: it is escaped.
 fn said_of(ending: &Ending, header: &Header) -> Option<String> {
-    let length = Duration::from_nanos(ending.at_ns.saturating_sub(header.started_ns));
-    let length = humantime::format_duration(Duration::from_millis(length.as_millis() as u64));
+    let length = length(header, ending.at_ns);
     if let Some(damage) = &ending.damage {
-        return Some(format!(
-            "the recording is damaged after {length}: {damage}; its last {} bytes were not read",
-            ending.bytes_left
-        ));
+        let left = ending.bytes_left;
+        let damage = escape(damage);
+        return Some(format!("the recording is damaged after {length}: {damage}; its last {left} bytes were not read"));
     }
     if let Some(why) = &ending.skipped_why {
-        let count = ending.skipped;
+        let (count, why) = (ending.skipped, escape(why));
         return Some(format!(
             "{count} of its entries are not of a kind that this ctrace knows, and were left out ({why})"
         ));

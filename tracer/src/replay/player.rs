@@ -1,12 +1,15 @@
 //! A recording on the screen, at the pace that the user wants. Time goes on by itself, is held, or is on its way to a
 //! place that was asked for: backwards means from the start again.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use tokio::time::sleep_until;
 
-use super::{Options, asked, lenses_of, position, sane, start};
+use super::{Options, asked, position, said_of, sane, start};
 use crate::{
     lenses::Registered,
     model::Timestamp,
@@ -32,18 +35,26 @@ pub struct Player<'a> {
     next: Option<(u64, Entry)>,
     pace: Pace,
     end_ns: u64,
+    /// What is wrong with the recording, once its end was read.
+    said: Option<String>,
 }
 
 impl<'a> Player<'a> {
-    pub fn new(options: &'a Options, reader: Reader, view: View) -> Result<Self> {
+    /// `last_ns`: of the recording, see [`Reader::last_ns`].
+    pub fn new(
+        options: &'a Options,
+        reader: Reader,
+        lenses: Vec<&'static Registered>,
+        last_ns: u64,
+        view: View,
+    ) -> Self {
         let header = reader.header().clone();
-        let lenses = lenses_of(&header, options.lens)?;
-        let last_ns = Reader::last_ns(&options.file)?.max(header.started_ns);
+        let last_ns = last_ns.max(header.started_ns);
         let end_ns = options.to.map_or(last_ns, |to| position(&header, to).min(last_ns));
         let run = start(&header, &lenses, asked(&header, options, lenses.len()), view);
         let mut pace = Pace::new(header.started_ns, Instant::now());
         pace.go_to(position(&header, options.from).min(end_ns));
-        Ok(Self { options, header, lenses, reader, run, next: None, pace, end_ns })
+        Self { options, header, lenses, reader, run, next: None, pace, end_ns, said: None }
     }
 
     pub async fn play(mut self) -> Result<()> {
@@ -57,13 +68,22 @@ impl<'a> Player<'a> {
             tokio::select! {
                 biased;
                 wish = self.run.view.input() => match wish? {
-                    Wish::Quit => return self.run.view.close(),
+                    Wish::Quit => return self.close(),
                     Wish::Play(play) => self.wish(play)?,
                     Wish::Nothing | Wish::Record => {}
                 },
                 () = sleep_until(wake.into()) => {}
             }
         }
+    }
+
+    /// What the recording suffered from outlasts the screen.
+    fn close(self) -> Result<()> {
+        self.run.view.close()?;
+        if let Some(text) = self.said {
+            writeln!(std::io::stderr(), "ctrace: {text}")?;
+        }
+        Ok(())
     }
 
     /// Lets in what is due. `true`: there is more that is.
@@ -75,6 +95,7 @@ impl<'a> Player<'a> {
             }
             let Some((time_ns, _)) = &self.next else {
                 self.pace.stop_at(self.end_ns);
+                self.doubt();
                 return Ok(false);
             };
             if *time_ns > self.end_ns {
@@ -94,6 +115,16 @@ impl<'a> Player<'a> {
             }
             if begun.elapsed() >= SLICE {
                 return Ok(true);
+            }
+        }
+    }
+
+    /// Once: it may be looked at again and again.
+    fn doubt(&mut self) {
+        if self.said.is_none() {
+            self.said = said_of(self.reader.ending(), &self.header);
+            if let (Some(tui), Some(text)) = (self.run.view.tui(), &self.said) {
+                tui.notice(text.clone());
             }
         }
     }

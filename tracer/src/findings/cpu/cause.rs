@@ -19,7 +19,7 @@ const VFORK: [&str; 3] = ["kernel_clone", "_do_fork", "wait_for_vfork_done"];
 
 /// The first that a function on the stack begins with decides: what is special before what it is made of.
 const CAUSES: &[(Cause, &[&str])] = &[
-    (Cause::Nfs, &["nfs", "rpc_", "__rpc_"]),
+    (Cause::Nfs, &["nfs_", "nfs2_", "nfs3_", "nfs4_", "nfs40_", "nfs41_", "nfs42_", "rpc_", "__rpc_"]),
     (Cause::Fuse, &["fuse_", "request_wait_answer"]),
     (
         Cause::Fsync,
@@ -38,7 +38,12 @@ const CAUSES: &[(Cause, &[&str])] = &[
         Cause::Reclaim,
         &[
             "try_to_free_",
-            "shrink_",
+            "shrink_node",
+            "shrink_lruvec",
+            "shrink_slab",
+            "shrink_folio_list",
+            "shrink_page_list",
+            "shrink_inactive_list",
             "do_try_to_free_pages",
             "mem_cgroup_handle_over_high",
             "reclaim_throttle",

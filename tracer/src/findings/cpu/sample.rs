@@ -87,6 +87,10 @@ fn blocked(tasks: &Tasks, cgroup: Option<&str>) -> Value {
     Value::Array(tasks.shown(cgroup).into_iter().map(super::blocked::Seen::json).collect())
 }
 
+/// What a stack ends in, whatever is waited for.
+const SCHEDULERS: [&str; 6] =
+    ["io_schedule", "schedule", "__wait_for_common", "wait_for_common", "do_wait_for_common", "wait_for_completion"];
+
 /// Where the time of short uninterruptible sleeps goes.
 fn sleeps(window: &Window, cgroup: Option<&str>, world: &World) -> Value {
     let json = |(slept, stack): (Slept, &Stack)| {
@@ -94,7 +98,7 @@ fn sleeps(window: &Window, cgroup: Option<&str>, world: &World) -> Value {
         values.set("count", slept.count);
         values.set("total_ns", slept.total_ns);
         let functions: Vec<&str> = stack.iter().flat_map(|stack| stack.iter()).map(String::as_str).collect();
-        let place = functions.iter().copied().find(|function| !function.starts_with("io_schedule"));
+        let place = functions.iter().copied().find(|function| !SCHEDULERS.iter().any(|own| function.starts_with(own)));
         values.set("cause", Cause::of_task(place, &functions, None).name());
         values.put("stack", stack.as_ref().ok(), stack.as_ref().err().map_or("", |why| why));
         if !values.unknown.is_empty() {

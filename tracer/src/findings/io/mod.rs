@@ -77,8 +77,8 @@ impl Rule {
         match reading {
             Reading::Counts(counts) => {
                 self.pace.came(now_ns, counts.took_ns);
-                self.pauses.take(counts.at_ns, &counts.pauses);
-                self.requests.take(counts.at_ns, &counts.requests);
+                self.pauses.take_in(world, counts.at_ns, &counts.pauses);
+                self.requests.take_in(world, counts.at_ns, &counts.requests);
                 let seen = Seen { counts, pauses: &self.pauses, requests: &self.requests, world };
                 findings.extend(dirty::judge(&seen, &mut self.conditions));
                 findings.extend(devices::judge(&seen, &mut self.written, &mut self.conditions));

@@ -68,7 +68,7 @@ impl Rule {
             let new = || born.get(&**path).map_or_else(Past::default, |born_ns| Past::since(*born_ns));
             self.past.entry(path.clone()).or_insert_with(new).take(reading.at_ns, level);
         }
-        self.stalls.take(reading.at_ns, &reading.stalls);
+        self.stalls.take_in(world, reading.at_ns, &reading.stalls);
         let seen = judge::Seen { reading, past: &self.past, stalls: &self.stalls, world };
         let findings = judge::judge(&seen, &mut self.conditions, &mut self.said);
         out.extend(sample::rows(&seen));

@@ -24,7 +24,7 @@ pub fn what(cause: Cause) -> &'static str {
 
 pub fn why(cause: Cause) -> String {
     match cause {
-        Cause::Firewall => "a chain's rule or its policy says drop: nobody is told, so the sender waits and tries again",
+        Cause::Firewall => "a rule or a chain's policy says drop (nobody is told: the sender waits and tries again) or reject (the sender is told)",
         Cause::BridgePort => {
             "the bridge, or its port, is down or blocking, or VLAN and isolation rules let nothing through"
         }

@@ -88,7 +88,19 @@ fn verdict(seen: &Seen, container: u32, key: &DropKey, total: &DropTotal) -> Ver
     }
     let role = (key.ifindex != UNKNOWN_U32).then(|| seen.role(container, key.netns, key.ifindex, &total.device));
     let function = seen.counts.functions.get(&key.location);
-    match stop::judge(reason(seen, key).as_deref(), function.map(String::as_str), role) {
+    let why = reason(seen, key);
+    // A router drops what has no hops left, and tells its sender: traceroute lives on that.
+    let hops_left = match total.first[0] >> 4 {
+        4 => total.first[8],
+        6 => total.first[7],
+        _ => u8::MAX,
+    };
+    let forwards = why.as_deref() == Some("IP_INHDR")
+        || function.is_some_and(|name| name.starts_with("ip_forward") || name.starts_with("ip6_forward"));
+    if forwards && hops_left <= 1 && why.as_deref() != Some("PKT_TOO_BIG") {
+        return Verdict::Harmless;
+    }
+    match stop::judge(why.as_deref(), function.map(String::as_str), role) {
         // A queue without a device behind it takes nothing.
         Verdict::Stopped(hop, Cause::QueueFull) if key.flags & NO_CARRIER != 0 => {
             Verdict::Stopped(hop, Cause::DeviceDown)

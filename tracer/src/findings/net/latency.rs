@@ -1,7 +1,7 @@
 //! net.hop-latency: what the way from a container's device to the uplink costs, and at which hop.
 
 use serde_json::{Value, json};
-use tracer_common::hops::{HopKey, OUT, XMIT};
+use tracer_common::hops::{FIRST_BUCKET_SHIFT, HopKey, OUT, XMIT};
 
 use super::{Hop, HopTotal, Seen};
 use crate::{
@@ -16,6 +16,8 @@ pub const LATENCY: Code = Code("net.hop-latency");
 const SLOW_NS: u64 = 100_000;
 /// Fewer say nothing of the way.
 const PACKETS: u64 = 20;
+/// The first bucket of times that long: a few packets that waited for a neighbour's address are no slow way.
+const SLOW_BUCKET: usize = (SLOW_NS.ilog2() - FIRST_BUCKET_SHIFT) as usize;
 
 /// A hop with the mean time since the container's own device.
 struct Stage {
@@ -24,6 +26,8 @@ struct Stage {
     device: String,
     since_ns: u64,
     packets: u64,
+    /// Of them took long.
+    slow: u64,
 }
 
 pub fn judge(seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
@@ -31,7 +35,7 @@ pub fn judge(seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
     for container in seen.owners.keys() {
         let stages = stages(seen, *container);
         let Some(last) = stages.iter().rfind(|stage| stage.hop == Hop::Uplink) else { continue };
-        if last.packets < PACKETS || last.since_ns < SLOW_NS {
+        if last.packets < PACKETS || last.since_ns < SLOW_NS || last.slow.saturating_mul(2) < last.packets {
             continue;
         }
         let Some(news) = conditions.holds(LATENCY, &container.to_string(), last.since_ns, seen.counts.at_ns) else {
@@ -61,6 +65,7 @@ fn stages(seen: &Seen, container: u32) -> Vec<Stage> {
             direction: if key.direction == XMIT { "xmit" } else { "receive" },
             since_ns: total.since_ns / total.since_count.max(1),
             packets: total.since_count,
+            slow: total.since.iter().skip(SLOW_BUCKET).fold(0, |sum, count| sum.saturating_add(*count)),
             device: total.device.name,
         })
         .collect();

@@ -146,8 +146,8 @@ impl Rule {
     pub fn reading(&mut self, reading: &Reading, now_ns: u64, world: &World, out: &mut Vec<Output>) {
         let Reading::Counts(counts) = reading;
         self.pace.came(now_ns, counts.took_ns);
-        self.drops.take(counts.at_ns, &counts.drops);
-        self.hops.take(counts.at_ns, &counts.hops);
+        self.drops.take_in(world, counts.at_ns, &counts.drops);
+        self.hops.take_in(world, counts.at_ns, &counts.hops);
         let seen = Seen::new(counts, &self.drops, &self.hops, world);
         let mut findings = dropped::judge(&seen, &mut self.conditions);
         findings.extend(unanswered::judge(&seen, &mut self.conditions));

@@ -64,6 +64,8 @@ static REASONS: &[(&str, Verdict)] = {
     const DEVICE: Hop = Hop::ContainerDevice;
     &[
         ("NOT_SPECIFIED", Unclear),
+        // What a socket had not read when it was closed; before 6.7 not specified.
+        ("QUEUE_PURGE", Unclear),
         // net/netfilter/core.c nf_hook_slow
         ("NETFILTER_DROP", Stopped(Hop::Netfilter, Cause::Firewall)),
         // net/ipv4/udp.c __udp4_lib_rcv, net/ipv4/tcp_ipv4.c tcp_v4_rcv: answered with an ICMP error or a reset
@@ -100,9 +102,12 @@ static REASONS: &[(&str, Verdict)] = {
         ("IP_LOCAL_SOURCE", Stopped(Hop::Routing, Cause::Address)),
         ("PKT_TOO_BIG", Stopped(Hop::Routing, Cause::TooBig)),
         // net/core/neighbour.c, net/ipv4/arp.c
+        ("NEIGH_QUEUEFULL", Stopped(DEVICE, Cause::QueueFull)),
         ("NEIGH_*", Stopped(DEVICE, Cause::NoNeighbour)),
         // net/sched
         ("QDISC_*", Stopped(DEVICE, Cause::QueueFull)),
+        ("FQ_*", Stopped(DEVICE, Cause::QueueFull)),
+        ("CAKE_*", Stopped(DEVICE, Cause::QueueFull)),
         ("TC_*", Stopped(DEVICE, Cause::Policer)),
         ("XDP", Stopped(DEVICE, Cause::Policer)),
         ("BPF_CGROUP_EGRESS", Stopped(DEVICE, Cause::Policer)),

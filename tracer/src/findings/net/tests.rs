@@ -26,6 +26,7 @@ const QDISC_DROP: u32 = 7;
 const NO_SOCKET: u32 = 3;
 const NEIGH_FAILED: u32 = 8;
 const NOT_SPECIFIED: u32 = 2;
+const IP_INHDR: u32 = 9;
 
 struct Bench {
     rule: Rule,
@@ -51,6 +52,7 @@ impl Bench {
             (NO_SOCKET, "NO_SOCKET"),
             (NEIGH_FAILED, "NEIGH_FAILED"),
             (NOT_SPECIFIED, "NOT_SPECIFIED"),
+            (IP_INHDR, "IP_INHDR"),
         ];
         let counts = Counts {
             at_ns: T + second * SECOND,
@@ -124,7 +126,9 @@ fn three_packets_at_one_hop() {
 /// A way out whose uplink had each packet after that time.
 fn way(packets: u64, since_ns: u64) -> Vec<(HopKey, HopTotal)> {
     let timed = |(key, total): (HopKey, HopTotal), since_ns: u64| {
-        (key, HopTotal { since_ns: since_ns * packets, since_count: packets, ..total })
+        let mut since = [0; BUCKETS];
+        since[if since_ns < 65_536 { 1 } else { 9 }] = packets;
+        (key, HopTotal { since_ns: since_ns * packets, since_count: packets, since, ..total })
     };
     let pair = hop(OUT, RECEIVE, HOST_NETNS, VETH, "veth", packets);
     let pair = (pair.0, HopTotal { direct: packets, ..pair.1 });
@@ -159,6 +163,28 @@ fn a_slow_way_is_told_with_its_slowest_hop() {
     bench.read(2, Vec::new(), way(20, 200_000));
     let closed = bench.read(30, Vec::new(), way(20, 200_000)).0;
     assert_eq!(closed.iter().map(|finding| finding.state).collect::<Vec<_>>(), [Some(State::Closed)]);
+}
+
+/// A recording that was begun while ctrace ran: what had been counted by then is no news.
+#[test]
+fn what_was_counted_before_the_records_began_is_not_told() {
+    let mut bench = Bench::new();
+    bench.host.facts.began_later = true;
+    let key = drop_at(NETFILTER_DROP, WEB_NETNS, 2);
+    assert_eq!(bench.drops(1, &[(key, 5000)]), []);
+    let found = bench.drops(2, &[(key, 5003)]);
+    assert_eq!(found.iter().map(|finding| &finding.evidence["packets"]).collect::<Vec<_>>(), [3]);
+}
+
+/// A router tells the sender of a packet that has no hops left: traceroute.
+#[test]
+fn hops_that_are_used_up_are_no_loss() {
+    let mut bench = Bench::new();
+    let key = drop_at(IP_INHDR, HOST_NETNS, BRIDGE);
+    let mut spent = total(9, "br0", "bridge");
+    spent.first[8] = 1;
+    assert_eq!(bench.read(1, vec![(key, spent)], Vec::new()).0, []);
+    assert_eq!(Bench::new().drops(1, &[(key, 9)]).len(), 1, "with hops left it is");
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct HostLimits {
     counted: HashMap<u64, u64>,
     pending: BTreeMap<u64, Open>,
     open: BTreeMap<u64, Open>,
+    /// The counts were read before.
+    read: bool,
     told: u64,
 }
 
@@ -93,7 +95,11 @@ impl HostLimits {
 
     /// The kernel side's counts were read: it sends one record in 100 ms.
     pub fn counted(&mut self, counts: &Counts, now_ns: u64, world: &World) -> Vec<Finding> {
+        let is_first = !std::mem::replace(&mut self.read, true);
         for (&from, &count) in &counts.failed {
+            if is_first && world.host.began_later {
+                self.more(from, count);
+            }
             if !self.open.contains_key(&from) {
                 continue; // its record is still to come
             }
@@ -131,11 +137,14 @@ pub fn limit(record: &ForkFailed, asker: &Asker) -> Option<Reached> {
         ("kernel.pid_max", own_max.or(host.pid_max).zip(own).map(|(limit, current)| (limit, current, ids(limit)))),
         ("kernel.pid_max", host.pid_max.zip(host.threads).map(|(limit, current)| (limit, current, ids(limit)))),
     ];
-    let reached = candidates.into_iter().filter_map(|(what, numbers)| {
-        let (limit, current, room) = numbers?;
-        (current as f64 >= room as f64 * NEARLY).then_some(Reached { what, limit, current })
-    });
-    reached.into_iter().next()
+    let used_to = |part: f64| {
+        candidates.iter().find_map(|(what, numbers)| {
+            let (limit, current, room) = (*numbers)?;
+            (current as f64 >= room as f64 * part).then_some(Reached { what, limit, current })
+        })
+    };
+    // What was counted a moment later may have fallen a little.
+    used_to(1.0).or_else(|| used_to(NEARLY))
 }
 
 fn ids(pid_max: u64) -> u64 {

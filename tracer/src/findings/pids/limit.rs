@@ -37,6 +37,8 @@ pub struct Limits {
     open: BTreeMap<u64, Open>,
     /// When the kernel side's counts were last read.
     read_ns: u64,
+    /// What the kernel side had counted before the records began.
+    before: BTreeMap<u64, u64>,
     told: u64,
 }
 
@@ -99,7 +101,9 @@ impl Limits {
 
     /// How many that is more than was known of.
     fn more(&mut self, from: u64, count: u64) -> u64 {
-        let Some(asker) = self.askers.get_mut(&from) else { return count };
+        let Some(asker) = self.askers.get_mut(&from) else {
+            return count.saturating_sub(self.before.get(&from).copied().unwrap_or(0));
+        };
         // A smaller count began anew.
         let more = if count < asker.count { count } else { count - asker.count };
         asker.count = count;
@@ -110,6 +114,9 @@ impl Limits {
     pub fn counted(&mut self, counts: &Counts, zombies: &Zombies, now_ns: u64, world: &World) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut refusals = std::mem::take(&mut self.pending);
+        if self.read_ns == 0 && world.host.began_later {
+            self.before.clone_from(&counts.refusals);
+        }
         refusals.extend(self.of_kernel(counts));
         refusals.extend(self.of_files(counts));
         for refusal in refusals {

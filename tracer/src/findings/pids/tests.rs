@@ -37,7 +37,7 @@ impl Bench {
         let seen = [(SLICE, "/slice".to_owned()), (WEB, web()), (OTHER, other)];
         table.seed(seen.map(|(id, path)| Seen { id, path }), 0);
         let attached = if hook { vec!["fork_refused"] } else { Vec::new() };
-        let host = HostFacts { page_bytes: 4096, cgroup_version: 2, attached, cpus: 2 };
+        let host = HostFacts { page_bytes: 4096, cgroup_version: 2, attached, cpus: 2, began_later: false };
         Self { rule: Rule::default(), table, host, out: Vec::new() }
     }
 

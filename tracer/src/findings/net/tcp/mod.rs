@@ -39,6 +39,8 @@ struct Subject {
 /// meant, by its cgroup.
 fn whose(seen: &Seen, cgroup: u64, netns: u32) -> (Subject, Owner) {
     let known = Some(netns).filter(|netns| *netns != 0);
+    // Of a socket: an id of the default hierarchy, which means nothing in v1's.
+    let cgroup = if known.is_some() && seen.world.host.cgroup_version != 2 { u64::MAX } else { cgroup };
     if let Some(container) = seen.world.containers.owner(cgroup).or_else(|| seen.owner(netns)) {
         return (Subject { name: container.cgroup.clone(), netns: known }, Some(container));
     }
@@ -63,8 +65,8 @@ fn sharers(seen: &Seen, subject: &Subject, owner: &Owner) -> Vec<String> {
 impl Rule {
     pub(super) fn judge(&mut self, seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
         let (at_ns, reading) = (seen.counts.at_ns, &seen.counts.tcp);
-        self.flows.take(at_ns, &reading.flows);
-        self.refusals.take(at_ns, &reading.refusals);
+        self.flows.take_in(seen.world, at_ns, &reading.flows);
+        self.refusals.take_in(seen.world, at_ns, &reading.refusals);
         self.queues.take_grown(at_ns, &reading.queue_counts());
         let mut findings = resent::judge(&self.flows, seen, conditions);
         findings.extend(refused::judge(&self.refusals, seen, conditions));
@@ -76,9 +78,13 @@ impl Rule {
 /// What there is to say where one of them is over.
 pub fn over(code: &str) -> Option<&'static str> {
     match code {
-        "net.retransmits" => Some("its packets are no longer lost"),
+        "net.retransmits" => {
+            Some("nothing was sent again for a while: acknowledged, given up, or the next try is not due yet")
+        }
         "net.reordering" => Some("nothing is sent again for want of order any more"),
-        "net.refused" => Some("nothing was refused again for a while"),
+        "net.refused" => {
+            Some("nothing was refused, and no SYN sent again, for a while: a connect may still wait for its next try")
+        }
         _ => None,
     }
 }

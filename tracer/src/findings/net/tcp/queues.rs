@@ -1,7 +1,7 @@
 //! `net.refused`: queues and tables of a network namespace that had no room.
 
 use super::{
-    reading::{ACCEPT_QUEUE, Queue, Queues, SYN_QUEUE},
+    reading::{ACCEPT_QUEUE, CONNTRACK, Queue, Queues, SYN_QUEUE},
     refused::REFUSED,
     sharers, whose,
 };
@@ -14,10 +14,15 @@ pub fn judge(queues: &Window<Queue, u64>, seen: &Seen, conditions: &mut Conditio
     let nothing = Queues::default();
     let mut findings = Vec::new();
     for (queue, count) in queues.within(|_| true) {
+        let found = seen.counts.tcp.queues.get(&queue.netns).unwrap_or(&nothing);
+        // `drop` counts packets that lost a race for one entry as well: the table has room then.
+        let room = found.conntrack_entries.zip(found.conntrack_max).is_some_and(|(now, max)| now < max / 10 * 9);
+        if queue.what == CONNTRACK && room {
+            continue;
+        }
         let (subject, owner) = whose(seen, u64::MAX, queue.netns);
         let about = format!("{} {}", subject.name, queue.what);
         let Some(news) = conditions.holds(REFUSED, &about, count, seen.counts.at_ns) else { continue };
-        let found = seen.counts.tcp.queues.get(&queue.netns).unwrap_or(&nothing);
         let mut evidence = Numbers::default();
         evidence.set("reason", queue.what);
         evidence.set("count", count);

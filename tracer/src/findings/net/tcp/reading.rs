@@ -99,8 +99,9 @@ impl Reading {
 }
 
 impl Total for FlowTotal {
+    /// What the peer reports after the last of them counts as well.
     fn count(&self) -> u64 {
-        self.retransmits()
+        self.retransmits().saturating_add(self.dsacks)
     }
 
     fn since(&self, before: &Self) -> Self {

@@ -4,8 +4,8 @@ use std::{cmp::Reverse, collections::BTreeMap, net::SocketAddr};
 
 use serde_json::{Value, json};
 use tracer_common::tcp::{
-    AF_INET6, ATTEMPT, BIND_CALL, CONNECT_CALL, EADDRINUSE, EADDRNOTAVAIL, EHOSTUNREACH, ENETDOWN, ENETUNREACH,
-    RefusalKey, WAITING,
+    AF_INET, AF_INET6, ATTEMPT, BIND_CALL, CONNECT_CALL, EADDRINUSE, EADDRNOTAVAIL, EHOSTUNREACH, ENETDOWN,
+    ENETUNREACH, RefusalKey, WAITING,
 };
 
 use super::{RefusalTotal, Subject, address, sharers, whose};
@@ -41,11 +41,18 @@ enum Reason {
 impl Reason {
     /// `None`: it means nothing.
     fn of(key: &RefusalKey) -> Option<Self> {
+        // 0: a call whose address is not known. Paths and netlink ids are no addresses of the network.
+        if ![0, AF_INET, AF_INET6].contains(&key.family) {
+            return None;
+        }
         Some(match (key.kind, key.errno) {
             (ATTEMPT, ECONNREFUSED) => Self::Refused,
             (ATTEMPT, ETIMEDOUT | GAVE_UP) | (WAITING, _) => Self::TimedOut,
             // A program on a host without IPv6 tries that first, and goes on with IPv4: so do resolvers for each address.
-            (_, ENETUNREACH | ENETDOWN) if key.family == AF_INET6 && address(key.family, &key.address).is_ipv6() => {
+            // Without any IPv6 address it is EADDRNOTAVAIL (ip6_dst_lookup_tail): no port is missing.
+            (_, ENETUNREACH | ENETDOWN | EADDRNOTAVAIL)
+                if key.family == AF_INET6 && address(key.family, &key.address).is_ipv6() =>
+            {
                 return None;
             }
             (_, EHOSTUNREACH | ENETUNREACH | ENETDOWN) => Self::NoRoute,

@@ -19,6 +19,7 @@ use crate::{
         window::{Total, Window},
     },
     model::{Code, Finding, Owner, Severity, span},
+    network::advice::{is_set, rps_mask},
 };
 
 pub const RETRANSMITS: Code = Code("net.retransmits");
@@ -162,9 +163,9 @@ const REORDERING_WHY: &str = "later segments overtook earlier ones, so the recei
     a veth pair do that";
 
 fn reordering_fix(seen: &Seen, rps: Option<&Rps>) -> Vec<String> {
-    let all = u64::MAX.checked_shr(64_u32.saturating_sub(seen.world.host.cpus.min(64) as u32)).unwrap_or(1);
+    let all = rps_mask(seen.world.host.cpus);
     let device = rps.map_or("VETH", |rps| rps.device.as_str());
-    let is_on = rps.is_some_and(|rps| rps.cpus.bytes().any(|digit| !matches!(digit, b'0' | b',')));
+    let is_on = rps.is_some_and(|rps| is_set(&rps.cpus));
     let elsewhere =
         "if it goes on, the order is lost on the way: bonding in round-robin mode, or several paths".to_owned();
     if is_on {
@@ -173,7 +174,7 @@ fn reordering_fix(seen: &Seen, rps: Option<&Rps>) -> Vec<String> {
     let whose = if rps.is_none() { " (VETH: the host's end of the container's pair)" } else { "" };
     vec![
         format!(
-            "keep each connection on one CPU by RPS at the host's end{whose}: for q in /sys/class/net/{device}/queues/rx-*; do echo {all:x} > $q/rps_cpus; done"
+            "keep each connection on one CPU by RPS at the host's end{whose}: for q in /sys/class/net/{device}/queues/rx-*; do echo {all} > $q/rps_cpus; done"
         ),
         elsewhere,
     ]

@@ -1,7 +1,7 @@
 //! Rules about TCP, each with a trigger and a near miss.
 
 use bytemuck::Zeroable;
-use tracer_common::tcp::{AF_INET, AF_INET6, ATTEMPT, CONNECT_CALL, FlowKey, RefusalKey, WAITING};
+use tracer_common::tcp::{AF_INET, AF_INET6, ATTEMPT, BIND_CALL, CONNECT_CALL, FlowKey, RefusalKey, WAITING};
 
 use super::{FlowTotal, Queues, Reading, RefusalTotal, Rps};
 use crate::{
@@ -96,6 +96,16 @@ fn the_command_names_the_pair() {
     let found = run.says(Reading { flows: vec![(key, flow)], rps, ..Reading::default() });
     let command = "for q in /sys/class/net/veth1/queues/rx-*; do echo 3 > $q/rps_cpus; done";
     assert!(found[0].fix[0].contains(command), "{:?}", found[0].fix);
+}
+
+/// Without any IPv6 address a connect to one fails for want of a source: programs go on with IPv4. And paths of AF_UNIX
+/// are no ports.
+#[test]
+fn what_is_tried_first_is_not_told() {
+    let ipv6 = RefusalKey { family: AF_INET6, address: [0x20; 16], ..refusal(CONNECT_CALL, 99) };
+    assert!(Run::new().says_of_refusal(ipv6).is_empty());
+    let unix = RefusalKey { family: 1, ..refusal(BIND_CALL, 98) };
+    assert!(Run::new().says_of_refusal(unix).is_empty());
 }
 
 #[test]

@@ -34,6 +34,8 @@ impl Podman {
         podman.arg("--root").arg(self.place.dir.join("storage")).arg("--runroot").arg(self.place.dir.join("run"));
         podman.arg("--tmpdir").arg(self.place.dir.join("tmp"));
         podman.args(["--storage-driver", "vfs"]).args(arguments);
+        // conmon leaves a file `oom` where it was started.
+        podman.current_dir(&self.place.dir);
         podman
     }
 
