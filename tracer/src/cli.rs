@@ -135,6 +135,12 @@ pub struct Replay {
     /// One JSON object a line (documented in docs/json.md).
     #[arg(long)]
     pub json: bool,
+    /// The screen as it is at the end (or at --to), as a picture.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "lines"])]
+    pub svg: Option<PathBuf>,
+    /// Of that picture, in characters.
+    #[arg(long, value_name = "WxH", default_value = "100x30", value_parser = screen, requires = "svg")]
+    pub size: (u16, u16),
     /// No colour (as NO_COLOR in the environment does).
     #[arg(long)]
     pub no_color: bool,
@@ -277,6 +283,13 @@ fn ring_kib(text: &str) -> Result<u32, String> {
         Ok(kib) if kib.is_power_of_two() && (4..=1 << 20).contains(&kib) => Ok(kib),
         _ => Err("a power of two from 4 to 1048576 (KiB)".to_owned()),
     }
+}
+
+/// `100x30`. No screen has more than some hundreds of either.
+fn screen(text: &str) -> Result<(u16, u16), String> {
+    let side = |side: &str| side.parse().ok().filter(|side| (20..=400).contains(side));
+    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    sides.ok_or_else(|| "a size is columns x rows, each from 20 to 400: 100x30".to_owned())
 }
 
 fn lens(name: &str) -> Result<&'static Registered, String> {

@@ -134,7 +134,9 @@ fn record(options: Record) -> Result<ExitCode> {
 
 fn replay_of(options: Replay) -> Result<()> {
     let color = color(options.no_color);
-    let show = if options.json {
+    let show = if let Some(path) = options.svg {
+        Show::Picture { path, size: options.size, color: !options.no_color }
+    } else if options.json {
         Show::Json
     } else if options.lines || !std::io::stdout().is_terminal() {
         Show::Lines(Style { zone: jiff::tz::TimeZone::system(), color })

@@ -39,6 +39,17 @@ fn as_lines_and_as_json() {
     assert_eq!(replayed(&["--json"]).0, json, "it is the same each time");
 }
 
+/// The picture in the README is of this very recording, and of the screen as it is now.
+#[test]
+fn as_a_picture() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("incident.svg");
+    replayed(&["--svg", &path.to_string_lossy(), "--size", "100x24"]);
+    let (drawn, kept) = (fs::read_to_string(&path).expect("drawn"), fs::read_to_string("../docs/incident.svg"));
+    assert!(drawn.contains("OOM: its own limit of 24.0 MiB was hit; shop-api (pid 163) was killed</text>"), "{drawn}");
+    assert_eq!(drawn, kept.expect("docs/incident.svg"), "draw docs/incident.svg anew: README.md says how, with TZ=UTC");
+}
+
 #[test]
 fn one_lens_one_container_one_stretch_of_time() {
     let (all, _) = replayed(&["--json"]);

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, io::Write, path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail};
 
-use self::player::Player;
+use self::player::{Player, wall};
 use crate::{
     containers::Table,
     lenses::{self, Registered},
@@ -17,6 +17,7 @@ use crate::{
         filter::Asked,
         view::{Show, View, host_title},
     },
+    tui::state::Position,
     views::escape::escape,
 };
 
@@ -45,7 +46,8 @@ pub async fn run(options: &Options) -> Result<()> {
     let to_ns = options.to.map(|to| position(&header, to));
     let tui = matches!(options.show, Show::Tui { .. });
     // It is read through once, before the terminal is taken: that takes time, and may fail.
-    let last_ns = if tui || !options.from.is_zero() { Reader::last_ns(&options.file)? } else { u64::MAX };
+    let drawn = tui || matches!(options.show, Show::Picture { .. });
+    let last_ns = if drawn || !options.from.is_zero() { Reader::last_ns(&options.file)? } else { u64::MAX };
     within(options, from_ns, last_ns.max(header.started_ns), &header)?;
     let title = host_title(&header.host, &header.kernel, header.facts.cgroup_version);
     let view = View::open(&options.show, &lenses, &title, Some(header.started))?;
@@ -60,6 +62,9 @@ pub async fn run(options: &Options) -> Result<()> {
             break;
         }
         run.muted = at_ns < from_ns;
+        if let Some(picture) = run.view.picture() {
+            picture.at(wall(&header, at_ns), still(&header, at_ns, last_ns));
+        }
         run.enter(entry, time_ns)?;
         sane(&run)?;
         if run.view.is_over() {
@@ -67,6 +72,7 @@ pub async fn run(options: &Options) -> Result<()> {
         }
     }
     let stopped = run.view.is_over() || to_ns.is_some_and(|to_ns| at_ns > to_ns);
+    run.view.replayed(&run.pipeline, run.lost);
     run.view.close()?;
     if let Some(text) = (!stopped).then(|| said_of(reader.ending(), &header)).flatten() {
         writeln!(std::io::stderr(), "ctrace: {text}")?;
@@ -84,6 +90,12 @@ fn within(options: &Options, from_ns: u64, last_ns: u64, header: &Header) -> Res
         bail!("--from {from} is beyond the end: this recording has {}", length(header, last_ns));
     }
     Ok(())
+}
+
+/// Where a picture was taken.
+fn still(header: &Header, at_ns: u64, last_ns: u64) -> Position {
+    let seconds = |ns: u64| ns.saturating_sub(header.started_ns) / 1_000_000_000;
+    Position { at_s: seconds(at_ns), of_s: seconds(last_ns), speed: Some(1), paused: true }
 }
 
 fn position(header: &Header, since: Duration) -> u64 {
@@ -111,7 +123,7 @@ fn asked(header: &Header, options: &Options, lenses: usize) -> Asked {
     // Where `w` began it, the container may have been gone already.
     asked.wait |= asked.container.is_some();
     // As live: of every lens at once, what is found is enough, but on a screen that has room for all.
-    asked.rows.none = lenses > 1 && !matches!(options.show, Show::Tui { .. });
+    asked.rows.none = lenses > 1 && !matches!(options.show, Show::Tui { .. } | Show::Picture { .. });
     if let Some(container) = &options.container {
         asked.container = Some(container.clone());
         // It may come later.

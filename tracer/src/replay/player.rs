@@ -176,7 +176,7 @@ impl<'a> Player<'a> {
     }
 }
 
-fn wall(header: &Header, at_ns: u64) -> Timestamp {
+pub(super) fn wall(header: &Header, at_ns: u64) -> Timestamp {
     Timestamp((at_ns as i64).saturating_add(header.boot_to_wall_ns))
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +15,7 @@ use crate::{
     lenses::Registered,
     model::Timestamp,
     pipeline::{Output, Pipeline},
-    tui::{Tui, Wish},
+    tui::{Tui, Wish, picture::Picture},
     views::{
         caps::{self, Format},
         json, lines, rows,
@@ -34,6 +35,12 @@ pub enum Show {
     Tui {
         color: bool,
     },
+    /// The screen at the end, in a file.
+    Picture {
+        path: PathBuf,
+        size: (u16, u16),
+        color: bool,
+    },
     /// It is recorded.
     Nothing,
 }
@@ -43,6 +50,7 @@ pub enum View {
     Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool, table: Table },
     Caps { format: Format, style: lines::Style, over: bool, said: bool },
     Tui { tui: Box<crate::tui::Tui>, before: Usage },
+    Picture(Box<Picture>),
 }
 
 /// What the status line's rates are made of.
@@ -57,6 +65,16 @@ impl View {
     pub fn open(show: &Show, lenses: &[&'static Registered], host: &str, replay: Option<Timestamp>) -> Result<Self> {
         let name = if let [lens] = lenses { lens.name } else { "overview" };
         let out = || io::BufWriter::new(io::stdout());
+        let settings = |color| {
+            let names: Vec<&str> = lenses.iter().map(|lens| lens.name).collect();
+            crate::tui::Settings {
+                color,
+                title: format!("{name} · {host}"),
+                zone: jiff::tz::TimeZone::system(),
+                tabs: crate::tui::panel::tabs(&names),
+                replay,
+            }
+        };
         Ok(match show {
             Show::Nothing => Self::Nothing,
             Show::Lines(style) => {
@@ -71,16 +89,11 @@ impl View {
             Show::Caps { format, style } => {
                 Self::Caps { format: *format, style: style.clone(), over: false, said: false }
             }
+            Show::Picture { path, size, color } => {
+                Self::Picture(Box::new(Picture::new(&settings(*color), *size, path.clone())?))
+            }
             Show::Tui { color } => {
-                let names: Vec<&str> = lenses.iter().map(|lens| lens.name).collect();
-                let settings = crate::tui::Settings {
-                    color: *color,
-                    title: format!("{name} · {host}"),
-                    zone: jiff::tz::TimeZone::system(),
-                    tabs: crate::tui::panel::tabs(&names),
-                    replay,
-                };
-                let tui = Box::new(crate::tui::Tui::open(settings).context("opening the terminal")?);
+                let tui = Box::new(crate::tui::Tui::open(settings(*color)).context("opening the terminal")?);
                 Self::Tui { tui, before: Usage { records: 0, cpu: own_cpu() } }
             }
         })
@@ -103,6 +116,10 @@ impl View {
                 tui.show(output);
                 Ok(())
             }
+            Self::Picture(picture) => {
+                picture.show(output);
+                Ok(())
+            }
         }
     }
 
@@ -115,7 +132,7 @@ impl View {
                 }
                 written(out.flush(), over)
             }
-            Self::Nothing | Self::Caps { .. } => Ok(()),
+            Self::Nothing | Self::Caps { .. } | Self::Picture(_) => Ok(()),
             Self::Tui { tui, .. } => tui.draw_if_due().context("drawing"),
         }
     }
@@ -128,7 +145,7 @@ impl View {
     /// Waits for a key that is about the run; for ever where there are no keys.
     pub async fn input(&mut self) -> Result<Wish> {
         match self {
-            Self::Nothing | Self::Text { .. } | Self::Caps { .. } => std::future::pending().await,
+            Self::Nothing | Self::Text { .. } | Self::Caps { .. } | Self::Picture(_) => std::future::pending().await,
             Self::Tui { tui, .. } => tui.input().await.context("reading keys"),
         }
     }
@@ -151,10 +168,21 @@ impl View {
 
     /// The same of a replay, whose own use is no news.
     pub fn replayed(&mut self, pipeline: &Pipeline, lost: u64) {
-        let Self::Tui { tui, .. } = self else { return };
         let containers: Vec<_> = pipeline.containers.containers().map(|entry| Arc::clone(entry.container)).collect();
-        tui.status(crate::tui::Status { lost, containers: containers.len(), ..crate::tui::Status::default() });
-        tui.containers(containers);
+        let status = crate::tui::Status { lost, containers: containers.len(), ..crate::tui::Status::default() };
+        match self {
+            Self::Tui { tui, .. } => {
+                tui.status(status);
+                tui.containers(containers);
+            }
+            Self::Picture(picture) => picture.status(status, containers),
+            Self::Nothing | Self::Text { .. } | Self::Caps { .. } => {}
+        }
+    }
+
+    /// The picture, where that is what is made.
+    pub fn picture(&mut self) -> Option<&mut Picture> {
+        if let Self::Picture(picture) = self { Some(picture) } else { None }
     }
 
     /// The TUI, where that is what there is.
@@ -175,6 +203,7 @@ impl View {
             ),
             Self::Nothing | Self::Text { .. } | Self::Caps { .. } => Ok(()),
             Self::Tui { tui, .. } => tui.close().context("giving the terminal back"),
+            Self::Picture(picture) => picture.close(),
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod keys;
 mod pace;
 pub mod panel;
+pub mod picture;
 #[cfg(test)]
 mod samples;
 pub mod state;
