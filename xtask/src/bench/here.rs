@@ -39,6 +39,7 @@ fn amount(kind: Kind, in_guest: bool) -> (u32, u32) {
         (Kind::Exits | Kind::Signals, false) => (20_000, 20_000),
         (Kind::Exits | Kind::Signals | Kind::Requests, true) => (500, 0),
         (Kind::Requests, false) => (20_000, 0),
+        (Kind::Packets, _) => (200_000, 100_000),
         (Kind::Kills, false) => (20, 20),
         (Kind::Kills, true) => (10, 0),
         (Kind::Wakeups, _) => (400_000, 0),

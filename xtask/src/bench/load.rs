@@ -13,6 +13,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use super::packets;
+
 /// The name of the processes that make the load: a tool's line with it is about them.
 pub const NAME: &str = "ctbench";
 const NAME_C: &std::ffi::CStr = c"ctbench";
@@ -28,6 +30,8 @@ pub enum Kind {
     Wakeups,
     /// Direct writes to a device in memory.
     Requests,
+    /// From a container's device through a veth pair.
+    Packets,
 }
 
 impl Kind {
@@ -39,6 +43,7 @@ impl Kind {
             Self::Kills => "kill",
             Self::Wakeups => "wakeup",
             Self::Requests => "request",
+            Self::Packets => "packet",
         }
     }
 }
@@ -57,9 +62,10 @@ pub struct Args {
 pub fn command(args: &Args) -> Result<ExitCode> {
     // SAFETY: a name that ends in a zero byte; this process has no other threads.
     unsafe { libc::prctl(libc::PR_SET_NAME, NAME_C.as_ptr()) };
-    let start = Instant::now();
+    let mut start = Instant::now();
     let pace = Pace { start, rate: args.rate };
     match args.kind {
+        Kind::Packets => start = packets::send(args.count, args.rate)?,
         Kind::Exits => exits(args.count, &pace)?,
         Kind::Signals => signals(args.count, &pace)?,
         Kind::Kills => kills(args.count, &pace)?,
@@ -79,14 +85,14 @@ pub fn run(kind: Kind, count: u32, rate: u32) -> Result<f64> {
     said.trim().parse().context("the load did not say how long it took")
 }
 
-struct Pace {
-    start: Instant,
-    rate: u32,
+pub(super) struct Pace {
+    pub start: Instant,
+    pub rate: u32,
 }
 
 impl Pace {
     /// Waits until event `number` is due. The kernel sleeps 50 us longer than asked, so what is near is not waited for.
-    fn wait(&self, number: u32) {
+    pub(super) fn wait(&self, number: u32) {
         if self.rate == 0 {
             return;
         }
@@ -259,7 +265,7 @@ impl Drop for LimitedGroup {
     }
 }
 
-fn fork(child: impl FnOnce()) -> Result<i32> {
+pub(super) fn fork(child: impl FnOnce()) -> Result<i32> {
     // SAFETY: this process has one thread, so the child may do whatever it may.
     match unsafe { libc::fork() } {
         0 => {
@@ -272,7 +278,7 @@ fn fork(child: impl FnOnce()) -> Result<i32> {
     }
 }
 
-fn reap(pid: i32) -> Result<()> {
+pub(super) fn reap(pid: i32) -> Result<()> {
     // SAFETY: no status is asked for.
     if pid < 0 || unsafe { libc::waitpid(pid, ptr::null_mut(), 0) } != pid {
         return Err(std::io::Error::last_os_error()).context("a child of the load");

@@ -2,6 +2,7 @@
 
 mod here;
 mod load;
+mod packets;
 mod procfs;
 mod report;
 mod stats;
@@ -34,6 +35,7 @@ enum What {
     Signals,
     Cpu,
     Io,
+    Net,
     All,
 }
 
@@ -64,6 +66,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         What::Signals => group.name == "signals",
         What::Cpu => group.name == "cpu",
         What::Io => group.name == "io",
+        What::Net => group.name == "net",
     };
     let groups = GROUPS.iter().filter(wanted).filter(|group| !(args.no_vm && group.in_guest));
     let ctrace = build::ctrace("release", &[], build::Output::Little)?;

@@ -184,6 +184,38 @@ pub static GROUPS: &[Group] = &[
         ],
     },
     Group {
+        name: "net",
+        title: "Packets of a container, through a veth pair",
+        in_guest: false,
+        loads: &[Kind::Packets],
+        subjects: &[
+            // By container, device, direction and protocol, with times since the container's device; drops, retransmissions and
+            // refused calls besides.
+            Subject {
+                name: "ctrace net",
+                maker: Maker::Ctrace,
+                command: &["ctrace", "net", "--json"],
+                watches: &[Kind::Packets],
+                line_each: false,
+            },
+            Subject {
+                name: "bpftrace, by device",
+                maker: Maker::Bpftrace,
+                command: &[
+                    "bpftrace",
+                    "-e",
+                    r"tracepoint:net:net_dev_start_xmit { @sent[str(args->name)] = count(); }
+                    tracepoint:net:netif_receive_skb { @received[str(args->name)] = count(); }
+                    tracepoint:skb:kfree_skb { @dropped[args->reason, args->location] = count(); }
+                    interval:s:1 { print(@sent); print(@received); print(@dropped); }",
+                ],
+                watches: &[Kind::Packets],
+                line_each: false,
+            },
+            Subject { name: "nobody", maker: Maker::Nobody, command: &["sleep", "1d"], watches: &[], line_each: false },
+        ],
+    },
+    Group {
         name: "io",
         title: "Requests to a disk",
         in_guest: false,

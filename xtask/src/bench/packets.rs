@@ -1,0 +1,112 @@
+//! The load of a network: small packets of a container, out of its device and through a veth pair, as fast as is asked for.
+//! Both ends are in network namespaces of this load's own.
+
+use std::{
+    fs, io,
+    net::UdpSocket,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::load::{Pace, fork, reap};
+use crate::process;
+
+/// TEST-NET-1: nobody's.
+const INSIDE: &str = "192.0.2.1";
+const OUTSIDE: &str = "192.0.2.2";
+const PORT: u16 = 4711;
+const BYTES: usize = 64;
+/// A tool that asks which namespaces are containers' does so once a second.
+const SEEN: Duration = Duration::from_millis(2500);
+
+/// When the first packet was sent.
+pub fn send(count: u32, rate: u32) -> Result<Instant> {
+    own_network()?;
+    let group = Container::make()?;
+    let procs = group.0.join("cgroup.procs");
+    let (mut built, mut build) = io::pipe()?;
+    let container = fork(|| {
+        let mut inside = || -> Result<()> {
+            fs::write(&procs, "0")?;
+            own_network()?;
+            // The pair's end comes from the other side.
+            let socket = loop {
+                match UdpSocket::bind((INSIDE, 0)) {
+                    Ok(socket) => break socket,
+                    Err(_) => thread::sleep(Duration::from_millis(10)),
+                }
+            };
+            let mut go = [0];
+            io::Read::read_exact(&mut built, &mut go)?;
+            let pace = Pace { start: Instant::now(), rate };
+            let packet = [0; BYTES];
+            for number in 0..count {
+                pace.wait(number);
+                // A full queue is a packet that was not sent: the load says so by its rate.
+                let _ = socket.send_to(&packet, (OUTSIDE, PORT));
+            }
+            Ok(())
+        };
+        // SAFETY: ends the child without the parent's destructors.
+        unsafe { libc::_exit(i32::from(inside().is_err())) }
+    })?;
+    thread::sleep(Duration::from_millis(100));
+    wire(container)?;
+    let sink = UdpSocket::bind((OUTSIDE, PORT)).context("the other end's port")?;
+    sink.set_read_timeout(Some(Duration::from_millis(500)))?;
+    thread::sleep(SEEN);
+    let start = Instant::now();
+    io::Write::write_all(&mut build, &[1])?;
+    let mut taken = 0_u32;
+    while taken < count && sink.recv(&mut [0; BYTES]).is_ok() {
+        taken += 1;
+    }
+    reap(container)?;
+    if taken == 0 {
+        bail!("no packet came through the pair");
+    }
+    Ok(start)
+}
+
+fn own_network() -> Result<()> {
+    // SAFETY: no memory is shared with what it changes.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        return Err(io::Error::last_os_error()).context("a network namespace");
+    }
+    Ok(())
+}
+
+/// A pair from here to that process's namespace.
+fn wire(pid: i32) -> Result<()> {
+    let script = format!(
+        "ip link add outside type veth peer name eth0 netns {pid} && ip addr add {OUTSIDE}/30 dev outside && \
+         ip link set outside up && nsenter --net=/proc/{pid}/ns/net sh -c \
+         'ip link set lo up && ip addr add {INSIDE}/30 dev eth0 && ip link set eth0 up'"
+    );
+    process::output(Command::new("sh").args(["-c", &script])).context("a veth pair").map(|_| ())
+}
+
+/// A cgroup in Docker's form: by its path it is a container.
+struct Container(PathBuf);
+
+impl Container {
+    fn make() -> Result<Self> {
+        let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let top = Path::new(if unified { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/memory" });
+        let group = Self(top.join("docker").join(format!("{:064x}", std::process::id())));
+        fs::create_dir_all(&group.0).with_context(|| format!("a cgroup below {}", top.display()))?;
+        Ok(group)
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+        // Others' containers may be there.
+        let _ = self.0.parent().map(fs::remove_dir);
+    }
+}
