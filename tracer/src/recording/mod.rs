@@ -1,7 +1,5 @@
-//! Recordings: everything that enters a run, in a file ([docs/recording.md]). Zstandard frames, each of whole JSON lines;
+//! Recordings: everything that enters a run, in a file (docs/recording.md). Zstandard frames, each of whole JSON lines;
 //! the first line is the header. What was written is readable whatever became of the writer.
-//!
-//! [docs/recording.md]: https://docs.rs/crate/tracer
 
 mod reader;
 mod writer;
