@@ -23,6 +23,7 @@ mod tcp;
 use std::{collections::BTreeSet, io::Write, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 use serde_json::{Map, Value, json};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -353,12 +354,23 @@ fn host_facts(kernel: &Kernel, host: &Host) -> HostFacts {
     }
 }
 
-/// What the start needed (BTF, the kernel log, runtimes' files) goes back to the kernel: glibc would keep it.
+/// What the start needed goes back to the kernel: memory (BTF, the kernel log, runtimes' files), which glibc would keep, and
+/// code that does not run again, which stays in the page cache alone.
 fn give_back() {
     // SAFETY: no pointer of ours is touched: free pages alone are unmapped.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0);
+    }
+    let maps = procfs::process::Process::myself().and_then(|own| own.maps());
+    let code = |map: &&MemoryMap| {
+        let (runs, changes) = (MMPermissions::EXECUTE | MMPermissions::PRIVATE, MMPermissions::WRITE);
+        map.perms.contains(runs) && !map.perms.contains(changes) && matches!(map.pathname, MMapPath::Path(_))
+    };
+    for map in maps.iter().flat_map(|maps| maps.iter()).filter(code) {
+        let (from, to) = map.address;
+        // SAFETY: a private mapping of a file that nothing may write to: whatever is let go is read again when it is wanted.
+        unsafe { libc::madvise(from as *mut libc::c_void, (to - from) as usize, libc::MADV_DONTNEED) };
     }
 }
 
