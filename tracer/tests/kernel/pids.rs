@@ -287,7 +287,7 @@ fn zombies() {
     assert_eq!(open["process"]["pid"], who.pid);
     let evidence = &open["evidence"];
     assert_eq!(evidence["parent"]["process"]["pid"], who.pid);
-    assert_eq!(evidence["zombies"], 12);
+    let zombies = evidence["zombies"].as_u64().expect("a count");
     assert_eq!(evidence["limit"], 40);
     assert_eq!(evidence["current"], 13);
     assert_eq!(evidence["limiting_cgroup"], container.path);
@@ -297,7 +297,9 @@ fn zombies() {
     let closed =
         ctrace.wait_for("that they are gone", |line| line.json["id"] == open["id"] && line.json["state"] == "closed");
     assert!(closed.json["evidence"]["zombies"].as_u64().is_some_and(|left| left < 10));
-    ctrace.stop();
+    // An exit that the kernel did not show is found by the sweep alone, later; that it was skipped is said.
+    let skipped = ctrace.stop().skipped("exit") as u64;
+    assert!(zombies <= 12 && zombies + skipped >= 12, "{zombies} zombies, {skipped} skipped");
 }
 
 fn nine_zombies() {
