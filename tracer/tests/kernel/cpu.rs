@@ -108,11 +108,16 @@ fn bursts_against_a_short_quota() {
     let open = finding(&ctrace, "cpu.throttled", &container, "open");
     let evidence = &open["evidence"];
     assert_eq!((&evidence["quota_ns"], &evidence["period_ns"]), (&10_000_000.into(), &20_000_000.into()));
-    let threads = float(&evidence["threads"]);
-    assert!(threads > 0.4 && threads < 6.0, "{evidence}");
-    let (after, rest) = (evidence["run_out_ns"].as_u64(), evidence["then_wait_ns"].as_u64());
-    assert_eq!(after.zip(rest).map(|(after, rest)| after + rest), Some(20_000_000), "{evidence}");
-    assert!(open["why"].as_str().is_some_and(|why| why.contains("run") && why.contains("then wait")), "{open}");
+    // On one CPU their turns take as long as a stop: then it is not known.
+    if evidence["threads"].is_null() {
+        assert!(open["unknown"]["threads"].is_string() && evidence["run_out_ns"].is_null(), "{open}");
+    } else {
+        let threads = float(&evidence["threads"]);
+        assert!(threads > 0.4 && threads <= 5.0, "{evidence}");
+        let (after, rest) = (evidence["run_out_ns"].as_u64(), evidence["then_wait_ns"].as_u64());
+        assert_eq!(after.zip(rest).map(|(after, rest)| after + rest), Some(20_000_000), "{evidence}");
+        assert!(open["why"].as_str().is_some_and(|why| why.contains("run") && why.contains("then wait")), "{open}");
+    }
     let longest = &evidence["longest"];
     assert!(longest["wait_ns"].as_u64().is_some_and(|ns| ns > 4_000_000), "{longest}");
     assert_ne!(longest["pid"], who.pid, "it only waits for its children");

@@ -9,6 +9,7 @@ use super::{
     window::{Throttle, Window},
 };
 use crate::{
+    containers::is_within,
     findings::{World, numbers},
     model::{Code, Finding, Severity, State},
 };
@@ -130,7 +131,11 @@ impl Facts<'_> {
             return None;
         }
         let stop = was.throttled_ns as f64 / was.throttled as f64 / cpus;
-        Some(waited.longer_than((stop / 2.0) as u64) as f64 / was.throttled as f64)
+        let held = waited.longer_than((stop / 2.0) as u64) as f64 / was.throttled as f64;
+        // More than there are: on few CPUs turns among them take as long, and cannot be told from stops.
+        let processes = self.window.new.processes.iter().filter(|one| is_within(&one.cgroup, &self.group.cgroup));
+        let there_are = processes.fold(0_u64, |sum, one| sum.saturating_add(one.stat.threads));
+        (there_are == 0 || held <= there_are as f64).then_some(held)
     }
 
     fn finding(&self, state: State, id: &str) -> Finding {
@@ -157,7 +162,7 @@ impl Facts<'_> {
         let no_threads = if numbers.least {
             "waits are not seen here"
         } else {
-            "others below the parent use its quota up as well, or it was not throttled"
+            "others below the parent use its quota up as well, its threads' turns take as long as a stop, or it was not throttled"
         };
         values.put("threads", numbers.threads.map(rounded), no_threads);
         let run_out = numbers.run_out();
