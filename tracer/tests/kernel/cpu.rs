@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::{
-    harness::Test,
+    harness::{Test, in_virtual_machine},
     support::{
         cgroups::Group,
         cpu::{CpuTree, freeze, periods, play, quota, quota_of, shares, throttled_ns, weight},
@@ -162,7 +162,15 @@ fn busy_below_its_quota() {
     assert_eq!(row["limiting_cgroup"], container.path);
     assert_eq!(row["weight"], weight(200_000));
     let said = ctrace.stop();
-    assert_eq!(said.about(&container).collect::<Vec<_>>(), Vec::<&Value>::new());
+    let found: Vec<&Value> = said.about(&container).filter(|finding| !by_the_host(finding)).collect();
+    assert_eq!(found, Vec::<&Value>::new());
+}
+
+/// In an emulated machine with one CPU ctrace and this test themselves may take a part of it that counts: it is true then.
+fn by_the_host(finding: &Value) -> bool {
+    let others = finding["evidence"]["ran_instead"].as_array().into_iter().flatten();
+    let hosts = |other: &Value| other["container"].is_null() && above(&other["share_pct"], 5.0);
+    in_virtual_machine() && finding["code"] == "cpu.contended" && others.into_iter().any(hosts)
 }
 
 fn throttled_by_its_parent() {
@@ -204,7 +212,8 @@ fn contended() {
     let closed = finding(&ctrace, "cpu.contended", &small, "closed");
     assert_eq!(closed["id"], open["id"]);
     let said = ctrace.stop();
-    assert!(said.codes(&large).is_empty(), "it has the weight for all that it wants: {:?}", said.codes(&large));
+    let of_large: Vec<&Value> = said.about(&large).filter(|finding| !by_the_host(finding)).collect();
+    assert!(of_large.is_empty(), "it has the weight for all that it wants: {of_large:?}");
 }
 
 fn blocked_in_vfork() {

@@ -132,10 +132,11 @@ impl Facts<'_> {
         }
         let stop = was.throttled_ns as f64 / was.throttled as f64 / cpus;
         let held = waited.longer_than((stop / 2.0) as u64) as f64 / was.throttled as f64;
-        // More than there are: on few CPUs turns among them take as long, and cannot be told from stops.
+        // Many more than there are: on few CPUs turns among them take as long, and cannot be told from stops.
         let processes = self.window.new.processes.iter().filter(|one| is_within(&one.cgroup, &self.group.cgroup));
         let there_are = processes.fold(0_u64, |sum, one| sum.saturating_add(one.stat.threads));
-        (there_are == 0 || held <= there_are as f64).then_some(held)
+        let there_are = if there_are == 0 { f64::INFINITY } else { there_are as f64 };
+        (held <= 2.0 * there_are).then_some(held.min(there_are))
     }
 
     fn finding(&self, state: State, id: &str) -> Finding {
