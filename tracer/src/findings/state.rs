@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Code, State};
+use super::World;
+use crate::model::{Code, Finding, State};
 
 /// A condition that does not hold for so long is over: between two bursts it is the same one.
 const LINGER_NS: u64 = 5_000_000_000;
@@ -58,6 +59,35 @@ impl Conditions {
         let over = |_: &(Code, String), open: &mut Open| now_ns.saturating_sub(open.held_ns) >= LINGER_NS;
         let closed = self.open.extract_if(.., over);
         closed.map(|((code, subject), open)| (code, subject, News { id: open.id, state: State::Closed })).collect()
+    }
+}
+
+/// What was last said of each condition, to close it with.
+#[derive(Debug, Default)]
+pub struct Said(BTreeMap<String, Finding>);
+
+impl Said {
+    pub fn say(&mut self, finding: Finding) -> Finding {
+        self.0.insert(finding.id.clone(), finding.clone());
+        finding
+    }
+
+    /// Those that are over: the last that was said, ended, with what there is to say now.
+    pub fn over(
+        &mut self,
+        conditions: &mut Conditions,
+        now_ns: u64,
+        world: &World,
+        summary: impl Fn(Code) -> &'static str,
+    ) -> Vec<Finding> {
+        let over = conditions.over(now_ns).into_iter().filter_map(|(_, _, news)| self.0.remove(&news.id));
+        let closed = over.map(|last| Finding {
+            state: Some(State::Closed),
+            time: world.at(now_ns),
+            summary: summary(last.code).to_owned(),
+            ..last
+        });
+        closed.collect()
     }
 }
 

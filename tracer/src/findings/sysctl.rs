@@ -1,14 +1,16 @@
 //! `net.sysctl-readonly`: a setting that the container may not make. A rule of its own: `io` sees the refused call, and
 //! for the network it matters as well. Each lens that stands on it has one; what two of them say is the same, and told once.
 
-use std::collections::BTreeMap;
-
 use tracer_common::space::{EROFS, Refused};
 
-use super::{World, numbers::Numbers, state::Conditions};
+use super::{
+    World,
+    numbers::Numbers,
+    state::{Conditions, Said},
+};
 use crate::{
     events::{self, Event, text},
-    model::{Code, Finding, Severity, State},
+    model::{Code, Finding, Severity},
 };
 
 pub const READONLY: Code = Code("net.sysctl-readonly");
@@ -16,29 +18,19 @@ pub const READONLY: Code = Code("net.sysctl-readonly");
 #[derive(Debug, Default)]
 pub struct Rule {
     conditions: Conditions,
-    /// What was last said of each, to close it with.
-    said: BTreeMap<String, Finding>,
+    said: Said,
 }
 
 impl Rule {
     /// The path says it all: nothing is asked for.
     pub fn event(&mut self, event: &Event, world: &World) -> Option<Finding> {
         let Event::FileRefused(refused) = event else { return None };
-        let finding = read_only(refused, world, &mut self.conditions)?;
-        self.said.insert(finding.id.clone(), finding.clone());
-        Some(finding)
+        read_only(refused, world, &mut self.conditions).map(|finding| self.said.say(finding))
     }
 
     /// Those that are over.
     pub fn tick(&mut self, now_ns: u64, world: &World) -> Vec<Finding> {
-        let over = self.conditions.over(now_ns).into_iter();
-        let closed = over.filter_map(|(_, _, news)| self.said.remove(&news.id)).map(|last| Finding {
-            state: Some(State::Closed),
-            time: world.at(now_ns),
-            summary: "nobody tries to write there any more".to_owned(),
-            ..last
-        });
-        closed.collect()
+        self.said.over(&mut self.conditions, now_ns, world, |_| "nobody tries to write there any more")
     }
 }
 

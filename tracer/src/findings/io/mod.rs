@@ -21,13 +21,13 @@ use self::space::Refusals;
 use super::{
     World,
     pace::{EVERY_NS, Pace},
-    state::Conditions,
+    state::{Conditions, Said},
     sysctl,
     window::Window,
 };
 use crate::{
     events::Event,
-    model::{Finding, State},
+    model::{Code, Finding},
     pipeline::{Output, Question},
 };
 
@@ -40,8 +40,7 @@ pub struct Rule {
     refusals: Refusals,
     sysctls: sysctl::Rule,
     conditions: Conditions,
-    /// What was last said of each, to close it with.
-    said: BTreeMap<String, Finding>,
+    said: Said,
     pace: Pace,
 }
 
@@ -88,26 +87,18 @@ impl Rule {
                 findings.extend(self.refusals.placed(place, found, now_ns, world, &mut self.conditions));
             }
         }
-        out.extend(findings.into_iter().map(|finding| self.say(finding)));
-        for (_, _, news) in self.conditions.over(now_ns) {
-            let last = self.said.remove(&news.id);
-            out.extend(last.map(|last| Output::Finding(Box::new(over(last, now_ns, world)))));
-        }
-    }
-
-    fn say(&mut self, finding: Finding) -> Output {
-        self.said.insert(finding.id.clone(), finding.clone());
-        Output::Finding(Box::new(finding))
+        let said: Vec<Finding> = findings.into_iter().map(|finding| self.said.say(finding)).collect();
+        let over = self.said.over(&mut self.conditions, now_ns, world, over);
+        out.extend(said.into_iter().chain(over).map(|finding| Output::Finding(Box::new(finding))));
     }
 }
 
-/// The last that was said, ended.
-fn over(last: Finding, now_ns: u64, world: &World) -> Finding {
-    let summary = match last.code.0 {
+/// What there is to say where one of them is over.
+fn over(code: Code) -> &'static str {
+    match code.0 {
         "io.dirty-throttled" => "its writers are no longer paused",
         "io.throttled" => "it is no longer at its limit",
         "io.blkio-v1-buffered" => "it writes no more past its limit",
         _ => "no call was refused for a while",
-    };
-    Finding { state: Some(State::Closed), time: world.at(now_ns), summary: summary.to_owned(), ..last }
+    }
 }

@@ -5,6 +5,7 @@ use tracer_common::{
 };
 
 use super::*;
+use crate::model::State;
 use crate::{
     containers::Space,
     findings::fixture::{self, Host, OTHER_CGROUP, SECOND, T, WEB, WEB_CGROUP},

@@ -28,13 +28,13 @@ pub use stop::Hop;
 use super::{
     World,
     pace::{EVERY_NS, Pace},
-    state::Conditions,
+    state::{Conditions, Said},
     sysctl,
     window::Window,
 };
 use crate::{
     events::Event,
-    model::{Finding, Owner, State},
+    model::{Code, Finding, Owner},
     pipeline::{Output, Question},
 };
 
@@ -49,8 +49,7 @@ pub struct Rule {
     tcp: tcp::Rule,
     sysctls: sysctl::Rule,
     conditions: Conditions,
-    /// What was last said of each, to close it with.
-    said: BTreeMap<String, Finding>,
+    said: Said,
     pace: Pace,
 }
 
@@ -62,7 +61,7 @@ impl Default for Rule {
             tcp: tcp::Rule::default(),
             sysctls: sysctl::Rule::default(),
             conditions: Conditions::default(),
-            said: BTreeMap::new(),
+            said: Said::default(),
             pace: Pace::default(),
         }
     }
@@ -154,26 +153,18 @@ impl Rule {
         findings.extend(latency::judge(&seen, &mut self.conditions));
         findings.extend(self.tcp.judge(&seen, &mut self.conditions));
         out.extend(sample::rows(&seen));
-        out.extend(findings.into_iter().map(|finding| self.say(finding)));
-        for (_, _, news) in self.conditions.over(now_ns) {
-            let last = self.said.remove(&news.id);
-            out.extend(last.map(|last| Output::Finding(Box::new(over(last, now_ns, world)))));
-        }
-    }
-
-    fn say(&mut self, finding: Finding) -> Output {
-        self.said.insert(finding.id.clone(), finding.clone());
-        Output::Finding(Box::new(finding))
+        let said: Vec<Finding> = findings.into_iter().map(|finding| self.said.say(finding)).collect();
+        let over = self.said.over(&mut self.conditions, now_ns, world, over);
+        out.extend(said.into_iter().chain(over).map(|finding| Output::Finding(Box::new(finding))));
     }
 }
 
-/// The last that was said, ended.
-fn over(last: Finding, now_ns: u64, world: &World) -> Finding {
-    let otherwise = if last.code == latency::LATENCY {
+/// What there is to say where one of them is over.
+fn over(code: Code) -> &'static str {
+    let otherwise = if code == latency::LATENCY {
         "its packets do not wait on their way any more"
     } else {
         "no packet has stopped there for a while"
     };
-    let summary = tcp::over(last.code.0).unwrap_or(otherwise).to_owned();
-    Finding { state: Some(State::Closed), time: world.at(now_ns), summary, ..last }
+    tcp::over(code.0).unwrap_or(otherwise)
 }

@@ -8,6 +8,7 @@ use tracer_common::{
 
 use super::*;
 use crate::findings::fixture::{Host, OTHER, SECOND, T, WEB};
+use crate::model::State;
 
 const HOST_NETNS: u32 = 1;
 const WEB_NETNS: u32 = 2;
