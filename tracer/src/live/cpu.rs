@@ -188,14 +188,9 @@ impl Reader {
         kernel: &Kernel,
     ) -> Result<Sleepers> {
         let mut since: BTreeMap<u32, Blocked> = BTreeMap::new();
-        let mut now = None;
-        if kernel.attached(&plan::SCHED_SWITCH) {
+        let attached = kernel.attached(&plan::SCHED_SWITCH);
+        if attached {
             since.extend(kernel.entries::<u32, Blocked>("BLOCKED", sizes::BLOCKED as usize)?);
-            let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
-            for blocked in since.values() {
-                *counts.entry(blocked.cgroup).or_default() += 1;
-            }
-            now = Some(counts);
         }
         let now_ns = machine::boottime_ns();
         let mut tids: Vec<u32> = if sweep { every_sleeper(files) } else { known.to_vec() };
@@ -204,11 +199,26 @@ impl Reader {
         tids.sort_unstable();
         tids.dedup();
         tids.sort_by_key(|tid| since.get(tid).map(|blocked| blocked.since_ns));
-        tids.truncate(SLEEPERS);
-        let mut tasks: Vec<Sleeper> = tids
-            .into_iter()
-            .filter_map(|tid| self.sleeper(tid, since.get(&tid).map(|blocked| blocked.since_ns), files, key))
-            .collect();
+        let mut tasks = Vec::new();
+        for tid in tids {
+            let blocked = since.get(&tid).map(|blocked| blocked.since_ns);
+            if let Some(sleeper) = self.sleeper(tid, blocked, files, key) {
+                tasks.push(sleeper);
+                if tasks.len() == SLEEPERS {
+                    break;
+                }
+            } else {
+                // Awake, or gone: the kernel skipped the programs that would have heard of it.
+                since.remove(&tid);
+            }
+        }
+        let now = attached.then(|| {
+            let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+            for blocked in since.values() {
+                *counts.entry(blocked.cgroup).or_default() += 1;
+            }
+            counts
+        });
         if !tasks.is_empty() {
             // Only who has this may look at another's stack.
             privileges::with_sys_admin(|| {
