@@ -118,6 +118,7 @@ fn bursts_against_a_short_quota() {
         assert_eq!(after.zip(rest).map(|(after, rest)| after + rest), Some(20_000_000), "{evidence}");
         assert!(open["why"].as_str().is_some_and(|why| why.contains("run") && why.contains("then wait")), "{open}");
     }
+    assert!(open["why"].as_str().is_some_and(|why| why.contains("a burst meets the quota of one period")), "{open}");
     let longest = &evidence["longest"];
     assert!(longest["wait_ns"].as_u64().is_some_and(|ns| ns > 4_000_000), "{longest}");
     assert_ne!(longest["pid"], who.pid, "it only waits for its children");
