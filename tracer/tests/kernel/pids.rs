@@ -19,6 +19,7 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("pids::parent_limit", parent_limit),
     Test::full("pids::limit_closes", limit_closes),
     Test::full("pids::flood_is_counted_and_hides_nobody", flood_is_counted_and_hides_nobody),
+    Test::full("pids::refused_while_others_leave", refused_while_others_leave),
     Test::core("pids::limit_of_the_user", limit_of_the_user),
     Test::core("pids::root_passes_a_users_limit", root_passes_a_users_limit),
     Test::core("pids::limit_of_the_namespace", limit_of_the_namespace).needs(&[Lack::OwnPidMax]),
@@ -151,6 +152,22 @@ fn flood_is_counted_and_hides_nobody() {
     let said = ctrace.stop();
     assert!(!said.lines.iter().any(|line| line.json["type"] == "loss" && line.json["event"] == "fork_refused"));
     assert!(said.about(&loud).count() < 60, "at most one update a second");
+}
+
+/// When its fork fails there may be room again: what a level refused is nothing that another limit did.
+fn refused_while_others_leave() {
+    let tree = PidsTree::new();
+    let ctrace = ctrace();
+    let container = tree.container();
+    limit(&container, 3);
+    let bomb = play(&container, &["rival-bomb=20000", "pause"]);
+    let tried = bomb.said("tried");
+    assert!(tried.pid > 100 && tried.tid > 100, "some of both: {tried:?}");
+    sentinel(&ctrace, &tree);
+    let said = ctrace.stop();
+    let mut whats: Vec<&Value> = said.about(&container).map(|finding| &finding["evidence"]["what"]).collect();
+    whats.dedup();
+    assert_eq!(whats, [&Value::from("pids.max")]);
 }
 
 /// A refusal by no cgroup: the limit that it names, and how many there were.

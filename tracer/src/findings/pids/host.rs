@@ -28,6 +28,8 @@ pub struct HostLimits {
     /// What the kernel side had counted when it was last heard of.
     counted: HashMap<u64, u64>,
     pending: BTreeMap<u64, Open>,
+    /// At no limit a moment later: perhaps a cgroup's, which has room again. The next counts tell.
+    unexplained: BTreeMap<u64, Open>,
     open: BTreeMap<u64, Open>,
     /// The counts were read before.
     read: bool,
@@ -62,7 +64,8 @@ impl HostLimits {
         }
         let times = self.more(record.from, record.count);
         let at = record.header.time_ns;
-        if let Some(open) = self.open.get_mut(&record.from).or(self.pending.get_mut(&record.from)) {
+        let known = self.open.get_mut(&record.from).or(self.pending.get_mut(&record.from));
+        if let Some(open) = known.or(self.unexplained.get_mut(&record.from)) {
             open.refused += times;
             (open.time_ns, open.last) = (at, *record);
             return false;
@@ -84,24 +87,39 @@ impl HostLimits {
     /// Who asked was looked at.
     pub fn looked(&mut self, asker: &Asker, now_ns: u64, world: &World) -> Option<Finding> {
         let mut open = self.pending.remove(&asker.from)?;
-        self.told += 1;
-        open.id = format!("pids-limit-host-{}", self.told);
         open.limit = limit(&open.last, asker);
-        (open.said, open.said_ns) = (open.refused, now_ns);
-        let finding = open.finding(State::Open, world);
-        self.open.insert(asker.from, open);
-        Some(finding)
+        if open.limit.is_none() {
+            self.unexplained.insert(asker.from, open);
+            return None;
+        }
+        Some(self.tell(asker.from, open, now_ns, world))
     }
 
-    /// The kernel side's counts were read: it sends one record in 100 ms.
-    pub fn counted(&mut self, counts: &Counts, now_ns: u64, world: &World) -> Vec<Finding> {
+    fn tell(&mut self, from: u64, mut open: Open, now_ns: u64, world: &World) -> Finding {
+        self.told += 1;
+        open.id = format!("pids-limit-host-{}", self.told);
+        (open.said, open.said_ns) = (open.refused, now_ns);
+        let finding = open.finding(State::Open, world);
+        self.open.insert(from, open);
+        finding
+    }
+
+    /// The kernel side's counts were read: it sends one record in 100 ms. `is_full` says whether a level of a pids cgroup
+    /// refuses forks, by what is known with these counts.
+    pub fn counted(
+        &mut self,
+        counts: &Counts,
+        is_full: impl Fn(u64) -> bool,
+        now_ns: u64,
+        world: &World,
+    ) -> Vec<Finding> {
         let is_first = !std::mem::replace(&mut self.read, true);
         for (&from, &count) in &counts.failed {
             if is_first && world.host.began_later {
                 self.more(from, count);
             }
             if !self.open.contains_key(&from) {
-                continue; // its record is still to come
+                continue; // its record is still to come, or what it counts is a cgroup's
             }
             let more = self.more(from, count);
             if let Some(open) = self.open.get_mut(&from).filter(|_| more > 0) {
@@ -110,6 +128,12 @@ impl HostLimits {
             }
         }
         let mut findings = Vec::new();
+        for (from, open) in self.unexplained.extract_if(.., |_, open| open.time_ns <= counts.at_ns).collect::<Vec<_>>()
+        {
+            if !is_full(from) {
+                findings.push(self.tell(from, open, now_ns, world));
+            }
+        }
         self.open.retain(|_, open| {
             let over = now_ns.saturating_sub(open.time_ns) >= OVER_NS;
             if over {

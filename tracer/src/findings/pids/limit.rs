@@ -145,6 +145,15 @@ impl Limits {
         findings
     }
 
+    /// Does a level of this pids cgroup refuse forks at this time?
+    pub fn is_full(&self, from: u64, counts: &Counts) -> bool {
+        counts
+            .levels
+            .iter()
+            .find(|level| level.id == from)
+            .is_some_and(|from| counts.chain(&from.path).any(|level| self.open.contains_key(&level.id)))
+    }
+
     /// What the kernel side counted and did not send: it sends one record in 100 ms.
     fn of_kernel(&mut self, counts: &Counts) -> Vec<Refusal> {
         let mut found = Vec::new();

@@ -80,7 +80,8 @@ impl Rule {
                 self.counts_pace.came(now_ns, counts.took_ns);
                 let findings = self.limits.counted(counts, &self.zombies, now_ns, world);
                 said(findings, out);
-                said(self.host_limits.counted(counts, now_ns, world), out);
+                let is_full = |from| self.limits.is_full(from, counts);
+                said(self.host_limits.counted(counts, is_full, now_ns, world), out);
                 let states = self.host_states.as_ref();
                 out.extend(sample::rows(counts, &self.zombies, states, now_ns, world));
                 self.counts = Some(counts.clone());

@@ -1,7 +1,7 @@
 use bytemuck::Zeroable;
 use tracer_common::{
-    Header, Kind,
-    pids::{ForkRefused, Level as KernelLevel, NO_LIMIT},
+    Header, Kind, UNKNOWN_U32,
+    pids::{ForkFailed, ForkRefused, Level as KernelLevel, NO_LIMIT},
     task::Task,
 };
 
@@ -258,6 +258,33 @@ fn without_a_hook_the_events_file_tells() {
     assert_eq!(states(&open), [("pids-limit-1", State::Open)]);
     assert_eq!(open[0].evidence["limiting_cgroup"], web());
     assert_eq!(open[0].evidence["refused"], 4);
+}
+
+/// A fork that failed where no limit is reached a moment later.
+#[test]
+fn a_cgroup_with_room_again_is_no_other_limit() {
+    let counted = |refused| {
+        let mut levels = levels(19, 60);
+        (levels[0].refused, levels[1].refused) = (Some(0), Some(refused));
+        Counts { levels, events: true, ..Counts::default() }
+    };
+    let said = |refused: u64| {
+        let mut bench = Bench::new(false);
+        bench.counts(SECOND, counted(0));
+        let header = Header { time_ns: 2 * SECOND, cgroup: WEB, ..Header::zeroed() };
+        let unread = ForkFailed { pids: UNKNOWN_U32, pid_max: UNKNOWN_U32, ..ForkFailed::zeroed() };
+        let failed = Event::ForkFailed(ForkFailed { header, count: 1, from: WEB, ..unread });
+        bench.with(2 * SECOND, |rule, world, out| rule.event(&failed, world, out));
+        let looked = Reading::Asker(Asker { from: WEB, ..Asker::default() });
+        assert!(bench.read(2 * SECOND, &looked).is_empty(), "it may be the cgroup's");
+        // Counts from before it know nothing of it.
+        assert!(bench.counts(2 * SECOND - 1, counted(0)).is_empty());
+        let said = bench.counts(3 * SECOND, counted(refused));
+        assert!(bench.counts(4 * SECOND, counted(refused)).is_empty());
+        said
+    };
+    assert_eq!(states(&said(1)), [("pids-limit-1", State::Open)]);
+    assert_eq!(states(&said(0)), [("pids-limit-host-1", State::Open)]);
 }
 
 #[test]

@@ -25,6 +25,7 @@
 //! | `segv`, `abort` | ends by a fault of its own: touches [`BAD_ADDRESS`]; `abort()` |
 //! | `forks=N` | N children that end at once |
 //! | `bomb=N` | asks N times for a child that only waits, and writes `tried MADE REFUSED` |
+//! | `rival-bomb=N` | the same beside a rival, with children that end at once |
 //! | `zombies=N`, `orphans=N` | N children that end and are not waited for; its own, or its children's |
 //! | `leaderless-herd=N` | N children whose leader is gone and whose thread waits |
 //! | `fsync=FILE` | writes a page, and waits until it is on the disk |
@@ -60,7 +61,7 @@ use nix::{
         prctl,
         resource::{Resource, setrlimit},
         signal::{SigHandler, SigSet, Signal, kill, raise, signal},
-        wait::{WaitStatus, waitpid},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{ForkResult, Gid, Pid, Uid, fork, pause, setgid, setuid},
 };
@@ -248,7 +249,16 @@ fn go_on(steps: &[OsString]) {
                     let _ = waitpid(child, None);
                 }
             }
-            "bomb" => bomb(number()),
+            "bomb" => bomb(number(), || for_ever()),
+            "rival-bomb" => {
+                // Has no use for what it hears: it lives as long as its parent.
+                forked(|| {
+                    loop {
+                        try_to_fork(|| std::process::exit(0));
+                    }
+                });
+                bomb(number(), || std::process::exit(0));
+            }
             "zombies" => {
                 for _ in 0..number() {
                     forked(|| std::process::exit(0));
@@ -386,21 +396,32 @@ pub fn forked(work: impl FnOnce()) -> Pid {
 }
 
 /// Asks for more children than it may have.
-fn bomb(tries: usize) {
+fn bomb(tries: usize, child: fn() -> std::convert::Infallible) {
     let (mut made, mut refused) = (0, 0);
     for _ in 0..tries {
-        // SAFETY: one thread only, so nothing is locked in the child.
-        match unsafe { fork() } {
-            Ok(ForkResult::Parent { .. }) => made += 1,
-            Ok(ForkResult::Child) => {
-                die_with_parent();
-                for_ever()
-            }
-            Err(Errno::EAGAIN) => refused += 1,
-            Err(other) => panic!("fork: {other}"),
+        if try_to_fork(child) {
+            made += 1;
+        } else {
+            refused += 1;
         }
     }
     println!("tried {made} {refused}");
+}
+
+/// False: it was refused. Children that ended are waited for on the way.
+fn try_to_fork(child: fn() -> std::convert::Infallible) -> bool {
+    // SAFETY: one thread only, so nothing is locked in the child.
+    let made = match unsafe { fork() } {
+        Ok(ForkResult::Parent { .. }) => true,
+        Ok(ForkResult::Child) => {
+            die_with_parent();
+            match child() {}
+        }
+        Err(Errno::EAGAIN) => false,
+        Err(other) => panic!("fork: {other}"),
+    };
+    while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {}
+    made
 }
 
 fn die_with_parent() {
