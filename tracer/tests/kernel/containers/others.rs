@@ -1,6 +1,6 @@
 //! ctr, Kubernetes' annotations, Podman, bare runc and crun; what comes late, and what is held.
 
-use std::{fs, process::Command};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -199,8 +199,15 @@ pub fn waits_for_one() {
     assert!(!said.lines.iter().any(|line| strangers(&line.json)), "told of {}", other.id);
 }
 
+/// The mount points that a process sees.
+fn mounts_of(pid: i32) -> BTreeSet<String> {
+    let mountinfo = fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("its mounts");
+    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect()
+}
+
 pub fn nothing_is_held() {
     let place = Place::new();
+    let ours = mounts_of(std::process::id().cast_signed());
     let ctrace = live("exits", &[]);
     let pid = ctrace.pid().as_raw();
     let mut before = Vec::new();
@@ -211,6 +218,9 @@ pub fn nothing_is_held() {
         cgroups.push(one(&bundle.id)["cgroup"].as_str().expect("a path").to_owned());
         let files = open_files(pid);
         assert!(!files.iter().any(|file| file.contains("ns:[") || file.contains("/cgroup/")), "held: {files:?}");
+        let mounts = mounts_of(pid);
+        let own: Vec<_> = mounts.difference(&ours).filter(|mount| !mount.ends_with("/tracing")).collect();
+        assert!(own.is_empty(), "mounted: {own:?}");
         bundle.remove();
         exit_of(&ctrace, init);
         ids.push(bundle.id.clone());
