@@ -9,7 +9,7 @@ mod tier;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tier::Tiers;
 
 use crate::{cargo, setup, vm};
@@ -175,6 +175,9 @@ pub fn command(args: &Args) -> Result<ExitCode> {
     }
     let sum = tiers.sum();
     println!("ctrace: {sum}");
+    if sum.passed + sum.failed + sum.skipped == 0 {
+        bail!("no test ran: none of these lists has {} in its name", filter.unwrap_or("anything"));
+    }
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
