@@ -69,6 +69,7 @@ pub enum Lack {
     Podman,
     Runc,
     Crun,
+    Lxc,
     /// The programs that make rules.
     IptablesLegacy,
     Nftables,
@@ -93,6 +94,7 @@ impl Lack {
             Self::Podman => installed("podman").is_none(),
             Self::Runc => installed("runc").is_none(),
             Self::Crun => installed("crun").is_none(),
+            Self::Lxc => installed("lxc-start").is_none(),
             Self::IptablesLegacy => installed("iptables-legacy").is_none(),
             Self::Nftables => installed("nft").is_none(),
             Self::OwnPidMax => {
@@ -116,6 +118,7 @@ impl Lack {
             Self::Podman,
             Self::Runc,
             Self::Crun,
+            Self::Lxc,
             Self::IptablesLegacy,
             Self::Nftables,
         ];
@@ -138,6 +141,7 @@ impl fmt::Display for Lack {
             Self::Podman => "podman is not installed",
             Self::Runc => "runc is not installed",
             Self::Crun => "crun is not installed",
+            Self::Lxc => "lxc is not installed",
             Self::IptablesLegacy => "iptables is not installed",
             Self::Nftables => "nftables is not installed",
             Self::OpenInit => "PID 1 of this machine may not be looked at",

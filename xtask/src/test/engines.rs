@@ -13,6 +13,7 @@ const ENGINES: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("crun", "crun"),
     ("podman", "podman"),
+    ("lxc-start", "lxc"),
     ("systemd-nspawn", "systemd-container"),
     ("iptables-legacy", "iptables"),
     ("nft", "nftables"),

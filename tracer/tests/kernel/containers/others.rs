@@ -15,6 +15,7 @@ use crate::support::{
     engines::{
         Place,
         containerd::Containerd,
+        lxc::Lxc,
         output,
         podman::{IMAGE, Podman},
         runc::Bundle,
@@ -121,6 +122,22 @@ pub fn podman_where_its_flag_is_wrong() {
         (&json!("podman"), &json!(20 << 20))
     );
     assert!(["true", "false"].contains(&flag.as_str()), "{flag}");
+    let _ = ctrace.stop();
+}
+
+pub fn lxc() {
+    let ctrace = live("oom", &[]);
+    let web = Lxc::started(16 << 20, &["/bin/sh", "-c", "dd if=/dev/zero of=/dev/null bs=100M count=1; sleep 600"]);
+    let own = one(&web.name);
+    assert_eq!(
+        (&own["name"], &own["runtime"], &own["init_pid"]),
+        (&json!(web.name), &json!("lxc"), &json!(web.init()))
+    );
+    let finding = oom_of(&ctrace, &web.name);
+    assert_eq!(
+        (&finding["evidence"]["limit_bytes"], &finding["evidence"]["init_alive"]),
+        (&json!(16 << 20), &json!(true))
+    );
     let _ = ctrace.stop();
 }
 

@@ -3,6 +3,7 @@
 
 pub mod containerd;
 pub mod docker;
+pub mod lxc;
 pub mod podman;
 pub mod runc;
 
@@ -25,7 +26,7 @@ use crate::harness::detail;
 /// Programs of the image.
 const APPLETS: [&str; 8] = ["sh", "sleep", "dd", "true", "cat", "echo", "kill", "head"];
 /// Parents that engines make at the top of a hierarchy, and leave there.
-const PARENTS: [&str; 5] = ["docker", "default", "libpod_parent", "conmon", "kubepods"];
+const PARENTS: [&str; 6] = ["docker", "default", "libpod_parent", "conmon", "kubepods", "lxc.pivot"];
 
 /// A directory of this test's own, with a root file system in it: busybox, and nothing else. It goes with the test, and so
 /// do mounts below it, and cgroups that engines left.
