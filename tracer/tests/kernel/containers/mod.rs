@@ -30,6 +30,7 @@ pub static TESTS: &[Test] = &[
     Test::full("containers::stopped_by_podman", stopped::by_podman).needs(&[Lack::Podman]),
     Test::full("containers::bare_runc", others::bare_runc).needs(&[Lack::Runc]),
     Test::full("containers::bare_crun", others::bare_crun).needs(&[Lack::Crun, Lack::CgroupV2]),
+    Test::full("containers::nested", others::nested).needs(&[Lack::Runc]),
     Test::full("containers::lxc", others::lxc).needs(&[Lack::Lxc]),
     Test::full("containers::moved_in_later", others::moved_in_later),
     Test::full("containers::waits_for_one", others::waits_for_one).needs(&[Lack::Runc]),

@@ -216,6 +216,45 @@ pub fn waits_for_one() {
     assert!(!said.lines.iter().any(|line| strangers(&line.json)), "told of {}", other.id);
 }
 
+/// A runtime at work in a container: whoever runs in there is of the innermost, and the outer one is said.
+pub fn nested() {
+    let (place, within) = (Place::new(), Place::new());
+    let (outer_id, inner_id) = (format!("outer-{:x}", unique()), container_id());
+    let mut inner = Bundle::new(&within, "runc", &inner_id, &["/bin/sleep", "600"]);
+    inner.config["linux"]["cgroupsPath"] = json!(format!("/{outer_id}/docker/{inner_id}"));
+    inner.config["root"]["path"] = json!("rootfs");
+    within.write("config.json", &inner.config.to_string());
+    place.add_program("runc");
+    let start = "runc run --detach --bundle /inner inner >/tmp/log 2>&1 && exec sleep 600; cat /tmp/log";
+    let mut outer = Bundle::new(&place, "runc", &outer_id, &["/bin/sh", "-c", start]);
+    let all =
+        ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "MKNOD", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN", "SYS_CHROOT"];
+    let all = json!(all.map(|name| format!("CAP_{name}")));
+    outer.config["process"]["capabilities"] = json!({"bounding": all, "effective": all, "permitted": all});
+    let mounts = outer.config["mounts"].as_array_mut().expect("a list");
+    // What its own runtime knows stays within.
+    mounts.push(json!({"destination": "/run", "type": "tmpfs", "source": "tmpfs"}));
+    mounts.push(json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}));
+    mounts.push(json!({"destination": "/inner", "type": "bind", "source": within.dir, "options": ["bind"]}));
+    let cgroups =
+        json!({"destination": "/sys/fs/cgroup", "type": "bind", "source": "/sys/fs/cgroup", "options": ["rbind"]});
+    mounts.push(cgroups);
+    let ctrace = live("exits", &[]);
+    outer.detached();
+    let own = wait_until("the inner one", || {
+        listed(&[]).into_iter().find(|line| line["type"] == "container" && line["id"] == json!(inner_id))
+    });
+    assert_eq!(own["runtime"], "docker", "{own}");
+    let around = |container: &Value| container["ancestors"][0]["id"] == json!(outer_id);
+    assert!(around(&own), "{own}");
+    let init = own["init_pid"].as_u64().expect("its PID 1");
+    let seen = kill_and_see(&ctrace, init);
+    assert_eq!(seen["container"]["id"], json!(inner_id), "{seen}");
+    assert!(around(&seen["container"]), "{seen}");
+    assert_eq!(seen["process"]["ns_pid"], 1);
+    let _ = ctrace.stop();
+}
+
 /// The mount points that a process sees.
 fn mounts_of(pid: i32) -> BTreeSet<String> {
     let mountinfo = fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("its mounts");

@@ -60,6 +60,18 @@ impl Place {
         self.dir.join("rootfs")
     }
 
+    /// A program of the host's in the root file system, with the libraries that it wants.
+    pub fn add_program(&self, name: &str) {
+        let program = find(name);
+        let libraries = run(Command::new(find("ldd")).arg(&program));
+        let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+        for (from, to) in libraries.map(|file| (file.clone(), file)).chain([(program, Path::new("/bin").join(name))]) {
+            let to = self.rootfs().join(to.strip_prefix("/").expect("from the root"));
+            fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
+            fs::copy(from, to).expect("a copy");
+        }
+    }
+
     /// The root file system as engines import it.
     pub fn tar(&self) -> PathBuf {
         let tar = self.dir.join("image.tar");
