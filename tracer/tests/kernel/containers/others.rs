@@ -225,10 +225,21 @@ pub fn nested() {
     inner.config["root"]["path"] = json!("rootfs");
     within.write("config.json", &inner.config.to_string());
     place.add_program("runc");
-    let start = "runc run --detach --bundle /inner inner >/tmp/log 2>&1 && exec sleep 600; cat /tmp/log";
+    let start = "runc run --detach --bundle /inner inner >/tmp/log 2>&1 && exec sleep 600; cat /tmp/log; echo failed";
     let mut outer = Bundle::new(&place, "runc", &outer_id, &["/bin/sh", "-c", start]);
-    let all =
-        ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "MKNOD", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN", "SYS_CHROOT"];
+    let all = [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "KILL",
+        "MKNOD",
+        "NET_ADMIN",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_ADMIN",
+        "SYS_CHROOT",
+    ];
     let all = json!(all.map(|name| format!("CAP_{name}")));
     outer.config["process"]["capabilities"] = json!({"bounding": all, "effective": all, "permitted": all});
     let mounts = outer.config["mounts"].as_array_mut().expect("a list");
@@ -242,6 +253,8 @@ pub fn nested() {
     let ctrace = live("exits", &[]);
     outer.detached();
     let own = wait_until("the inner one", || {
+        let log = fs::read_to_string(outer.dir.join("log")).unwrap_or_default();
+        assert!(!log.contains("failed\n"), "{log}");
         listed(&[]).into_iter().find(|line| line["type"] == "container" && line["id"] == json!(inner_id))
     });
     assert_eq!(own["runtime"], "docker", "{own}");
