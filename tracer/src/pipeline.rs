@@ -315,6 +315,10 @@ impl Pipeline {
         told_once(out, from);
     }
 
+    pub fn boot_to_wall_ns(&self) -> i64 {
+        self.boot_to_wall_ns
+    }
+
     pub fn world(&self, now_ns: u64) -> World<'_> {
         World { containers: &self.containers, host: &self.host, boot_to_wall_ns: self.boot_to_wall_ns, now_ns }
     }

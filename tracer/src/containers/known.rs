@@ -49,6 +49,10 @@ impl Known {
         self.by_path.remove(path);
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &KnownContainer> {
+        self.by_path.values()
+    }
+
     pub fn len(&self) -> usize {
         self.by_path.len()
     }

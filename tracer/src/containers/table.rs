@@ -130,6 +130,19 @@ impl Table {
         }
     }
 
+    /// What a walk would find: those that live, outer ones first.
+    pub fn seen(&self) -> Vec<Seen> {
+        let mut seen: Vec<Seen> =
+            self.live.iter().map(|(&id, cgroup)| Seen { id, path: cgroup.path.to_string() }).collect();
+        seen.sort_by(|one, other| one.path.cmp(&other.path));
+        seen
+    }
+
+    /// Those that only their runtime's state tells of.
+    pub fn known(&self) -> impl Iterator<Item = &KnownContainer> {
+        self.known.iter()
+    }
+
     pub fn mkdir(&mut self, born: &Born, now_ns: u64) -> Want {
         self.expire(now_ns);
         let parent = born.parent.and_then(|id| self.live.get(&id));

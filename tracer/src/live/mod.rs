@@ -49,7 +49,7 @@ use crate::{
     model::{Container, Timestamp},
     pipeline::{Note, Output, Pipeline, Question, Record},
     privileges,
-    recording::{self, Recorder},
+    recording::{self, Kept, Recorder, Since},
     run::{
         Entry, Run,
         filter::Asked,
@@ -107,12 +107,21 @@ pub async fn run(options: Options) -> Result<()> {
     let mut clock = machine::boot_to_wall_ns();
     let facts = host_facts(&kernel, &host);
     let opening = Opening::new(&options, facts.clone(), ready.clone());
+    let since = Since {
+        at_ns: machine::boottime_ns(),
+        boot_to_wall_ns: clock,
+        known: known.clone().into_iter().collect(),
+        first: true,
+    };
     if let Some(recorder) = &mut recorder {
-        opening.write(recorder, known.clone(), clock, false);
+        opening.write(recorder, &since, 0);
     }
+    // Where there is a key to keep it afterwards.
+    let kept = matches!(options.show, Show::Tui { .. }).then(|| Kept::new(since)).transpose()?;
     let lenses = options.lenses.iter().map(|lens| (lens.make)()).collect();
     let pipeline = Pipeline::new(Table::new(known), facts, clock, lenses);
     let mut run = Run::new(pipeline, view, options.asked.clone(), recorder);
+    run.kept = kept;
     run.record(Record::Cgroups(host.cgroups()), machine::boottime_ns());
     answer(&mut run, &mut host, &mut kernel)?;
     if let Err(error) = run.enter(Entry::Surveyed, machine::boottime_ns()) {
@@ -175,6 +184,7 @@ pub async fn run(options: Options) -> Result<()> {
         if std::mem::take(&mut keep) && !record::keep(&mut run)? {
             break;
         }
+        run.keep(machine::boottime_ns());
         let now = Instant::now();
         let waits = run.filter().awaits().is_some() && is_caps;
         if end.is_some_and(|end| now >= end && !waits) || (is_caps && run.filter().is_over(&run.pipeline.containers)) {
@@ -191,7 +201,7 @@ pub async fn run(options: Options) -> Result<()> {
             wish = run.view.input() => match wish? {
                 Wish::Quit => return close(run),
                 Wish::Record => {
-                    let text = record::toggle(&mut run, &mut host, &opening, clock);
+                    let text = record::toggle(&mut run, &opening);
                     if let Some(tui) = run.view.tui() {
                         tui.notice(text);
                     }

@@ -1,20 +1,21 @@
-//! What is recorded of a live run: from its start, or from the key `w` on.
+//! What is recorded of a live run: from its start, or by the key `w`, from as early as is still held.
 
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Result;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Options, host::Host, say};
+use super::{Options, say};
 use crate::{
     findings::HostFacts,
     kernel::host as machine,
-    model::{Timestamp, size},
-    pipeline::{Answer, Note, Record},
-    recording::{Header, Recorder, VERSION, Wish},
+    model::{Finding, Timestamp, size},
+    pipeline::{Note, Record},
+    recording::{Header, Recorder, Since, VERSION, Wish},
     run::{Entry, Run, view::View},
 };
 
@@ -22,6 +23,8 @@ use crate::{
 pub const BESIDE_BYTES: u64 = 1_000_000_000;
 /// What `w` writes to the directory for temporary files: that may be memory.
 const TEMPORARY_BYTES: u64 = 100_000_000;
+/// Before the ids of findings that are older than the recording.
+const EARLIER: &str = "earlier-";
 
 /// What each recording of this run begins with.
 pub struct Opening {
@@ -37,41 +40,39 @@ impl Opening {
         Self { lenses, asked: options.asked.clone(), facts, ready }
     }
 
-    /// The header, and the note that was said before anything else could be.
-    /// `began_later`: than the kernel side, which had counted by then.
-    pub fn write(
-        &self,
-        recorder: &mut Recorder,
-        known: crate::containers::Known,
-        boot_to_wall_ns: i64,
-        began_later: bool,
-    ) {
+    /// The header, and what was said before anything else could be. `since`: where the recording begins; `gone`: entries
+    /// from before that.
+    pub fn write(&self, recorder: &mut Recorder, since: &Since, gone: u64) {
         let map = |key: &str| self.ready.fields.get(key).and_then(Value::as_object).cloned().unwrap_or_default();
-        let now_ns = machine::boottime_ns();
-        let started = Timestamp((now_ns as i64).saturating_add(boot_to_wall_ns));
+        let started = Timestamp((since.at_ns as i64).saturating_add(since.boot_to_wall_ns));
         recorder.begin(&Header {
             ctrace_recording: VERSION,
             ctrace: env!("CARGO_PKG_VERSION").to_owned(),
             host: machine::name(),
             kernel: machine::release(),
             started,
-            started_ns: now_ns,
-            boot_to_wall_ns,
+            started_ns: since.at_ns,
+            boot_to_wall_ns: since.boot_to_wall_ns,
             lenses: self.lenses.clone(),
             asked: self.asked.clone(),
-            facts: HostFacts { began_later, ..self.facts.clone() },
+            // Where the kernel side had counted before, the first readings tell of no growth.
+            facts: HostFacts { began_later: !since.first, ..self.facts.clone() },
             probes: map("probes"),
             probes_unknown: map("unknown"),
-            known: known.into_iter().collect(),
+            known: since.known.clone(),
+            gone,
         });
-        recorder.enter(&Entry::Said(self.ready.clone()), now_ns);
-        recorder.enter(&Entry::Shown, now_ns);
+        recorder.enter(&Entry::Said(self.ready.clone()), since.at_ns);
+        if gone > 0 {
+            let text = format!("this recording begins here: {gone} entries from before were held no longer");
+            recorder.enter(&Entry::Said(Note { time: started, code: "gone", text, fields: Map::new() }), since.at_ns);
+        }
+        recorder.enter(&Entry::Shown, since.at_ns);
     }
 }
 
-/// Ends the recording that is on, or begins one with a survey of its own, so that it can be read without what came
-/// before. Gives what to tell the user.
-pub fn toggle(run: &mut Run, host: &mut Host, opening: &Opening, boot_to_wall_ns: i64) -> String {
+/// Ends the recording that is on, or begins one with what is kept of the time before. Gives what to tell the user.
+pub fn toggle(run: &mut Run, opening: &Opening) -> String {
     if let Some(mut recorder) = run.recorder.take() {
         return match recorder.end() {
             Ok(()) => recorder.summary(),
@@ -82,18 +83,42 @@ pub fn toggle(run: &mut Run, host: &mut Host, opening: &Opening, boot_to_wall_ns
         Ok(recorder) => recorder,
         Err(error) => return format!("{error:#}"),
     };
-    opening.write(&mut recorder, host.known(), boot_to_wall_ns, true);
     let now_ns = machine::boottime_ns();
-    recorder.enter(&Entry::Record(Record::Cgroups(host.cgroups())), now_ns);
-    for entry in run.pipeline.containers.containers() {
-        let Some(facts) = entry.facts else { continue };
-        let answer = Answer::Facts(entry.cgroup_id, Box::new(facts.clone()));
-        recorder.enter(&Entry::Record(Record::Answer(answer)), now_ns);
+    // Only where the last entry could not be kept there is none to begin with.
+    if run.kept.as_ref().is_some_and(|kept| kept.since().is_none()) {
+        run.keep(now_ns);
     }
-    recorder.enter(&Entry::Surveyed, now_ns);
-    let text = format!("recording to {}; w ends it", recorder.path().display());
+    let (Some(kept), Some(tui)) = (&mut run.kept, run.view.tui()) else {
+        recorder.discard();
+        return "nothing is kept to begin a recording with".to_owned();
+    };
+    let Some(since) = kept.since().cloned() else {
+        recorder.discard();
+        return "what is here is too much for a recording".to_owned();
+    };
+    let began = Timestamp((since.at_ns as i64).saturating_add(since.boot_to_wall_ns));
+    opening.write(&mut recorder, &since, kept.gone());
+    // Of the time before the run the first part tells itself.
+    let earlier = tui.told_before(began).filter(|_| !since.first);
+    kept.write(&mut recorder, earlier.map(|finding| Entry::Record(Record::Before(Box::new(self::earlier(finding))))));
+    let before = Duration::from_secs(now_ns.saturating_sub(since.at_ns) / 1_000_000_000);
+    let text = format!(
+        "recording to {}, from {} ago on; w ends it",
+        recorder.path().display(),
+        humantime::format_duration(before)
+    );
     run.recorder = Some(recorder);
     text
+}
+
+/// A finding of which the recording has no more than that it was told. Its number is one that a replay may give again.
+fn earlier(finding: &Finding) -> Finding {
+    let mut finding = finding.clone();
+    finding.id.insert_str(0, EARLIER);
+    if let Some(other) = &mut finding.refers_to {
+        other.insert_str(0, EARLIER);
+    }
+    finding
 }
 
 /// In the current directory; where ctrace may not write any more without its privileges, in the one for temporary files.

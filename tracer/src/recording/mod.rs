@@ -1,6 +1,8 @@
 //! Recordings: everything that enters a run, in a file (docs/recording.md). Zstandard frames, each of whole JSON lines;
 //! the first line is the header. What was written is readable whatever became of the writer.
 
+mod kept;
+mod packer;
 mod reader;
 mod writer;
 
@@ -8,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::{
+    kept::{Kept, Since},
     reader::{Ending, Reader},
     writer::{Recorder, Wish},
 };
@@ -52,6 +55,9 @@ pub struct Header {
     pub probes_unknown: Map<String, Value>,
     /// Containers that only their runtime's state tells of.
     pub known: Vec<KnownContainer>,
+    /// Entries from before its start that the run no longer held when it was written.
+    #[serde(default)]
+    pub gone: u64,
 }
 
 /// Every other line.

@@ -305,6 +305,7 @@ fn header() -> Header {
         probes: Map::new(),
         probes_unknown: Map::new(),
         known: Vec::new(),
+        gone: 0,
     }
 }
 

@@ -10,9 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
-use super::{FRAME_BYTES, Header, LINE_BYTES, Line};
+use super::{FRAME_BYTES, Header, Line, packer::Packer};
 use crate::{model::size, run::Entry};
 
 /// Fast: it is the machine in trouble that writes.
@@ -32,9 +31,7 @@ pub struct Recorder {
     /// What this run made: beside `path`, until [`Recorder::arrive`], where it is written over.
     made: PathBuf,
     file: File,
-    compressor: Compressor<'static>,
-    /// Lines that are in no frame yet.
-    lines: Vec<u8>,
+    packer: Packer,
     max_bytes: u64,
     written: u64,
     entries: u64,
@@ -65,14 +62,11 @@ impl Recorder {
             }
             opened => opened.with_context(|| format!("making {}", made.display()))?,
         };
-        let mut compressor = Compressor::new(LEVEL).context("starting the compression")?;
-        compressor.set_parameter(CParameter::ChecksumFlag(true)).context("starting the compression")?;
         Ok(Self {
             path,
             made,
             file,
-            compressor,
-            lines: Vec::new(),
+            packer: Packer::new(LEVEL)?,
             max_bytes: wish.max_bytes,
             written: 0,
             entries: 0,
@@ -97,9 +91,18 @@ impl Recorder {
         self.entries += 1;
         self.now_ns = self.now_ns.max(now_ns);
         self.line(&Line { t: now_ns, entry });
-        if self.lines.len() >= FRAME_BYTES {
+        if self.packer.waiting() >= FRAME_BYTES {
             self.frame();
         }
+    }
+
+    /// Takes in what is in frames already, and holds so many entries.
+    pub fn frames<'a>(&mut self, frames: impl IntoIterator<Item = &'a [u8]>, entries: u64) {
+        self.frame();
+        for frame in frames {
+            self.write(frame);
+        }
+        self.entries += entries;
     }
 
     /// Brings all that entered into the file.
@@ -167,38 +170,34 @@ impl Recorder {
     }
 
     fn line(&mut self, line: &impl Serialize) {
-        if self.failed.is_some() {
-            return;
-        }
-        let start = self.lines.len();
-        let wrote = serde_json::to_writer(&mut self.lines, line);
-        if let Err(error) = wrote {
-            self.failed = Some(error.into());
-        } else if self.lines.len() - start >= LINE_BYTES {
-            self.failed =
-                Some(anyhow::anyhow!("an entry of {} bytes is too long for a recording", self.lines.len() - start));
-        }
-        if self.failed.is_some() {
-            self.lines.truncate(start);
-        } else {
-            self.lines.push(b'\n');
+        if self.failed.is_none() {
+            self.failed = self.packer.line(line).err();
         }
     }
 
     fn frame(&mut self) {
-        if self.lines.is_empty() {
+        match self.packer.frame() {
+            Ok(Some(frame)) => self.write(&frame),
+            Ok(None) => {}
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn write(&mut self, frame: &[u8]) {
+        // After a part of one nothing can be read.
+        if self.failed.is_some() {
             return;
         }
-        let wrote = self.compressor.compress(&self.lines).and_then(|frame| self.file.write_all(&frame).map(|()| frame));
-        self.lines.clear();
-        match wrote {
-            Ok(frame) => self.written += frame.len() as u64,
-            Err(error) => {
-                self.failed.get_or_insert(explained(error, &self.path));
-                self.ended = true;
-            }
+        match self.file.write_all(frame) {
+            Ok(()) => self.written += frame.len() as u64,
+            Err(error) => self.fail(error),
         }
         self.full |= self.written >= self.max_bytes;
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        self.failed.get_or_insert(explained(error, &self.path));
+        self.ended = true;
     }
 }
 

@@ -16,8 +16,8 @@ use self::{
 };
 use crate::{
     model::Container,
-    pipeline::{Note, Output, Pipeline, Record},
-    recording::Recorder,
+    pipeline::{Answer, Note, Output, Pipeline, Record},
+    recording::{Kept, Recorder, Since},
 };
 
 /// Something that enters a run, at a time of the records' clock. The order is all that matters: the same entries give the
@@ -51,6 +51,8 @@ pub struct Run {
     /// From [`Entry::Surveyed`] on.
     filter: Filter,
     pub recorder: Option<Recorder>,
+    /// What entered of late, where somebody may want to keep it afterwards.
+    pub kept: Option<Kept>,
     pub lost: u64,
     /// What comes out is not shown: a replay is on its way to where it was asked to begin.
     pub muted: bool,
@@ -58,7 +60,17 @@ pub struct Run {
 
 impl Run {
     pub fn new(pipeline: Pipeline, view: View, asked: Asked, recorder: Option<Recorder>) -> Self {
-        Self { pipeline, view, out: Vec::new(), asked, filter: Filter::default(), recorder, lost: 0, muted: false }
+        Self {
+            pipeline,
+            view,
+            out: Vec::new(),
+            asked,
+            filter: Filter::default(),
+            recorder,
+            kept: None,
+            lost: 0,
+            muted: false,
+        }
     }
 
     /// The one place where anything enters.
@@ -111,6 +123,23 @@ impl Run {
         if let Some(recorder) = &mut self.recorder {
             recorder.enter(entry, now_ns);
         }
+        if let Some(kept) = &mut self.kept {
+            kept.enter(entry, now_ns);
+        }
+    }
+
+    /// Lets what is kept begin anew from what is here now, where it is time for that. Nothing may be waiting to be shown.
+    pub fn keep(&mut self, now_ns: u64) {
+        let Some(kept) = self.kept.as_mut().filter(|kept| kept.is_due()) else { return };
+        let containers = &self.pipeline.containers;
+        let known = containers.known().cloned().collect();
+        let since = Since { at_ns: now_ns, boot_to_wall_ns: self.pipeline.boot_to_wall_ns(), known, first: false };
+        let facts = containers.containers().filter_map(|entry| {
+            let answer = Answer::Facts(entry.cgroup_id, Box::new(entry.facts?.clone()));
+            Some(Entry::Record(Record::Answer(answer)))
+        });
+        let cgroups = Entry::Record(Record::Cgroups(containers.seen()));
+        kept.begin(since, std::iter::once(cgroups).chain(facts).chain([Entry::Surveyed]));
     }
 
     fn surveyed(&mut self, now_ns: u64) -> Result<()> {
@@ -148,3 +177,6 @@ impl Run {
         Note { time: self.pipeline.world(now_ns).at(now_ns), code, text, fields: Map::new() }
     }
 }
+
+#[cfg(test)]
+mod kept_tests;

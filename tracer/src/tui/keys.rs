@@ -25,7 +25,7 @@ pub enum Action {
     Help,
     Suspend,
     Quit,
-    /// Live: begin a recording, or end it.
+    /// Live: begin a recording with what is kept of the last minutes, or end it.
     Record,
     /// Of a recording that is shown.
     Play(Play),
@@ -230,7 +230,7 @@ pub const BINDINGS: &[Binding] = &[
         action: Action::Record,
         shown: "w",
         hint: "",
-        text: "begin a recording for `ctrace replay`, or end it",
+        text: "record: the last minutes and what comes; w ends it",
         on: Where::Live,
     },
     Binding {

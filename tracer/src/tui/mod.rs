@@ -42,7 +42,7 @@ use self::{
     theme::Theme,
 };
 use crate::{
-    model::{Container, Timestamp},
+    model::{Container, Finding, Timestamp},
     pipeline::Output,
 };
 
@@ -153,6 +153,11 @@ impl Tui {
         self.shell.app = fresh(&self.settings);
         (self.shell.app.tab, self.shell.app.filter) = (tab, filter);
         self.shell.pace.data(Instant::now());
+    }
+
+    /// Findings on the screen that were over before then.
+    pub fn told_before(&self, then: Timestamp) -> impl Iterator<Item = &Finding> {
+        self.shell.app.history.told_before(then)
     }
 
     /// What is being recorded, in words.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::overview::Samples;
 use crate::{
     findings,
-    model::{Code, Container, Finding, Severity},
+    model::{Code, Container, Finding, Severity, State, Timestamp},
     pipeline::EventRow,
     views::rows,
 };
@@ -100,6 +100,16 @@ impl History {
     /// What the rows weigh, about.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Findings that were over before then, in the order in which they were told. What lasted then is none of them: its
+    /// rule comes to it again.
+    pub fn told_before(&self, then: Timestamp) -> impl Iterator<Item = &Finding> {
+        let findings = self.rows().flat_map(|row| std::iter::once(&row.finding).chain(&row.followers));
+        let over = move |finding: &&Arc<Finding>| {
+            finding.time < then && matches!(finding.state, None | Some(State::Closed)) && !finding.id.is_empty()
+        };
+        findings.filter(over).map(|finding| &**finding)
     }
 
     /// Takes a finding in: the newer state of a row, a follower of one, or a row of its own.
