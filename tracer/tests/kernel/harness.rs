@@ -73,6 +73,8 @@ pub enum Lack {
     /// The programs that make rules.
     IptablesLegacy,
     Nftables,
+    /// A terminal to look at.
+    Tmux,
     /// PID 1 of the host that may be looked at: one with a capability that this process lacks may not.
     OpenInit,
 }
@@ -97,6 +99,7 @@ impl Lack {
             Self::Lxc => installed("lxc-start").is_none(),
             Self::IptablesLegacy => installed("iptables-legacy").is_none(),
             Self::Nftables => installed("nft").is_none(),
+            Self::Tmux => installed("tmux").is_none(),
             Self::OwnPidMax => {
                 let layout = tracer::kernel::layout::Layout::of_this_kernel();
                 layout.map_or(true, |layout| layout.get("PIDNS_PID_MAX") == tracer_common::ABSENT)
@@ -121,6 +124,7 @@ impl Lack {
             Self::Lxc,
             Self::IptablesLegacy,
             Self::Nftables,
+            Self::Tmux,
         ];
         !in_virtual_machine() || matches!(self, Self::CgroupV1 | Self::OwnPidMax) || packages.contains(&self)
     }
@@ -144,6 +148,7 @@ impl fmt::Display for Lack {
             Self::Lxc => "lxc is not installed",
             Self::IptablesLegacy => "iptables is not installed",
             Self::Nftables => "nftables is not installed",
+            Self::Tmux => "tmux is not installed",
             Self::OpenInit => "PID 1 of this machine may not be looked at",
         })
     }

@@ -32,6 +32,7 @@ mod record;
 mod robust;
 mod signals;
 mod support;
+mod tui;
 
 use std::process::ExitCode;
 
@@ -39,8 +40,16 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    let processes =
-        [exits::TESTS, signals::TESTS, overview::TESTS, record::TESTS, caps::TESTS, containers::TESTS, network::TESTS];
+    let processes = [
+        exits::TESTS,
+        signals::TESTS,
+        overview::TESTS,
+        record::TESTS,
+        tui::TESTS,
+        caps::TESTS,
+        containers::TESTS,
+        network::TESTS,
+    ];
     let lenses = [
         oom::TESTS,
         pids::TESTS,

@@ -1,5 +1,5 @@
-//! The container engines that the kernel tests start, and what makes firewall rules, from Debian's packages: brought where
-//! they are missing.
+//! The container engines that the kernel tests start, what makes firewall rules, and a terminal to look at, from Debian's
+//! packages: brought where they are missing.
 
 use super::List;
 use crate::{apt, process};
@@ -17,6 +17,7 @@ const ENGINES: &[(&str, &str)] = &[
     ("systemd-nspawn", "systemd-container"),
     ("iptables-legacy", "iptables"),
     ("nft", "nftables"),
+    ("tmux", "tmux"),
 ];
 
 /// The CRI crate is made from its protocol's files when it is built.
@@ -38,6 +39,6 @@ pub fn ensure(lists: &[List]) {
     missing.sort_unstable();
     missing.dedup();
     if let Err(error) = apt::install(&missing) {
-        println!("   some container engines or firewall tools are missing: {error:#}");
+        println!("   some container engines, firewall tools or tmux are missing: {error:#}");
     }
 }

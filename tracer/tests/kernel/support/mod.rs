@@ -15,7 +15,9 @@ pub mod net;
 pub mod pids;
 pub mod play;
 pub mod player;
+pub mod pty;
 pub mod tcp;
+pub mod tmux;
 
 use std::{
     thread,

@@ -22,6 +22,7 @@
 //! | `unblock=N`, `sigwait=N` | takes it if it was sent meanwhile; waits for it |
 //! | `kill=N` | sends a signal to PID 1 of its namespace |
 //! | `flood=N` | sends itself so many SIGUSR1, some thousands a second |
+//! | `panic` | takes the terminal as ctrace does, and panics a second later |
 //! | `segv`, `abort` | ends by a fault of its own: touches [`BAD_ADDRESS`]; `abort()` |
 //! | `forks=N` | N children that end at once |
 //! | `bomb=N` | asks N times for a child that only waits, and writes `tried MADE REFUSED` |
@@ -52,7 +53,7 @@ use std::{
     ptr::null_mut,
 };
 
-use super::{disk, net, tcp};
+use super::{disk, net, tcp, tmux};
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -322,6 +323,7 @@ fn go_on(steps: &[OsString]) {
             "say" => say(&text),
             "await" => listen(),
             "pause" => for_ever(),
+            "panic" => tmux::panicking(),
             "exit" => std::process::exit(number() as i32),
             "mounts" => {
                 unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");

@@ -1,0 +1,365 @@
+//! The screen: the real `ctrace` in a real terminal, its keys pressed, on real events.
+
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
+
+use crossterm::event::KeyCode;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tracer::tui::keys::{BINDINGS, Key};
+
+use crate::{
+    harness::{self, Lack, Test},
+    support::{
+        cgroups::{Group, Tree},
+        ctrace::{binary, command, run},
+        player::Player,
+        pty::Pty,
+        tmux::Tmux,
+        unique, wait_until,
+    },
+};
+
+const TMUX: &[Lack] = &[Lack::Tmux];
+
+pub static TESTS: &[Test] = &[
+    Test::full("tui::every_key", every_key).needs(TMUX),
+    Test::full("tui::w_keeps_what_was_before", w_keeps_what_was_before).needs(TMUX),
+    Test::full("tui::sizes", sizes).needs(TMUX),
+    Test::full("tui::colours_and_borders", colours_and_borders).needs(TMUX),
+    Test::full("tui::stopped_and_back", stopped_and_back).needs(TMUX),
+    Test::full("tui::the_terminal_is_given_back", the_terminal_is_given_back).needs(TMUX),
+    Test::full("tui::no_frame_without_a_change", no_frame_without_a_change),
+    Test::full("tui::a_key_under_load", a_key_under_load),
+];
+
+/// A directory that is gone with the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("ctrace-test-{:x}", unique()));
+        fs::create_dir(&path).expect("a directory");
+        Self(path)
+    }
+
+    /// The recording that `w` made in it.
+    fn recording(&self) -> Option<PathBuf> {
+        let made = fs::read_dir(&self.0).expect("the directory").flatten().map(|entry| entry.path());
+        made.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "ctrace"))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// With `--failed` where rows are looked at: to look is to run tmux, whose end is a row as well.
+fn ctrace(arguments: &str) -> String {
+    format!("{} {arguments}", binary().display())
+}
+
+/// Fails in a container of its own; gives that, and how lists call it.
+fn failure(tree: &Tree, status: u8) -> (Group, String) {
+    let container = tree.container();
+    Player::within(&container, &[&format!("exit={status}")]).ended();
+    let name = container.name().chars().take(12).collect();
+    (container, name)
+}
+
+fn last_line(screen: &str) -> &str {
+    screen.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default()
+}
+
+/// Keys, as tmux calls them; each is ticked off.
+struct Keyboard<'a> {
+    tmux: &'a Tmux,
+    pressed: BTreeSet<String>,
+}
+
+impl Keyboard<'_> {
+    fn press(&mut self, key: &str) {
+        self.pressed.insert(key.to_owned());
+        self.tmux.keys(&[key]);
+    }
+
+    /// The key changes the screen to one that is as wanted.
+    fn shows(&mut self, key: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.press(key);
+        self.tmux.until(&format!("what {key} does"), wanted)
+    }
+}
+
+fn name(key: &Key) -> String {
+    match key {
+        Key::Ctrl(char) => format!("C-{char}"),
+        Key::Code(KeyCode::Char(' ')) => "Space".to_owned(),
+        Key::Code(KeyCode::Char(char)) => char.to_string(),
+        Key::Code(KeyCode::PageUp) => "PPage".to_owned(),
+        Key::Code(KeyCode::PageDown) => "NPage".to_owned(),
+        Key::Code(KeyCode::Esc) => "Escape".to_owned(),
+        Key::Code(KeyCode::Backspace) => "BSpace".to_owned(),
+        Key::Code(KeyCode::BackTab) => "BTab".to_owned(),
+        Key::Code(KeyCode::F(number)) => format!("F{number}"),
+        Key::Code(code) => format!("{code:?}"),
+    }
+}
+
+/// Each key of the table does what the table says. None is left out.
+fn every_key() {
+    let tree = Tree::new();
+    let directory = Directory::new();
+    let tmux = Tmux::shell(80, 24, &[]);
+    tmux.types(&format!("cd {} && clear && {}", directory.0.display(), ctrace("exits --failed")));
+    tmux.sees("q quit");
+    let failed: Vec<String> = (3..9).map(|status| failure(&tree, status).1).collect();
+    let (first, last) = (&failed[0], &failed[5]);
+    let mut keyboard = Keyboard { tmux: &tmux, pressed: BTreeSet::new() };
+    for failed in &failed {
+        tmux.sees(failed);
+    }
+    keyboard.shows("/", |screen| last_line(screen).contains("Enter keeps it"));
+    for key in "status".chars() {
+        tmux.keys(&[&key.to_string()]);
+    }
+    tmux.keys(&["Enter"]);
+    tmux.sees("filter \"status\"");
+    // The chosen row is told in full below the list.
+    let chosen = |screen: &str, name: &str| screen.lines().any(|line| line.contains(name) && line.contains('─'));
+    keyboard.shows("g", |screen| chosen(screen, last));
+    for (down, up) in [("Down", "Up"), ("j", "k")] {
+        keyboard.shows(down, |screen| chosen(screen, &failed[4]));
+        keyboard.shows(up, |screen| chosen(screen, last));
+    }
+    for (down, up) in [("G", "g"), ("End", "Home"), ("NPage", "PPage"), ("C-f", "C-b")] {
+        keyboard.shows(down, |screen| chosen(screen, first));
+        keyboard.shows(up, |screen| chosen(screen, last));
+    }
+    for (open, back) in [("Enter", "Escape"), ("l", "h"), ("Right", "Left"), ("Enter", "BSpace")] {
+        keyboard.shows(open, |screen| !last_line(screen).contains("/ filter"));
+        keyboard.shows(back, |screen| last_line(screen).contains("/ filter") && chosen(screen, last));
+    }
+    let sorted = |screen: &str| screen.lines().find(|line| line.contains("CONTAINER")).unwrap_or_default().to_owned();
+    let before = sorted(&tmux.screen());
+    let next = sorted(&keyboard.shows("s", |screen| sorted(screen) != before));
+    keyboard.shows("S", |screen| sorted(screen) != next);
+    keyboard.shows("c", |screen| last_line(screen).contains("the fix is in the clipboard"));
+    let fix = wait_until("the clipboard", || tmux.clipboard());
+    assert!(fix.len() > 10 && !fix.contains('\x1b'), "{fix:?}");
+    keyboard.shows("e", |screen| screen.contains("exit.error"));
+    keyboard.shows("e", |screen| last_line(screen).contains("/ filter"));
+    keyboard.shows("n", |screen| screen.contains("probes attached"));
+    keyboard.shows("n", |screen| last_line(screen).contains("/ filter"));
+    for key in ["?", "F1"] {
+        keyboard.shows(key, |screen| screen.contains("all about the finding"));
+        keyboard.shows(key, |screen| last_line(screen).contains("/ filter"));
+    }
+    // What comes while it is frozen is counted, and shown afterwards.
+    keyboard.shows("Space", |screen| screen.contains("frozen, "));
+    let (_, new) = failure(&tree, 9);
+    tmux.until("a count of what is new", |screen| screen.contains("frozen, ") && !screen.contains("frozen, 0 new"));
+    assert!(!tmux.screen().contains(&new));
+    keyboard.shows("Space", |screen| screen.contains(&new) && !screen.contains("frozen"));
+    keyboard.shows("Escape", |screen| !screen.contains("filter \""));
+    keyboard.shows("w", |screen| last_line(screen).contains("recording to"));
+    keyboard.shows("w", |screen| last_line(screen).contains("recorded "));
+    assert!(directory.recording().is_some());
+    keyboard.shows("C-z", |screen| screen.contains("Stopped"));
+    tmux.types("fg");
+    tmux.sees("/ filter");
+    keyboard.press("C-c");
+    tmux.until("the shell", |screen| last_line(screen) == "$");
+    // Tabs are of several lenses.
+    tmux.types(&ctrace(""));
+    tmux.sees("▏overview");
+    keyboard.shows("Tab", |screen| screen.contains("▏all"));
+    keyboard.shows("BTab", |screen| screen.contains("▏overview"));
+    keyboard.press("q");
+    tmux.until("the shell", |screen| last_line(screen) == "$");
+    let live = BINDINGS.iter().filter(|binding| binding.on.is(false)).flat_map(|binding| binding.keys).map(name);
+    let missed: Vec<String> = live.filter(|key| !keyboard.pressed.contains(key)).collect();
+    assert!(missed.is_empty(), "not tried: {missed:?}");
+}
+
+/// What was seen before the key is in the file, and what comes after it.
+fn w_keeps_what_was_before() {
+    let tree = Tree::new();
+    let directory = Directory::new();
+    let tmux = Tmux::shell(100, 30, &[]);
+    tmux.types(&format!("cd {} && clear && {}", directory.0.display(), ctrace("exits --failed")));
+    tmux.sees("q quit");
+    let (before, shown) = failure(&tree, 3);
+    tmux.sees(&shown);
+    tmux.keys(&["w"]);
+    tmux.sees("recording to");
+    let (after, shown) = failure(&tree, 4);
+    tmux.sees(&shown);
+    tmux.keys(&["q"]);
+    tmux.until("the shell", |screen| last_line(screen) == "$");
+    let file = directory.recording().expect("a recording");
+    let replayed = run(command(&["replay", &file.to_string_lossy(), "--json"]));
+    assert_eq!((replayed.code, &replayed.err[..]), (Some(0), &[][..]));
+    let lines: Vec<serde_json::Value> =
+        replayed.out.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines[0]["code"], "ready", "it begins with the run");
+    let of = |group: &Group| -> Vec<&str> {
+        let about = lines.iter().filter(|line| line["container"]["id"] == group.name());
+        about.filter_map(|line| line["code"].as_str()).collect()
+    };
+    assert_eq!((of(&before), of(&after)), (vec!["exit.error"], vec!["exit.error"]));
+}
+
+fn sizes() {
+    let tree = Tree::new();
+    let tmux = Tmux::shell(80, 24, &[]);
+    tmux.types(&ctrace("exits --failed"));
+    tmux.sees("q quit");
+    let (_, name) = failure(&tree, 3);
+    let full = |width: usize, height: usize| {
+        let fits = move |screen: &str| {
+            let widest = screen.lines().map(|line| line.chars().count()).max();
+            screen.lines().count() == height && widest.is_some_and(|widest| widest > width * 9 / 10)
+        };
+        tmux.until(&format!("all of {width}x{height}"), |screen| {
+            fits(screen) && screen.contains(&name) && last_line(screen).contains("q quit")
+        })
+    };
+    full(80, 24);
+    tmux.resize(40, 10);
+    let small = tmux.sees("ctrace needs");
+    assert!(small.contains("this is 40x10"), "{small}");
+    tmux.resize(300, 100);
+    full(300, 100);
+    tmux.resize(80, 24);
+    full(80, 24);
+    tmux.keys(&["q"]);
+    tmux.until("the shell", |screen| last_line(screen) == "$");
+}
+
+fn colours_and_borders() {
+    // Colours, and nothing else: 30 to 37, 40 to 47, 90 to 97, 38 and 48 with what follows.
+    let coloured = |screen: &str| {
+        screen.split('\x1b').any(|part| {
+            let Some((codes, _)) = part.strip_prefix('[').and_then(|part| part.split_once('m')) else { return false };
+            codes
+                .split(';')
+                .filter_map(|code| code.parse::<u32>().ok())
+                .any(|code| matches!(code, 30..=38 | 40..=48 | 90..=97))
+        })
+    };
+    let tree = Tree::new();
+    for (environment, option, has_colour, is_ascii) in [
+        (&[][..], "", true, false),
+        (&[("NO_COLOR", "1")], "", false, false),
+        (&[], "--no-color", false, false),
+        (&[("LC_ALL", "C")], "", true, true),
+    ] {
+        let tmux = Tmux::shell(80, 24, environment);
+        tmux.types(&format!("clear; {} {option}", ctrace("exits --failed")));
+        tmux.sees("q quit");
+        let (_, name) = failure(&tree, 3);
+        let screen = tmux.sees(&name);
+        assert_eq!(screen.is_ascii(), is_ascii, "{environment:?}: {screen}");
+        assert_eq!(coloured(&tmux.styled()), has_colour, "{environment:?}: {:?}", tmux.styled());
+    }
+}
+
+fn stopped_and_back() {
+    let tmux = Tmux::shell(80, 24, &[]);
+    tmux.types(&ctrace("exits --failed"));
+    tmux.sees("q quit");
+    assert!(tmux.is_alternate());
+    // By the key, which the terminal gives as such, and by the signal.
+    let pid = || tmux.format("#{pane_pid}");
+    for by_key in [true, false] {
+        if by_key {
+            tmux.keys(&["C-z"]);
+        } else {
+            let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid())).expect("the shell");
+            let ctrace: i32 = children.trim().parse().expect("one child");
+            kill(Pid::from_raw(ctrace), Signal::SIGTSTP).expect("it lives");
+        }
+        tmux.sees("Stopped");
+        assert!(!tmux.is_alternate());
+        tmux.types("stty -a");
+        tmux.until("the terminal's modes", |screen| screen.contains(" icanon") && screen.contains(" echo "));
+        tmux.types("clear; fg");
+        tmux.sees("q quit");
+        assert!(tmux.is_alternate());
+    }
+    tmux.keys(&["?"]);
+    tmux.sees("all about the finding");
+}
+
+/// After a signal, and after a panic, it is the shell's again: cursor, screen, modes.
+fn the_terminal_is_given_back() {
+    let tmux = Tmux::shell(80, 24, &[]);
+    let own = std::env::current_exe().expect("the path of this program");
+    let good = || {
+        tmux.until("the shell", |screen| last_line(screen) == "$");
+        assert!(!tmux.is_alternate());
+        assert_eq!(tmux.format("#{cursor_flag}"), "1", "the cursor is there");
+        tmux.types("clear; stty -a");
+        tmux.until("the terminal's modes", |screen| screen.contains(" icanon") && screen.contains(" echo "));
+        tmux.types("clear");
+    };
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        tmux.types(&format!("{}; echo code $?", ctrace("exits --failed")));
+        tmux.sees("q quit");
+        let shell = tmux.format("#{pane_pid}");
+        let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).expect("the shell");
+        kill(Pid::from_raw(children.trim().parse().expect("one child")), signal).expect("it lives");
+        tmux.sees("code 0");
+        good();
+    }
+    tmux.types(&format!("{} play panic", own.display()));
+    wait_until("it to take the terminal", || tmux.is_alternate().then_some(()));
+    tmux.sees("as asked for");
+    good();
+}
+
+/// A recording that stands still: not a byte goes to the terminal.
+fn no_frame_without_a_change() {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/recordings/incident.ctrace");
+    let mut pty = Pty::start(command(&["replay", fixture]), 100, 30);
+    assert!(pty.answered(b"$", "paused").is_some(), "it is at its end");
+    std::thread::sleep(Duration::from_millis(500));
+    let before = pty.length();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(pty.length(), before);
+    assert!(pty.answered(b"?", "clipboard").is_some(), "it is there");
+}
+
+/// Thousands of events a second: a key is answered in time, and ten frames a second are enough.
+fn a_key_under_load() {
+    const SECONDS: usize = 4;
+    // Each is one event at least.
+    let forks = || -> u64 {
+        let stat = fs::read_to_string("/proc/stat").expect("/proc/stat");
+        let line = stat.lines().find_map(|line| line.strip_prefix("processes ")).expect("a count");
+        line.parse().expect("a number")
+    };
+    let tree = Tree::new();
+    let container = tree.container();
+    let mut pty = Pty::start(command(&["exits"]), 120, 40);
+    wait_until("the first frame", || (pty.frames_since(0) > 0).then_some(()));
+    let _load: Vec<Player> = (0..2).map(|_| Player::within(&container, &["forks=1000000"])).collect();
+    std::thread::sleep(Duration::from_secs(2));
+    let (from, before) = (pty.length(), forks());
+    std::thread::sleep(Duration::from_secs(SECONDS as u64));
+    let (frames, rate) = (pty.frames_since(from), (forks() - before) / SECONDS as u64);
+    let mut took: Vec<Duration> = Vec::new();
+    for _ in 0..20 {
+        took.extend(pty.answered(b"?", "clipboard"));
+        pty.press(b"?");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    took.sort();
+    harness::measured(format!("{rate} exits a second: {frames} frames in {SECONDS} s, keys answered in {took:?}"));
+    assert!((SECONDS..=SECONDS * 10 + 1).contains(&frames), "{frames} frames in {SECONDS} s");
+    // The load and others use this machine as well: the better half is what ctrace does by itself.
+    assert!(took.len() >= 10 && took[took.len() / 4] < Duration::from_millis(50), "{took:?}");
+}
