@@ -191,6 +191,9 @@ pub struct Caps {
     /// One JSON object a line as things happen, the report as the last one (documented in docs/json.md).
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
+    /// Record it as well, for `ctrace replay`.
+    #[arg(long, value_name = "FILE", conflicts_with = "merge")]
+    pub record: Option<PathBuf>,
     /// No colour (as NO_COLOR in the environment does).
     #[arg(long)]
     pub no_color: bool,

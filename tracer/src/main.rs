@@ -101,12 +101,13 @@ fn watch(lenses: Vec<&'static Registered>, options: Live, rows: Rows) -> Result<
         ring_bytes,
         show,
         verbose: options.verbose,
-        record: options.record.map(|path| recording::Wish {
-            path,
-            force: false,
-            max_bytes: live::record::BESIDE_BYTES,
-        }),
+        record: options.record.map(beside),
     })
+}
+
+/// `--record`: what is shown is kept as well.
+fn beside(path: PathBuf) -> recording::Wish {
+    recording::Wish { path, force: false, max_bytes: live::record::BESIDE_BYTES }
 }
 
 fn ring_bytes(lenses: &[&'static Registered], wanted_kib: Option<u32>) -> u32 {
@@ -191,7 +192,7 @@ fn caps(options: Caps) -> Result<ExitCode> {
         ring_bytes: options.ring_kib * 1024,
         show: if options.json { Show::Json } else { Show::Caps { format: options.format, style } },
         verbose: 0,
-        record: None,
+        record: options.record.map(beside),
     })
 }
 

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     harness::Test,
+    net::street::Street,
     support::{
         cgroups::Tree,
         cpu::{CpuTree, play as play_cpu, quota},
@@ -25,6 +26,8 @@ pub static TESTS: &[Test] = &[
     Test::full("record::mem", mem),
     Test::full("record::io", io),
     Test::full("record::cpu", cpu),
+    Test::full("record::net", net),
+    Test::full("record::caps", caps),
     Test::core("record::overview", overview),
     Test::core("record::killed_while_it_writes", killed_while_it_writes),
     Test::full("record::a_damaged_tail", a_damaged_tail),
@@ -48,6 +51,9 @@ fn comes_back(lens: &[&str], form: &str, incident: impl FnOnce(&Ctrace)) {
     let ctrace = recorded(lens, form, file.path());
     incident(&ctrace);
     let live: Vec<String> = ctrace.stop().lines.into_iter().map(|line| line.text).collect();
+    if lens[0] == "caps" {
+        assert!(live.last().is_some_and(|report| report.contains("CAP_SYS_CHROOT")), "{live:?}");
+    }
     let replayed = replay(file.path(), &[form]);
     assert_eq!((replayed.code, &replayed.err[..]), (Some(0), &[][..]));
     assert_eq!(replayed.out, live);
@@ -129,6 +135,30 @@ fn cpu() {
         quota(&container, 50);
         let _busy = play_cpu(&container, &["busy=4", "pause"]);
         ctrace.finding("cpu.throttled", &container);
+    });
+}
+
+fn net() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let street = Street::new(&container);
+    comes_back(&["net"], "--json", |ctrace| {
+        // With the first sample the kernel side knows whose packets are meant.
+        ctrace.wait_for("the hops", |line| line.json["sample"] == "net" && line.json["cgroup"] == container.path);
+        street.run("c", "iptables -A OUTPUT -p udp -j DROP");
+        street.send(7, 100);
+        ctrace.finding("net.dropped", &container);
+    });
+}
+
+fn caps() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let mut player = Player::as_init(&container, &["say=there", "await", "chroot", "say=done", "pause"]);
+    player.said("there");
+    comes_back(&["caps", "--container", container.name()], "--json", |_| {
+        player.go();
+        player.said("done");
     });
 }
 

@@ -1,7 +1,7 @@
 //! `ctrace net`: packets hop by hop, a fault at each hop in turn, and what must be none.
 
 mod path;
-mod street;
+pub mod street;
 mod tcp;
 
 use crate::harness::Test;
