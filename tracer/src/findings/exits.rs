@@ -184,13 +184,14 @@ impl Rule {
                 number: self.numbers,
                 with: 0,
                 names: Vec::new(),
-                due_ns: now + INIT_WAIT_NS,
+                due_ns: now.saturating_add(INIT_WAIT_NS),
             });
         }
         let by_signal = exit.status & 0x7f;
         let wait = if by_signal == 0 { 0 } else { WAIT_NS };
         // In the order of their deaths, whichever waits: the first in line decides.
-        let due_ns = self.pending.back().map_or(now + wait, |last| last.due_ns.max(now + wait));
+        let due_ns =
+            self.pending.back().map_or(now.saturating_add(wait), |last| last.due_ns.max(now.saturating_add(wait)));
         self.pending.push_back(Pending { exit: *exit, due_ns });
     }
 
@@ -224,7 +225,10 @@ impl Rule {
             ),
             ("utime_ns", json!(sum(exit.utime_ns))),
             ("stime_ns", json!(sum(exit.stime_ns))),
-            ("peak_rss_bytes", json!(known64(exit.peak_rss_pages).map(|pages| pages * world.host.page_bytes))),
+            (
+                "peak_rss_bytes",
+                json!(known64(exit.peak_rss_pages).map(|pages| pages.saturating_mul(world.host.page_bytes))),
+            ),
             (
                 "fault_address",
                 json!(fault.and_then(|fault| known64(fault.address)).map(|address| format!("{address:#x}"))),

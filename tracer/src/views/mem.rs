@@ -31,7 +31,7 @@ fn rank(sample: &SampleRow) -> u64 {
     let number = |key: &str| sample.fields.get(key).and_then(Value::as_u64);
     let share = number("limiting_usage_bytes").zip(number("limit_bytes"));
     let share = share.map_or(0, |(used, limit)| used.saturating_mul(10_000) / limit.max(1));
-    (share << 32) + (number("usage_bytes").unwrap_or(0) >> 16)
+    (share.min(u64::from(u32::MAX)) << 32).saturating_add(number("usage_bytes").unwrap_or(0) >> 16)
 }
 
 fn head() -> Line {

@@ -18,7 +18,9 @@ const STATES: [&str; 6] = ["R", "S", "D", "T", "Z", "I"];
 /// Used of the nearest limit, in ten-thousandths.
 fn share(sample: &SampleRow) -> u64 {
     let number = |key: &str| sample.fields.get(key).and_then(Value::as_u64);
-    number("limiting_current").zip(number("limit")).map_or(0, |(current, limit)| current * 10_000 / limit.max(1))
+    number("limiting_current")
+        .zip(number("limit"))
+        .map_or(0, |(current, limit)| current.saturating_mul(10_000) / limit.max(1))
 }
 
 fn table_head() -> Line {
@@ -45,7 +47,7 @@ fn table_line(sample: &SampleRow) -> Line {
     };
     numbers.push(shown(current));
     numbers.push(shown(limit));
-    let used = current.zip(limit).map(|(current, limit)| format!("{} %", current * 100 / limit.max(1)));
+    let used = current.zip(limit).map(|(current, limit)| format!("{} %", current.saturating_mul(100) / limit.max(1)));
     numbers.push(used.unwrap_or_else(|| "-".to_owned()));
     Line { name: name(sample), numbers, last }
 }

@@ -24,6 +24,7 @@ use super::World;
 use crate::{
     containers::inspect::capability_names,
     events::{self, Event},
+    findings::numbers::total,
     model::{Container, Process},
     pipeline::{Output, Question},
 };
@@ -204,7 +205,7 @@ impl Rule {
             let observed = judge::Observed {
                 checks: self.checks.iter().filter(|(key, _)| within(key.cgroup)).collect(),
                 outcomes: self.outcomes.iter().filter(|(key, _)| within(key.cgroup)).collect(),
-                uncounted: self.uncounted.iter().filter(|(cgroup, _)| within(**cgroup)).map(|(_, count)| count).sum(),
+                uncounted: total(self.uncounted.iter().filter(|(cgroup, _)| within(**cgroup)).map(|(_, count)| count)),
                 names,
                 starts: self.starts.get(&watched.container.cgroup).map_or(&[], Vec::as_slice),
                 outcomes_known: world.attached("cap_outcome"),

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::{
     containers::inspect::CapabilitySets,
+    findings::numbers::grow,
     model::{
         Finding,
         recorded::{self, Name},
@@ -132,8 +133,8 @@ pub fn merge(reports: Vec<Report>) -> Option<Report> {
         all.watched_ns = all.watched_ns.saturating_add(other.watched_ns);
         all.ambient |= other.ambient;
         all.ended |= other.ended;
-        all.uncounted += other.uncounted;
-        all.observations += other.observations.max(1);
+        grow(&mut all.uncounted, other.uncounted);
+        all.observations = all.observations.saturating_add(other.observations.max(1));
         all.equal_root.extend(other.equal_root);
         all.not_exercised.retain(|what| other.not_exercised.contains(what));
         for row in other.evidence {

@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     containers::is_within,
-    findings::{World, numbers::Numbers},
+    findings::{
+        World,
+        numbers::{Numbers, total},
+    },
     model::{Code, Finding, Severity, State},
 };
 
@@ -121,8 +124,8 @@ impl Tasks {
             Some(cgroup) => world.containers.path(key).is_some_and(|path| is_within(path, cgroup)),
             None => world.containers.owner(key).is_none(),
         };
-        let known: u64 = now.iter().filter(|(key, _)| of(**key)).map(|(_, count)| count).sum();
-        known + self.shown(cgroup).iter().filter(|seen| seen.at_least()).count() as u64
+        let known = total(now.iter().filter(|(key, _)| of(**key)).map(|(_, count)| count));
+        known.saturating_add(self.shown(cgroup).iter().filter(|seen| seen.at_least()).count() as u64)
     }
 
     pub fn read(&mut self, sleepers: &Sleepers, now_ns: u64, world: &World) -> Vec<Finding> {

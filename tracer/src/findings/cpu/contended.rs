@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     containers::is_within,
-    findings::{World, numbers::Numbers},
+    findings::{
+        World,
+        numbers::{Numbers, total},
+    },
     model::{Code, Finding, Severity, State},
 };
 
@@ -106,7 +109,7 @@ impl Facts<'_> {
             let path = other.cpu_path.as_deref().filter(|other| *other != path);
             path.is_some_and(|other| parent(other) == parent(path_of(self.group))) && busy()
         });
-        let all = beside.filter_map(|other| level(other.cpu_path.as_deref()?)?.weight).sum::<u64>() + own;
+        let all = total(beside.filter_map(|other| level(other.cpu_path.as_deref()?)?.weight).chain([own]));
         Some(Weight { own, all })
     }
 

@@ -49,7 +49,7 @@ impl Loads {
             found.push((Some(Arc::clone(&group.cgroup)), window.demand(used.total, &waited)));
         }
         let host = window.host();
-        let busy = host.sum().saturating_sub(host.idle + host.iowait) as f64 / window.ns().max(1) as f64;
+        let busy = host.sum().saturating_sub(host.idle.saturating_add(host.iowait)) as f64 / window.ns().max(1) as f64;
         found.push((None, window.demand((busy - used_by_containers).max(0.0), &host_waited)));
         let loads: BTreeMap<_, _> = found
             .into_iter()
@@ -74,8 +74,8 @@ mod tests {
     /// calc_load() of the kernel, in its fixed point.
     fn kernel(load: u64, active: u64) -> u64 {
         const EXP_1: u64 = 1884;
-        let active = active * 2048;
-        let mut sum = load * EXP_1 + active * (2048 - EXP_1);
+        let active = active.saturating_mul(2048);
+        let mut sum = load.saturating_mul(EXP_1).saturating_add(active.saturating_mul(2048 - EXP_1));
         if active >= load {
             sum += 2047;
         }

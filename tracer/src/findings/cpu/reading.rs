@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracer_common::cpu::BUCKETS;
 
 use crate::{
-    findings::pids::Stat,
+    findings::{numbers::total, pids::Stat},
     model::{Process, recorded},
 };
 
@@ -244,7 +244,7 @@ impl Times {
     }
 
     pub fn sum(&self) -> u64 {
-        self.all().iter().map(|(_, ns)| ns).sum()
+        total(self.all().iter().map(|(_, ns)| ns))
     }
 
     /// (the name of its share, ns), in the order to show.

@@ -121,11 +121,11 @@ fn processes(window: &Window, cgroup: &str) -> Value {
         let Some(old) = before.get(&identity(process)) else { continue };
         let user = process.stat.user_ticks.saturating_sub(old.stat.user_ticks);
         let system = process.stat.system_ticks.saturating_sub(old.stat.system_ticks);
-        if user + system > 0 {
+        if user > 0 || system > 0 {
             found.push((user, system, &process.stat));
         }
     }
-    found.sort_by_key(|(user, system, _)| std::cmp::Reverse(user + system));
+    found.sort_by_key(|(user, system, _)| std::cmp::Reverse(user.saturating_add(*system)));
     let cpus = |ticks: u64| rounded(ticks as f64 * TICK_NS / window.ns().max(1) as f64);
     let process = |(user, system, stat): (u64, u64, &crate::findings::pids::Stat)| json!({"pid": stat.pid, "comm": stat.comm, "user_cpus": cpus(user), "system_cpus": cpus(system)});
     Value::Array(found.into_iter().take(PROCESSES).map(process).collect())

@@ -3,7 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::reading::{Bandwidth, Group, Level, Quota, Slept, Times, Usage, Used, Waited};
-use crate::{containers::is_within, findings::World};
+use crate::{
+    containers::is_within,
+    findings::{
+        World,
+        numbers::{grow, total},
+    },
+};
 
 /// Two readings, and the time between.
 #[derive(Clone, Copy, Debug)]
@@ -130,8 +136,8 @@ impl<'a> Window<'a> {
             // The kernel side may have had to forget it, and counts from nothing then.
             let old = self.old.sleeps.get(key).filter(|old| old.count <= now.count).copied().unwrap_or_default();
             let sum = by_stack.entry(key.1).or_default();
-            sum.count += now.count - old.count;
-            sum.total_ns += now.total_ns.saturating_sub(old.total_ns);
+            grow(&mut sum.count, now.count.saturating_sub(old.count));
+            grow(&mut sum.total_ns, now.total_ns.saturating_sub(old.total_ns));
         }
         let mut slept: Vec<_> = by_stack.into_iter().filter(|(_, slept)| slept.count > 0).collect();
         slept.sort_by_key(|(_, slept)| std::cmp::Reverse(slept.total_ns));
@@ -147,7 +153,7 @@ impl<'a> Window<'a> {
     /// is the host's own (`None`).
     pub fn ran(&self) -> Vec<(Option<&'a Group>, f64)> {
         let times = self.host();
-        let all = times.sum().saturating_sub(times.idle + times.iowait + times.steal);
+        let all = times.sum().saturating_sub(total([times.idle, times.iowait, times.steal]));
         let groups = &self.new.groups;
         let outer = |group: &&Group| {
             !groups.iter().any(|other| other.cgroup != group.cgroup && is_within(&group.cgroup, &other.cgroup))
@@ -155,9 +161,9 @@ impl<'a> Window<'a> {
         let used = |group: &Group| self.used_ns(group).map_or(0, |used| used.total_ns);
         let mut ran: Vec<(Option<&Group>, u64)> =
             groups.iter().filter(outer).map(|group| (Some(group), used(group))).collect();
-        ran.push((None, all.saturating_sub(ran.iter().map(|(_, ns)| ns).sum())));
+        ran.push((None, all.saturating_sub(total(ran.iter().map(|(_, ns)| ns)))));
         // /proc/stat is made of ticks: it may tell less than all that ran.
-        let all = ran.iter().map(|(_, ns)| ns).sum::<u64>().max(1);
+        let all = total(ran.iter().map(|(_, ns)| ns)).max(1);
         ran.sort_by_key(|(_, ns)| std::cmp::Reverse(*ns));
         ran.into_iter().map(|(group, ns)| (group, ns as f64 * 100.0 / all as f64)).collect()
     }
@@ -169,8 +175,8 @@ impl<'a> Window<'a> {
         let (mut idle, mut all) = (0, 0);
         for (_, (now, before)) in allowed {
             let times = now.since(before);
-            idle += times.idle + times.iowait;
-            all += times.sum();
+            grow(&mut idle, times.idle.saturating_add(times.iowait));
+            grow(&mut all, times.sum());
         }
         idle as f64 * 100.0 / all.max(1) as f64
     }
@@ -202,12 +208,12 @@ impl Waited {
         let anew = old.is_some_and(|old| now.count < old.count);
         let old = old.filter(|_| !anew);
         let more = |of: fn(&Self) -> u64| grown(of(now), old.map(of));
-        self.total_ns += more(|waited| waited.total_ns);
-        self.count += more(|waited| waited.count);
-        self.blocked += more(|waited| waited.blocked);
-        self.blocked_ns += more(|waited| waited.blocked_ns);
+        grow(&mut self.total_ns, more(|waited| waited.total_ns));
+        grow(&mut self.count, more(|waited| waited.count));
+        grow(&mut self.blocked, more(|waited| waited.blocked));
+        grow(&mut self.blocked_ns, more(|waited| waited.blocked_ns));
         for (bucket, sum) in self.histogram.iter_mut().enumerate() {
-            *sum += grown(now.histogram[bucket], old.map(|old| old.histogram[bucket]));
+            grow(sum, grown(now.histogram[bucket], old.map(|old| old.histogram[bucket])));
         }
         if now.worst.as_ref().map(|worst| worst.wait_ns) > self.worst.as_ref().map(|worst| worst.wait_ns) {
             self.worst.clone_from(&now.worst);
@@ -216,13 +222,13 @@ impl Waited {
 
     /// Waits that were at least so long, or, by the width of a bucket, half of that.
     pub fn longer_than(&self, ns: u64) -> u64 {
-        self.histogram.iter().enumerate().filter(|(bucket, _)| 2048 << bucket > ns).map(|(_, count)| count).sum()
+        total(self.histogram.iter().enumerate().filter(|(bucket, _)| 2048 << bucket > ns).map(|(_, count)| count))
     }
 
     /// The wait that this share of all waits did not exceed, as its bucket's upper end; `None`: there were none.
     pub fn percentile_ns(&self, pct: u64) -> Option<u64> {
-        let all: u64 = self.histogram.iter().sum();
-        let mut left = (all * pct).div_ceil(100);
+        let all = total(self.histogram.iter());
+        let mut left = all.saturating_mul(pct).div_ceil(100);
         if all == 0 {
             return None;
         }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     containers::is_within,
     findings::{
-        numbers::Numbers,
+        numbers::{Numbers, total},
         state::{Conditions, News},
     },
     model::{Code, Finding, Severity, size, span},
@@ -161,13 +161,13 @@ fn buffered(
 ) -> Option<Finding> {
     let own = |key: &IoKey| key.op == WRITE && seen.payer(key).is_some_and(|payer| is_within(payer, path));
     let totals = seen.counts.requests.iter().filter(|(key, _)| own(key));
-    let charged: u64 = totals.map(|(_, total)| total.bytes).sum();
+    let charged = total(totals.map(|(_, total)| total.bytes));
     if let Some((before, charged_before)) = past.last {
         let gave = written.saturating_sub(before);
         past.buffered = [past.buffered[1], gave.saturating_sub(charged.saturating_sub(charged_before))];
     }
     past.last = Some((written, charged));
-    let passed: u64 = past.buffered.iter().sum();
+    let passed = total(past.buffered.iter());
     if passed < BUFFERED {
         return None;
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     findings::{
-        numbers::Numbers,
+        numbers::{Numbers, total},
         state::{Conditions, News},
         window::Total,
     },
@@ -238,7 +238,7 @@ fn histogram(buckets: &[u64]) -> Vec<Value> {
 fn written_per_s(seen: &Seen, device: &str) -> Option<u64> {
     let device = parsed(device)?;
     let requests = seen.requests.within(|key| key.op == WRITE && (key.major, key.minor) == device);
-    let bytes: u64 = requests.values().map(|total| total.bytes).sum();
+    let bytes = total(requests.values().map(|total| total.bytes));
     let window = u128::from(seen.requests.length_ns().max(1));
     u64::try_from(u128::from(bytes) * 1_000_000_000 / window).ok().filter(|rate| *rate > 0)
 }

@@ -10,7 +10,7 @@ use tracer_common::{
 
 use crate::{
     containers::Space,
-    findings::window::Total,
+    findings::{numbers::grow, window::Total},
     model::{Process, recorded},
 };
 
@@ -156,17 +156,18 @@ impl Total for PauseTotal {
 
     fn since(&self, before: &Self) -> Self {
         let histogram = std::array::from_fn(|at| self.histogram[at].saturating_sub(before.histogram[at]));
-        let (count, total_ns) = (self.count - before.count, self.total_ns.saturating_sub(before.total_ns));
+        let (count, total_ns) =
+            (self.count.saturating_sub(before.count), self.total_ns.saturating_sub(before.total_ns));
         Self { count, total_ns, histogram, ..self.clone() }
     }
 
     fn add(&mut self, more: &Self) {
-        self.count += more.count;
-        self.total_ns += more.total_ns;
+        grow(&mut self.count, more.count);
+        grow(&mut self.total_ns, more.total_ns);
         self.worst_ns = self.worst_ns.max(more.worst_ns);
         self.worst_call_ns = self.worst_call_ns.max(more.worst_call_ns);
         for (bucket, more) in self.histogram.iter_mut().zip(more.histogram) {
-            *bucket += more;
+            grow(bucket, more);
         }
         if more.last.at_ns > self.last.at_ns {
             self.last = more.last.clone();
@@ -181,7 +182,7 @@ impl Total for IoTotal {
 
     fn since(&self, before: &Self) -> Self {
         Self {
-            count: self.count - before.count,
+            count: self.count.saturating_sub(before.count),
             bytes: self.bytes.saturating_sub(before.bytes),
             device_ns: self.device_ns.saturating_sub(before.device_ns),
             queued_ns: self.queued_ns.saturating_sub(before.queued_ns),
@@ -191,13 +192,13 @@ impl Total for IoTotal {
     }
 
     fn add(&mut self, more: &Self) {
-        self.count += more.count;
-        self.bytes += more.bytes;
-        self.device_ns += more.device_ns;
-        self.queued_ns += more.queued_ns;
+        grow(&mut self.count, more.count);
+        grow(&mut self.bytes, more.bytes);
+        grow(&mut self.device_ns, more.device_ns);
+        grow(&mut self.queued_ns, more.queued_ns);
         self.worst_ns = self.worst_ns.max(more.worst_ns);
         for (bucket, more) in self.histogram.iter_mut().zip(more.histogram) {
-            *bucket += more;
+            grow(bucket, more);
         }
     }
 }

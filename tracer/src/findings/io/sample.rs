@@ -10,7 +10,10 @@ use super::{
     reading::{IoTotal, Limit},
 };
 use crate::{
-    findings::{numbers::Numbers, window::Total},
+    findings::{
+        numbers::{Numbers, total},
+        window::Total,
+    },
     model::Owner,
     pipeline::{Output, SampleRow},
 };
@@ -59,17 +62,17 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
     numbers.set("write_bytes_per_s", per_s(all[1].bytes));
     numbers.set("reads_per_s", per_s(all[0].count));
     numbers.set("writes_per_s", per_s(all[1].count));
-    let served = all.iter().map(|total| total.count).sum::<u64>();
+    let served = total(all.iter().map(|total| total.count));
     let idle = "no request completed within the window";
     let mean = |ns: u64| ns.checked_div(served);
-    numbers.put("device_ns", mean(all.iter().map(|total| total.device_ns).sum()), idle);
-    numbers.put("queued_ns", mean(all.iter().map(|total| total.queued_ns).sum()), idle);
+    numbers.put("device_ns", mean(total(all.iter().map(|total| total.device_ns))), idle);
+    numbers.put("queued_ns", mean(total(all.iter().map(|total| total.queued_ns))), idle);
     let paused = seen.pauses.within(|key| match (&cgroup, seen.world.containers.owner(key.cgroup)) {
         (Some(cgroup), Some(container)) => container.cgroup == *cgroup,
         (None, None) => true,
         _ => false,
     });
-    numbers.set("paused_ns", paused.values().map(|pauses| pauses.total_ns).sum::<u64>());
+    numbers.set("paused_ns", total(paused.values().map(|pauses| pauses.total_ns)));
     numbers.set("window_ns", window);
     let devices: Vec<Value> = sums.iter().map(|(device, of)| device_row(&seen.device(*device), of, &per_s)).collect();
     numbers.set("devices", devices);

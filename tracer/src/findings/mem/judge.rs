@@ -16,7 +16,7 @@ use crate::{
     containers::is_within,
     findings::{
         World,
-        numbers::Numbers,
+        numbers::{Numbers, total},
         state::{Conditions, News},
     },
     model::{Code, Finding, Owner, Process, Severity, State, size, span},
@@ -169,14 +169,18 @@ impl Seen<'_> {
     fn stalled(&self, path: &str, conditions: &mut Conditions) -> Option<Finding> {
         let of = |kind: u32| self.stalls_of(path, &[kind]);
         let (own, host) = (Sum::of(&of(LIMIT)), Sum::of(&of(HOST)));
-        let all = own.total_ns + host.total_ns;
+        let all = own.total_ns.saturating_add(host.total_ns);
         if all < STALLED_NS {
             return None;
         }
         let news = conditions.holds(RECLAIM_STALL, path, all, self.reading.at_ns)?;
         let bound = self.reading.binding(path).map_or(path, |(level, _)| level).to_owned();
         let mut facts = self.facts(&bound, path);
-        facts.stall(&Sum { total_ns: all, count: own.count + host.count, worst_ns: own.worst_ns.max(host.worst_ns) });
+        facts.stall(&Sum {
+            total_ns: all,
+            count: own.count.saturating_add(host.count),
+            worst_ns: own.worst_ns.max(host.worst_ns),
+        });
         facts.numbers.set("host_stalled_ns", host.total_ns);
         facts.processes(&self.stalls_of(path, &[LIMIT, HOST]));
         facts.rates();
@@ -357,8 +361,8 @@ struct Sum {
 impl Sum {
     fn of(stalls: &BTreeMap<StallKey, StallTotal>) -> Self {
         Self {
-            count: stalls.values().map(|stall| stall.count).sum(),
-            total_ns: stalls.values().map(|stall| stall.total_ns).sum(),
+            count: total(stalls.values().map(|stall| stall.count)),
+            total_ns: total(stalls.values().map(|stall| stall.total_ns)),
             worst_ns: stalls.values().map(|stall| stall.worst_ns).max().unwrap_or(0),
         }
     }

@@ -5,7 +5,10 @@ use std::{collections::VecDeque, time::Duration};
 use tracer_common::stall::StallKey;
 
 use super::reading::{Level, StallTotal};
-use crate::findings::window::{SLACK_NS, Total, WINDOW_NS, Window};
+use crate::findings::{
+    numbers::grow,
+    window::{SLACK_NS, Total, WINDOW_NS, Window},
+};
 
 /// Growth is that of so long, seen every so often, and not judged from less.
 const GROWTH_NS: u64 = 60_000_000_000;
@@ -76,15 +79,15 @@ impl Total for StallTotal {
 
     fn since(&self, before: &Self) -> Self {
         Self {
-            count: self.count - before.count,
+            count: self.count.saturating_sub(before.count),
             total_ns: self.total_ns.saturating_sub(before.total_ns),
             ..self.clone()
         }
     }
 
     fn add(&mut self, more: &Self) {
-        self.count += more.count;
-        self.total_ns += more.total_ns;
+        grow(&mut self.count, more.count);
+        grow(&mut self.total_ns, more.total_ns);
         self.worst_ns = self.worst_ns.max(more.worst_ns);
     }
 }

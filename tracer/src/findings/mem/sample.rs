@@ -8,7 +8,7 @@ use super::{
     reading::{Level, Psi},
 };
 use crate::{
-    findings::numbers::Numbers,
+    findings::numbers::{Numbers, total},
     pipeline::{Output, SampleRow},
 };
 
@@ -68,7 +68,7 @@ fn row(seen: &Seen, path: &str) -> Option<Output> {
     for (key, kinds, probe) in
         [("reclaim_stall_pct", &[LIMIT, HOST][..], "reclaim_end"), ("high_stall_pct", &[HIGH][..], "over_high_end")]
     {
-        let ns: u64 = seen.stalls_of(path, kinds).values().map(|stall| stall.total_ns).sum();
+        let ns = total(seen.stalls_of(path, kinds).values().map(|stall| stall.total_ns));
         let pct = seen.world.attached(probe).then_some((ns as f64 / window as f64 * 1000.0).round() / 10.0);
         row.put(key, pct, "this kernel lets nothing hook in there");
     }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     findings::{
-        numbers::Numbers,
+        numbers::{self, Numbers, grow},
         state::{Conditions, News},
         window::Total,
     },
@@ -58,7 +58,7 @@ pub fn sort(seen: &Seen) -> Sorted {
     let mut sorted = Sorted::default();
     for (key, total) in seen.drops.within(|_| true) {
         let Some(container) = seen.container_of(&key) else {
-            sorted.host += total.packets;
+            grow(&mut sorted.host, total.packets);
             continue;
         };
         match verdict(seen, container, &key, &total) {
@@ -74,8 +74,8 @@ pub fn sort(seen: &Seen) -> Sorted {
                 };
                 sorted.stopped.entry(place).and_modify(|sum| sum.add(&total)).or_insert(total);
             }
-            Verdict::Refused => *sorted.refused.entry(container).or_default() += total.packets,
-            Verdict::Harmless | Verdict::Unclear => *sorted.other.entry(container).or_default() += total.packets,
+            Verdict::Refused => grow(sorted.refused.entry(container).or_default(), total.packets),
+            Verdict::Harmless | Verdict::Unclear => grow(sorted.other.entry(container).or_default(), total.packets),
         }
     }
     sorted
@@ -153,7 +153,7 @@ fn stops(place: &Place, total: &DropTotal, sorted: &Sorted) -> u64 {
     let waited = |(other, _): &(&Place, &DropTotal)| {
         is_question(place) && other.container == place.container && other.cause == Cause::NoNeighbour
     };
-    total.packets + sorted.stopped.iter().filter(waited).map(|(_, total)| total.packets).sum::<u64>()
+    total.packets.saturating_add(numbers::total(sorted.stopped.iter().filter(waited).map(|(_, total)| total.packets)))
 }
 
 fn finding(seen: &Seen, news: News, place: &Place, total: &DropTotal) -> Finding {

@@ -7,7 +7,10 @@ use tracer_common::hops::{FIRST_BUCKET_SHIFT, HopKey, IN, OUT, XMIT};
 
 use super::{Device, Hop, HopTotal, Seen, dropped};
 use crate::{
-    findings::{numbers::Numbers, window::Total},
+    findings::{
+        numbers::{Numbers, grow, total},
+        window::Total,
+    },
     model::Owner,
     pipeline::{Output, SampleRow},
 };
@@ -28,7 +31,7 @@ pub fn rows(seen: &Seen) -> Vec<Output> {
     let mut rows = Vec::new();
     for (netns, owners) in &seen.owners {
         let stopped = sorted.stopped.iter().filter(|(place, _)| place.container == *netns);
-        let dropped: u64 = stopped.map(|(_, total)| total.packets).sum();
+        let dropped = total(stopped.map(|(_, total)| total.packets));
         let of = |counts: &BTreeMap<u32, u64>| counts.get(netns).copied().unwrap_or(0);
         for owner in owners {
             let mut numbers = Numbers::default();
@@ -88,7 +91,7 @@ fn hops(seen: &Seen, container: u32) -> Vec<Value> {
             .entry(point)
             .or_insert_with(|| (HopTotal { device: total.device.clone(), ..HopTotal::default() }, 0));
         sum.add(total);
-        *fresh += new;
+        grow(fresh, new);
     }
     let window = u128::from(seen.hops.length_ns().max(1));
     let mut ordered: Vec<_> = points.iter().collect();

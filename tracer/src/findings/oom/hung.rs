@@ -46,11 +46,11 @@ impl Hung {
         if world.host.cgroup_version != 1 || now_ns < self.watch_ns {
             return Vec::new();
         }
-        self.watch_ns = now_ns + WATCH_NS;
+        self.watch_ns = now_ns.saturating_add(WATCH_NS);
         if now_ns < self.sweep_ns {
             return self.switched_off.iter().cloned().collect();
         }
-        self.sweep_ns = now_ns + SWEEP_NS;
+        self.sweep_ns = now_ns.saturating_add(SWEEP_NS);
         world.containers.paths().map(Arc::from).collect()
     }
 
@@ -113,7 +113,7 @@ fn opened(reading: &Reading, world: &World, time: Timestamp) -> Finding {
 }
 
 fn closed(mut finding: Finding, reading: &Reading, time: Timestamp) -> Finding {
-    let seconds = (time.0 - finding.time.0) / 1_000_000_000;
+    let seconds = time.0.saturating_sub(finding.time.0) / 1_000_000_000;
     let how = match reading.control {
         None => "the cgroup is gone",
         Some(control) if !control.oom_kill_disable => "the OOM killer is on again",

@@ -13,6 +13,7 @@ use super::{Case, World};
 use crate::{
     containers::is_within,
     events::{known64, process},
+    findings::numbers::total,
     model::{Code, Evidence, Finding, Owner, Severity, Unknown, size},
 };
 
@@ -187,11 +188,12 @@ fn is_group_kill(first: &Victim, limiting: Option<&Level>) -> bool {
 
 fn numbers(case: &Case, first: &Victim, limiting: Option<&Level>, world: &World, unknown: &mut Unknown) -> Numbers {
     let page = world.host.page_bytes;
-    let pages = |count: i64| (count >= 0).then(|| count as u64 * page);
+    let pages = |count: i64| (count >= 0).then(|| (count as u64).saturating_mul(page));
     let bytes = |count: i64| u64::try_from(count).ok();
     let stat = |index: usize| first.stats[index];
     let Some(level) = limiting else {
-        let total = case.decision.and_then(|decision| known64(decision.total_pages)).map(|total| total * page);
+        let total =
+            case.decision.and_then(|decision| known64(decision.total_pages)).map(|total| total.saturating_mul(page));
         let reason = "the host's memory ran out, not a cgroup's";
         for key in ["usage_bytes", "anon_bytes", "file_bytes", "shmem_bytes", "kernel_bytes", "swap_bytes"] {
             unknown.insert(key, reason.to_owned());
@@ -201,14 +203,14 @@ fn numbers(case: &Case, first: &Victim, limiting: Option<&Level>, world: &World,
         }
         return Numbers { limit: total, usage: None, anon: None, file: None, shmem: None, kernel: None, swap: None };
     };
-    let limited = |max: u64| (max < NO_LIMIT_PAGES).then(|| max * page);
+    let limited = |max: u64| (max < NO_LIMIT_PAGES).then(|| max.saturating_mul(page));
     let v1 = world.host.cgroup_version == 1;
     // On v1 it may be memory and swap together that is limited.
     let memory_short = level.max.saturating_sub(level.usage) <= level.swap_max.saturating_sub(level.swap_usage);
     let (limit, usage) = if v1 && !memory_short && level.swap_max != UNKNOWN_U64 {
-        (limited(level.swap_max), known64(level.swap_usage).map(|usage| usage * page))
+        (limited(level.swap_max), known64(level.swap_usage).map(|usage| usage.saturating_mul(page)))
     } else {
-        (limited(level.max), known64(level.usage).map(|usage| usage * page))
+        (limited(level.max), known64(level.usage).map(|usage| usage.saturating_mul(page)))
     };
     if limit.is_none() {
         unknown.insert("limit_bytes", "the cgroup has no limit now: it was lifted, or the kill was forced".to_owned());
@@ -218,10 +220,10 @@ fn numbers(case: &Case, first: &Victim, limiting: Option<&Level>, world: &World,
         let kinds = [
             bytes(stat(STAT_SLAB_RECLAIMABLE)),
             bytes(stat(STAT_SLAB_UNRECLAIMABLE)),
-            bytes(stat(STAT_KERNEL_STACK)).map(|kib| kib * 1024),
+            bytes(stat(STAT_KERNEL_STACK)).map(|kib| kib.saturating_mul(1024)),
             bytes(stat(STAT_PERCPU)),
         ];
-        kinds.iter().any(Option::is_some).then(|| kinds.into_iter().flatten().sum())
+        kinds.iter().any(Option::is_some).then(|| total(kinds.into_iter().flatten()))
     });
     let mut numbers = Numbers {
         limit,
@@ -230,7 +232,11 @@ fn numbers(case: &Case, first: &Victim, limiting: Option<&Level>, world: &World,
         file: pages(stat(STAT_FILE)),
         shmem: pages(stat(STAT_SHMEM)),
         kernel,
-        swap: if v1 { pages(stat(STAT_SWAP)) } else { known64(level.swap_usage).map(|usage| usage * page) },
+        swap: if v1 {
+            pages(stat(STAT_SWAP))
+        } else {
+            known64(level.swap_usage).map(|usage| usage.saturating_mul(page))
+        },
     };
     let reason = if numbers.anon.is_none() {
         Some("this kernel keeps memcg statistics where ctrace cannot find them (ctrace doctor says why)".to_owned())
@@ -255,13 +261,13 @@ fn numbers(case: &Case, first: &Victim, limiting: Option<&Level>, world: &World,
 /// flush its statistics.
 fn is_stale(numbers: &Numbers, first: &Victim, level: &Level, world: &World) -> bool {
     let page = world.host.page_bytes;
-    let Some(usage) = known64(level.usage).map(|usage| usage * page) else { return false };
-    let sockets = u64::try_from(first.stats[STAT_SOCK]).map_or(0, |count| count * page);
+    let Some(usage) = known64(level.usage).map(|usage| usage.saturating_mul(page)) else { return false };
+    let sockets = u64::try_from(first.stats[STAT_SOCK]).map_or(0, |count| count.saturating_mul(page));
     let parts = [numbers.anon, numbers.file, numbers.kernel, Some(sockets)];
     // Before `memory.kernel` (5.18) some kinds of kernel memory, such as page tables, are in none of them.
     let uncounted = if first.stats[STAT_KMEM] < 0 { usage / 4 } else { usage / 16 };
-    let held_back = CHARGE_BATCH * world.host.cpus * page;
-    usage > parts.into_iter().flatten().sum::<u64>() + uncounted + held_back
+    let held_back = CHARGE_BATCH.saturating_mul(world.host.cpus).saturating_mul(page);
+    usage > total(parts.into_iter().flatten().chain([uncounted, held_back]))
 }
 
 /// Does PID 1 of the first victim's pid namespace live on? `None` in the host's own namespace, and where it is unread.
@@ -298,7 +304,7 @@ fn evidence(
     unknown: &mut Unknown,
 ) -> Evidence {
     let page = world.host.page_bytes;
-    let rss = |pages: i64| pages.max(0) as u64 * page;
+    let rss = |pages: i64| (pages.max(0) as u64).saturating_mul(page);
     let mut victims: Vec<Value> = case
         .victims
         .iter()
@@ -434,13 +440,15 @@ fn fix(
     world: &World,
 ) -> Vec<String> {
     let comm = process(&first.victim).comm;
-    let rss = (first.rss_anon_pages.max(0) as u64 + first.rss_shmem_pages.max(0) as u64) * world.host.page_bytes;
+    let rss = (first.rss_anon_pages.max(0) as u64)
+        .saturating_add(first.rss_shmem_pages.max(0) as u64)
+        .saturating_mul(world.host.page_bytes);
     let mut fix = Vec::new();
     match whose {
         Whose::Own | Whose::Parent => {
             if let (Some(limit), Some(usage)) = (numbers.limit, numbers.usage) {
                 // It is short by what was asked for at least; a tenth more is room to see what it really wants.
-                let roomy = limit.max(usage) + limit.max(usage) / 10;
+                let roomy = limit.max(usage).saturating_add(limit.max(usage) / 10);
                 let of = if matches!(whose, Whose::Parent) {
                     format!(" of {}", limiting_cgroup.unwrap_or("the parent"))
                 } else {
@@ -455,7 +463,11 @@ fn fix(
             } else {
                 fix.push(format!("raise the limit, or make {comm} use less (it held {})", size(rss)));
             }
-            if numbers.shmem.zip(numbers.usage).is_some_and(|(shmem, usage)| shmem * 10 >= usage * 4) {
+            if numbers
+                .shmem
+                .zip(numbers.usage)
+                .is_some_and(|(shmem, usage)| shmem.saturating_mul(10) >= usage.saturating_mul(4))
+            {
                 fix.push("bound the tmpfs: docker run --shm-size, Kubernetes emptyDir.sizeLimit; files there count as memory".to_owned());
             }
             if numbers.swap == Some(0) {

@@ -192,10 +192,10 @@ impl Case {
     }
 
     fn ripe_at(&self) -> u64 {
-        let latest = self.first_ns + PATIENCE_NS;
+        let latest = self.first_ns.saturating_add(PATIENCE_NS);
         let whole = self.done || self.decision.is_none();
         let over = whole && !self.victims.is_empty() && self.victims.iter().all(|victim| self.is_gone(&victim.victim));
-        if over { latest.min(self.gone_ns.max(self.last_ns) + SETTLE_NS) } else { latest }
+        if over { latest.min(self.gone_ns.max(self.last_ns).saturating_add(SETTLE_NS)) } else { latest }
     }
 
     fn is_gone(&self, task: &Task) -> bool {

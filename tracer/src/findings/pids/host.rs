@@ -9,7 +9,10 @@ use tracer_common::pids::ForkFailed;
 use super::reading::{Asker, Counts};
 use crate::{
     events::{known, process},
-    findings::{World, numbers::Numbers},
+    findings::{
+        World,
+        numbers::{Numbers, grow},
+    },
     model::{Code, Finding, ProcessIn, Severity, State},
 };
 
@@ -66,7 +69,7 @@ impl HostLimits {
         let at = record.header.time_ns;
         let known = self.open.get_mut(&record.from).or(self.pending.get_mut(&record.from));
         if let Some(open) = known.or(self.unexplained.get_mut(&record.from)) {
-            open.refused += times;
+            grow(&mut open.refused, times);
             (open.time_ns, open.last) = (at, *record);
             return false;
         }
@@ -80,7 +83,7 @@ impl HostLimits {
     fn more(&mut self, from: u64, count: u64) -> u64 {
         let known = self.counted.entry(from).or_insert(0);
         let more = count.saturating_sub(*known);
-        *known += more;
+        grow(known, more);
         more
     }
 
@@ -123,7 +126,7 @@ impl HostLimits {
             }
             let more = self.more(from, count);
             if let Some(open) = self.open.get_mut(&from).filter(|_| more > 0) {
-                open.refused += more;
+                grow(&mut open.refused, more);
                 open.time_ns = open.time_ns.max(counts.at_ns);
             }
         }
@@ -297,7 +300,7 @@ mod tests {
         let mut total = 1;
         for (count, more) in [(40, 39), (37, 0), (40, 0), (500, 460)] {
             assert_eq!(limits.more(7, count), more, "{count}");
-            total += more;
+            grow(&mut total, more);
         }
         assert_eq!(total, 500);
         // Forgotten by the kernel side, and begun anew.

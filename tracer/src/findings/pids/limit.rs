@@ -12,7 +12,7 @@ use super::{
 use crate::{
     containers::is_within,
     events::{known64, process},
-    findings::World,
+    findings::{World, numbers::grow},
     model::{Code, Evidence, Finding, Owner, Process, ProcessIn, Runtime, Severity, State, Unknown},
 };
 
@@ -170,7 +170,7 @@ impl Limits {
                 continue;
             }
             if let Some(open) = known.and_then(|limiting| self.open.get_mut(&limiting)) {
-                open.refused += times;
+                grow(&mut open.refused, times);
                 open.last.time_ns = open.last.time_ns.max(counts.at_ns);
                 continue;
             }
@@ -252,7 +252,7 @@ struct Place {
 
 impl Open {
     fn add(&mut self, refusal: Refusal) {
-        self.refused += refusal.times;
+        grow(&mut self.refused, refusal.times);
         let time_ns = self.last.time_ns.max(refusal.time_ns);
         let asker = refusal.asker.is_some();
         // A record knows more than a count.
@@ -408,7 +408,7 @@ fn why(level: &Level, guess: bool, place: &Place, zombies: u64, asker: Option<&P
 fn fix(level: &Level, place: &Place, zombies: u64, parent: Option<&Process>) -> Vec<String> {
     let mut fix = Vec::new();
     let limit = level.limit.unwrap_or(0);
-    if let Some(parent) = parent.filter(|_| zombies >= 10 || zombies * 2 >= limit.max(1)) {
+    if let Some(parent) = parent.filter(|_| zombies >= 10 || zombies.saturating_mul(2) >= limit.max(1)) {
         fix.push(format!(
             "let {} (pid {}) wait for its children, or run the container with an init that does (docker run --init, tini): that frees {zombies} pids",
             parent.comm, parent.pid

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{containers::is_within, pipeline::Ancestor};
+use crate::{containers::is_within, findings::numbers::grow, pipeline::Ancestor};
 
 /// Something to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,12 +195,12 @@ impl States {
     }
 
     pub fn merge(&mut self, other: &Self) {
-        self.running += other.running;
-        self.sleeping += other.sleeping;
-        self.uninterruptible += other.uninterruptible;
-        self.stopped += other.stopped;
-        self.zombie += other.zombie;
-        self.idle += other.idle;
+        grow(&mut self.running, other.running);
+        grow(&mut self.sleeping, other.sleeping);
+        grow(&mut self.uninterruptible, other.uninterruptible);
+        grow(&mut self.stopped, other.stopped);
+        grow(&mut self.zombie, other.zombie);
+        grow(&mut self.idle, other.idle);
     }
 
     /// (letter, count), in the order to show.

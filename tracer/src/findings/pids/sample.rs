@@ -9,7 +9,10 @@ use super::{
     zombies::Zombies,
 };
 use crate::{
-    findings::World,
+    findings::{
+        World,
+        numbers::{grow, total},
+    },
     model::{Owner, Unknown},
     pipeline::Output,
     pipeline::SampleRow,
@@ -30,16 +33,16 @@ pub fn rows(counts: &Counts, zombies: &Zombies, host: Option<&States>, now_ns: u
         let Some(container) = world.containers.owner_of_path(&group.cgroup) else { continue };
         let sum = sums.entry(container.cgroup.as_str().into()).or_default();
         sum.states.merge(&group.states);
-        sum.processes += group.processes;
-        sum.threads += group.threads;
+        grow(&mut sum.processes, group.processes);
+        grow(&mut sum.threads, group.threads);
         sum.container = Some(container);
     }
     let mut rows = Vec::new();
     for (cgroup, mut sum) in sums {
         // cgroup.procs does not list the dead.
         sum.states.zombie = zombies.within(&cgroup).count;
-        sum.processes += sum.states.zombie;
-        sum.threads += sum.states.zombie;
+        grow(&mut sum.processes, sum.states.zombie);
+        grow(&mut sum.threads, sum.states.zombie);
         let mut fields = states(Some(&sum.states));
         fields.insert("processes".to_owned(), json!(sum.processes));
         fields.insert("threads".to_owned(), json!(sum.threads));
@@ -77,7 +80,7 @@ fn host_row(counts: &Counts, zombies: &Zombies, host: Option<&States>, now_ns: u
         unknown.insert("states", "/proc was not swept yet".to_owned());
     }
     let mut fields = states(states_now.as_ref());
-    let processes = states_now.map(|states| states.all().iter().map(|(_, count)| count).sum::<u64>());
+    let processes = states_now.map(|states| total(states.all().iter().map(|(_, count)| count)));
     fields.insert("processes".to_owned(), json!(processes));
     fields.insert("threads".to_owned(), json!(counts.host.threads));
     fields.insert("pid_max".to_owned(), json!(counts.host.pid_max));

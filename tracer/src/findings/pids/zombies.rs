@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::reading::{Counts, Dead, Level, Sweep, Waiting};
 use crate::{
     containers::is_within,
-    findings::World,
+    findings::{World, numbers::total},
     model::{Code, Evidence, Finding, Process, Severity, State, Unknown},
     pipeline::Ancestor,
 };
@@ -80,7 +80,7 @@ impl Zombies {
         }
         let worst = by_parent.iter().max_by_key(|(_, count)| **count).map(|(parent, _)| *parent);
         Within {
-            count: by_parent.values().sum(),
+            count: total(by_parent.values()),
             worst: worst.and_then(|parent| Some(self.parents.get(&parent)?.process.clone())),
         }
     }
@@ -141,7 +141,8 @@ impl Zombies {
             if let Some(open) = self.open.get_mut(&pid) {
                 let waited = now_ns.saturating_sub(open.said_ns);
                 let changed = open.said.abs_diff(dead.len());
-                if changed > 0 && (waited >= LATE_NS || (waited >= SOON_NS && changed * 10 >= open.said)) {
+                if changed > 0 && (waited >= LATE_NS || (waited >= SOON_NS && changed.saturating_mul(10) >= open.said))
+                {
                     (open.said, open.said_ns) = (dead.len(), now_ns);
                     findings.push(facts.finding(State::Update, open));
                 }

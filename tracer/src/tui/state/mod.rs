@@ -158,7 +158,7 @@ impl App {
                 }
             },
             Output::Loss(loss) => {
-                self.lost += loss.count;
+                self.lost = self.lost.saturating_add(loss.count);
                 self.notes.lost(loss);
                 true
             }

@@ -41,7 +41,7 @@ impl Notes {
         let what = format!("{} of {whose}: {}", loss.event, loss.cause);
         let same = self.said.iter().position(|said| said.loss.as_ref().is_some_and(|(other, _)| *other == what));
         let before = same.and_then(|at| self.said.remove(at)).and_then(|said| said.loss).map_or(0, |(_, count)| count);
-        let count = before + loss.count;
+        let count = before.saturating_add(loss.count);
         self.push(Said {
             time: loss.time,
             text: format!("lost {count} × {what}"),

@@ -12,7 +12,7 @@ use super::{RefusalTotal, Subject, address, sharers, whose};
 use crate::{
     findings::{
         net::Seen,
-        numbers::Numbers,
+        numbers::{Numbers, grow},
         state::{Conditions, News},
         window::Window,
     },
@@ -155,10 +155,10 @@ pub fn judge(refusals: &Window<RefusalKey, RefusalTotal>, seen: &Seen, condition
         let peer = (key.family != 0).then(|| SocketAddr::new(address(key.family, &key.address), key.port));
         let peers = group.peers.entry(peer).or_default();
         if key.kind == WAITING {
-            group.syns += total.count;
+            grow(&mut group.syns, total.count);
         } else {
-            group.count += total.count;
-            *peers += total.count;
+            grow(&mut group.count, total.count);
+            grow(peers, total.count);
         }
         if group.who.is_none() {
             group.who = total.who;
