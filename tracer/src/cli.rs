@@ -217,9 +217,13 @@ pub struct Verify {
     /// Of which the spec is taken: name, id prefix, cgroup path.
     #[arg(long, short, value_name = "X")]
     pub container: Option<String>,
-    /// The set: CHOWN,SETUID; none; or a file that `ctrace caps --format json` wrote.
-    #[arg(long, value_name = "SET")]
-    pub set: String,
+    /// The set: CHOWN,SETUID; or none. Without --set and --from, a container of the same spec is watched first, from its
+    /// start, until CHECK passes.
+    #[arg(long, value_name = "SET", required_unless_present_any = ["from", "container"])]
+    pub set: Option<String>,
+    /// The set that `ctrace caps --json` (or --format json) found: the file that it wrote.
+    #[arg(long, value_name = "FILE", conflicts_with = "set")]
+    pub from: Option<PathBuf>,
     /// For one trial.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub timeout: Duration,

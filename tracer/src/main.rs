@@ -25,6 +25,7 @@ use tracer::{
         filter::{Asked, Rows},
         view::Show,
     },
+    verify::Source,
     views::{
         caps::{Format, formatted},
         lines::Style,
@@ -170,7 +171,11 @@ fn caps(options: Caps) -> Result<ExitCode> {
     if let Some(CapsCommand::Verify(verify)) = options.verify {
         tracer::verify::run(&tracer::verify::Options {
             container: verify.container,
-            set: verify.set,
+            set: match (verify.set, verify.from) {
+                (Some(names), _) => Source::Names(names),
+                (None, Some(path)) => Source::Report(path),
+                (None, None) => Source::Watch,
+            },
             timeout: verify.timeout,
             check: verify.check,
             json: verify.format == "json",

@@ -365,6 +365,39 @@ fn what_breaks_the_contract_is_refused() {
     assert!(broken(&|line| line["severity"] = json!("bad")));
 }
 
+/// The one object of `ctrace caps verify --format json`, which is no line of a run.
+#[test]
+fn a_proof_is_as_documented() {
+    let whole: Value = serde_json::from_str(include_str!("../../docs/json.schema.json")).expect("the schema is JSON");
+    let own = json!({"$ref": "#/$defs/verify", "$defs": whole["$defs"]});
+    let schema = jsonschema::validator_for(&own).expect("the schema is a schema");
+    let trial = |without: Option<&str>| tracer::verify::Trial {
+        set: vec!["CAP_KILL".to_owned()],
+        without: without.map(str::to_owned),
+        passed: without.is_none(),
+        took_ns: 7,
+        how: "exit status: 0".to_owned(),
+    };
+    let proof = tracer::verify::Proof {
+        required: vec!["CAP_KILL".to_owned()],
+        notes: vec!["take care".to_owned()],
+        trials: vec![trial(None), trial(Some("CAP_KILL"))],
+        ..tracer::verify::Proof::default()
+    };
+    let proof = serde_json::to_value(proof).expect("plain values");
+    let errors: Vec<String> = schema.iter_errors(&proof).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:#?}\n{proof:#}");
+    let broken = |change: &dyn Fn(&mut Value)| {
+        let mut other = proof.clone();
+        change(&mut other);
+        !schema.is_valid(&other)
+    };
+    assert!(broken(&|proof| proof["required"][0] = json!("kill")));
+    assert!(broken(&|proof| proof["trials"] = json!([])));
+    assert!(broken(&|proof| proof["trials"][1]["took_ns"] = json!("7 ns")));
+    assert!(broken(&|proof| drop(proof.as_object_mut().expect("an object").remove("unproven"))));
+}
+
 #[test]
 fn the_documents_name_every_code() {
     let documents = include_str!("../../docs/findings.md");

@@ -2,7 +2,7 @@
 //! processes, and the names of addresses.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     sync::Arc,
@@ -11,12 +11,12 @@ use std::{
 use anyhow::Result;
 use tracer_common::caps::{CHECKS, CheckKey, Count, OUTCOMES, Origin, OutcomeKey, Process, WATCHED, Watched};
 
-use super::host::Host;
+use super::{host::Host, program};
 use crate::{
     containers::{Files, Table, inspect::Inspector},
     findings::{
         self,
-        caps::{Ask, ProcessSets, Reading, Sets, Totals},
+        caps::{Ask, ProcessSets, ProgramFile, Reading, Sets, Totals},
     },
     kernel::{host as machine, load::Kernel, symbols::Symbols},
     model::{Container, Runtime, Timestamp},
@@ -90,16 +90,29 @@ fn sets(path: &str, table: &Table, host: &Host) -> Option<Sets> {
     let now = Timestamp((machine::boottime_ns() as i64).saturating_add(boot_ns));
     let inspected = inspector.inspect(entry);
     let init = inspected.capabilities?;
-    let others = inspector.processes(&inspected.container).iter().filter(|process| process.capabilities != init);
+    let all = inspector.processes(&inspected.container);
+    let comm = |pid: u32| text(host, &format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned();
+    let (mut files, mut files_unknown) = (Vec::new(), None);
+    let mut seen = HashSet::new();
+    for process in all.iter().take(PROCESSES) {
+        // One program is mostly many processes.
+        if !seen.insert(host.files().link(&format!("/proc/{}/exe", process.pid)).ok()) {
+            continue;
+        }
+        match program::capabilities(process.pid) {
+            Ok(Some(sets)) => files.push(ProgramFile { pid: process.pid, comm: comm(process.pid), sets }),
+            Ok(None) => {}
+            Err(why) => files_unknown = Some(why),
+        }
+    }
+    let others = all.iter().filter(|process| process.capabilities != init);
     Some(Sets {
+        files,
+        files_unknown,
         init,
         processes: others
             .take(PROCESSES)
-            .map(|process| ProcessSets {
-                pid: process.pid,
-                comm: text(host, &format!("/proc/{}/comm", process.pid)).unwrap_or_default().trim_end().to_owned(),
-                sets: process.capabilities,
-            })
+            .map(|process| ProcessSets { pid: process.pid, comm: comm(process.pid), sets: process.capabilities })
             .collect(),
         spec: inspected.spec_capabilities,
         no_new_privs: inspected.no_new_privs,

@@ -14,6 +14,7 @@ mod namespace;
 mod net;
 mod pids;
 mod place;
+mod program;
 pub mod record;
 mod sleeps;
 #[cfg(feature = "sockets")]

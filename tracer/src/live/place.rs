@@ -12,6 +12,10 @@ const AT_FDCWD: i32 = -100;
 /// Asking these may wait for a server, which may be a program of the container's.
 const MAY_HANG: [&str; 9] = ["fuse", "nfs", "cifs", "smb", "ceph", "9p", "virtiofs", "glusterfs", "afs"];
 
+pub fn may_hang(kind: &str) -> bool {
+    MAY_HANG.iter().any(|other| kind.starts_with(other))
+}
+
 /// Who sees a file: the process that asked, else another of its cgroup, else the host.
 struct Viewer {
     pid: Option<u32>,
@@ -40,7 +44,7 @@ pub fn find(wanted: &Where, files: &HostFiles, key: &Hierarchy, host_mounts: &st
     place.kind = Some(mount.kind.clone());
     place.mount = Some(mount.at.clone());
     // Neither it, nor any on the way to it.
-    let hangs = |kind: &str| MAY_HANG.iter().any(|other| kind.starts_with(other));
+    let hangs = may_hang;
     if around(&viewer.mounts, &mount.at).iter().any(|mount| hangs(&mount.kind)) {
         place.unknown = Some(format!("a {} file system is not asked: it may not answer", mount.kind));
         return place;

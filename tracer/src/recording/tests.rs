@@ -277,6 +277,10 @@ proptest! {
         let own = caps::Sets {
             init: sets, processes: vec![caps::ProcessSets { pid: 1, comm: text.clone(), sets }], spec: Some(sets), no_new_privs,
             seccomp: no_new_privs.map(|_| "filter"), uid: Some(0), findings: vec![finding],
+            files: vec![caps::ProgramFile {
+                pid: 1, comm: text.clone(), sets: caps::FileSets { permitted: n[0], inheritable: n[1], effective: true },
+            }],
+            files_unknown: names.clone().err(),
         };
         answered(Answer::Caps(Box::new(caps::Reading::Sets(text.clone(), Some(Box::new(own))))))?;
         answered(Answer::Caps(Box::new(caps::Reading::Sets(text, None))))?;

@@ -17,8 +17,8 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use super::{Ended, Set, Stage, ending, program};
-use crate::{containers::select, listing, model::Runtime};
+use super::{Ended, Set, Stage, ending, program, watch::Watch};
+use crate::{containers::select, findings::caps::Report, listing, model::Runtime};
 
 pub struct Bundle {
     runtime: &'static str,
@@ -79,6 +79,10 @@ impl Bundle {
             .with_context(|| format!("a layer over {}", self.rootfs.display()))
     }
 
+    fn name(trial: u32) -> String {
+        format!("ctrace-verify-{}-{trial}", std::process::id())
+    }
+
     fn runtime(&self) -> Command {
         let mut command = Command::new(self.runtime);
         command.arg("--root").arg(self.home.join("state"));
@@ -126,7 +130,7 @@ impl Bundle {
 impl Stage for Bundle {
     fn run(&mut self, set: &Set, timeout: Duration) -> Result<Ended> {
         self.trials += 1;
-        let name = format!("ctrace-verify-{}-{}", std::process::id(), self.trials);
+        let name = Self::name(self.trials);
         let at = self.home.join(&name);
         self.layer(&at)?;
         let spec = reduced(&self.spec, set, &name);
@@ -160,6 +164,16 @@ impl Stage for Bundle {
         let _ = fs::remove_dir_all(&at);
         Ok(ended)
     }
+
+    fn watch(&mut self, timeout: Duration) -> Result<Report> {
+        let given = given(&self.spec)?;
+        let watch = Watch::start(&Self::name(self.trials + 1))?;
+        let ended = self.run(&given, timeout)?;
+        if !ended.passed {
+            bail!("the check does not even pass with all that the container is given: {}", ended.how);
+        }
+        watch.report()
+    }
 }
 
 impl Drop for Bundle {
@@ -167,6 +181,16 @@ impl Drop for Bundle {
         let _ = umount2(&self.home, MntFlags::MNT_DETACH);
         let _ = fs::remove_dir(&self.home);
     }
+}
+
+/// What the spec gives, of what can be given on.
+fn given(spec: &Value) -> Result<Set> {
+    let own = caps::read(None, caps::CapSet::Bounding).context("reading the own capabilities")?;
+    let names = spec["process"]["capabilities"]["bounding"].as_array().into_iter().flatten();
+    let names = names.filter_map(|name| name.as_str()?.parse::<caps::Capability>().ok());
+    let mut set: Set = names.filter(|one| own.contains(one)).collect();
+    set.sort_by_key(caps::Capability::index);
+    Ok(set)
 }
 
 /// The same container with other capabilities: in a cgroup and a network of its own, without the engine's hooks.
@@ -184,8 +208,8 @@ fn reduced(spec: &Value, set: &Set, name: &str) -> Value {
         whole.remove("hooks");
     }
     if let Some(linux) = spec["linux"].as_object_mut() {
-        // At the top: the runtime removes the last level alone.
-        linux.insert("cgroupsPath".to_owned(), json!(format!("/{name}")));
+        // At the top: the runtime removes the last level alone. In a form that is known as a container's, by ctrace too.
+        linux.insert("cgroupsPath".to_owned(), json!(format!("/runc-{name}.scope")));
         // Joining the other's network would find its ports taken.
         for namespace in linux.get_mut("namespaces").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(namespace) = namespace.as_object_mut() {
@@ -215,7 +239,7 @@ mod tests {
         assert_eq!((&caps["bounding"], &caps["ambient"]), (&json!(["CAP_CHOWN"]), &json!([])));
         assert_eq!((&one["root"]["path"], &one["process"]["args"]), (&json!("rootfs"), &json!(["x"])));
         assert_eq!(one["linux"]["namespaces"], json!([{"type": "network"}, {"type": "pid"}]));
-        assert_eq!((one.get("hooks"), &one["linux"]["cgroupsPath"]), (None, &json!("/n")));
+        assert_eq!((one.get("hooks"), &one["linux"]["cgroupsPath"]), (None, &json!("/runc-n.scope")));
         let mut other = spec;
         other["process"]["user"]["uid"] = json!(33);
         assert_eq!(reduced(&other, &set, "n")["process"]["capabilities"]["ambient"], json!(["CAP_CHOWN"]));

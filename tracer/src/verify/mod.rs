@@ -3,10 +3,12 @@
 
 mod bundle;
 mod program;
+mod watch;
 
 use std::{
     fs,
     io::Write,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -21,11 +23,21 @@ use crate::{findings::caps::Report, views};
 /// In the kernel's order, each once.
 pub type Set = Vec<Capability>;
 
+/// Where the set comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Names between commas.
+    Names(String),
+    /// What `ctrace caps --json` or `--format json` wrote.
+    Report(PathBuf),
+    /// What a container of the same spec is seen to need while the check runs until it passes.
+    Watch,
+}
+
 pub struct Options {
     /// A new container of the same spec for each trial; `None`: the check itself runs with fewer capabilities.
     pub container: Option<String>,
-    /// Names between commas, or a file that `ctrace caps --format json` wrote.
-    pub set: String,
+    pub set: Source,
     /// For one trial at most.
     pub timeout: Duration,
     pub check: Vec<String>,
@@ -71,6 +83,12 @@ pub trait Stage {
     /// # Errors
     /// It could not be tried at all.
     fn run(&mut self, set: &Set, timeout: Duration) -> Result<Ended>;
+
+    /// Runs it once with all that it has, watched.
+    ///
+    /// # Errors
+    /// It cannot be watched, or does not pass even so.
+    fn watch(&mut self, timeout: Duration) -> Result<Report>;
 }
 
 /// A failed trial may not last longer than this many times the good one.
@@ -92,12 +110,27 @@ pub fn run(options: &Options) -> Result<()> {
         Some(container) => Box::new(bundle::Bundle::of(container, &options.check)?),
         None => Box::new(program::Program::new(&options.check)),
     };
-    let set = parse(&options.set)?;
+    let mut watched = None;
+    let set = match &options.set {
+        Source::Names(names) => parse(names)?,
+        Source::Report(path) => needed(&read(path)?)?,
+        Source::Watch => {
+            let report = stage.watch(options.timeout)?;
+            let set = needed(&report)?;
+            watched = Some(format!(
+                "the set is what it was seen to need, from its start, until the check passed with all {} that it is given: \
+                 what it does later is not in it",
+                report.granted.len()
+            ));
+            set
+        }
+    };
     let own = caps::read(None, CapSet::Bounding).context("reading the own capabilities")?;
     if let Some(lacking) = set.iter().find(|one| !own.contains(one)) {
         bail!("{lacking} cannot be given here: ctrace itself lacks it");
     }
-    let proof = prove(&set, options.timeout, stage.as_mut())?;
+    let mut proof = prove(&set, options.timeout, stage.as_mut())?;
+    proof.notes.extend(watched);
     let text = if options.json {
         serde_json::to_string(&proof).context("writing the proof")? + "\n"
     } else {
@@ -184,24 +217,35 @@ fn names(set: &Set) -> String {
     set.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// `CHOWN,CAP_SETUID`, `none`, or a file.
+/// `CHOWN,CAP_SETUID`, or `none`.
 fn parse(text: &str) -> Result<Set> {
-    let one = |name: &str| -> Result<Capability> {
-        let name = name.trim().to_uppercase();
-        let name = if name.starts_with("CAP_") { name } else { format!("CAP_{name}") };
-        name.parse().ok().with_context(|| format!("there is no capability {name}"))
-    };
     if text == "none" || text.is_empty() {
         return Ok(Set::new());
     }
-    if !text.contains('/') && fs::metadata(text).is_err() {
-        return text.split(',').map(one).collect::<Result<Set>>().map(ordered);
-    }
-    let content = fs::read_to_string(text).with_context(|| format!("reading {text}"))?;
+    text.split(',').map(capability).collect::<Result<Set>>().map(ordered)
+}
+
+fn capability(name: &str) -> Result<Capability> {
+    let name = name.trim().to_uppercase();
+    let name = if name.starts_with("CAP_") { name } else { format!("CAP_{name}") };
+    name.parse().ok().with_context(|| format!("there is no capability {name} (a file of ctrace caps goes with --from)"))
+}
+
+/// A report on its own, or as the last of the lines of `--json`.
+fn read(path: &Path) -> Result<Report> {
+    let content = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let line = content.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-    let report: Report =
-        serde_json::from_str(line).with_context(|| format!("{text} is not what `ctrace caps --format json` writes"))?;
-    report.needed.iter().map(|name| one(name)).collect::<Result<Set>>().map(ordered)
+    serde_json::from_str(line)
+        .with_context(|| format!("{} is not what `ctrace caps --json` or `--format json` writes", path.display()))
+}
+
+fn needed(report: &Report) -> Result<Set> {
+    if report.evidence.is_empty() {
+        bail!(
+            "nothing was asked for in that watch, so its set says nothing: watch from the start, or give one by --set"
+        );
+    }
+    report.needed.iter().map(|name| capability(name)).collect::<Result<Set>>().map(ordered)
 }
 
 fn ordered(mut set: Set) -> Set {
@@ -236,6 +280,10 @@ mod tests {
             self.1 += 1;
             let passed = (self.0)(set, self.1);
             Ok(Ended { passed, took: Duration::from_millis(5), how: "ended".to_owned() })
+        }
+
+        fn watch(&mut self, _: Duration) -> Result<Report> {
+            bail!("not here")
         }
     }
 
@@ -291,11 +339,29 @@ mod tests {
         assert_eq!(parse("kill,chown,KILL").expect("two"), [CAP_CHOWN, CAP_KILL]);
         assert_eq!(parse("none").expect("none"), Set::new());
         assert!(parse("chwon").expect_err("a mistake").to_string().contains("no capability CAP_CHWON"));
+    }
+
+    #[test]
+    fn sets_from_a_file() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let report = Report { needed: vec!["CAP_KILL".to_owned()], ..Report::default() };
-        fs::write(file.path(), serde_json::to_string(&report).expect("plain")).expect("writable");
-        assert_eq!(parse(&file.path().display().to_string()).expect("a report"), [CAP_KILL]);
-        fs::write(file.path(), "{}").expect("writable");
-        assert!(parse(&file.path().display().to_string()).is_err());
+        let report = Report {
+            needed: vec!["CAP_KILL".to_owned()],
+            evidence: vec![crate::findings::caps::Evidence::default()],
+            ..Report::default()
+        };
+        let line = serde_json::to_string(&report).expect("plain");
+        let of = |text: &str| {
+            fs::write(file.path(), text).expect("writable");
+            read(file.path()).and_then(|report| needed(&report))
+        };
+        assert_eq!(of(&line).expect("a report"), [CAP_KILL]);
+        assert_eq!(of(&format!("{{\"type\":\"note\"}}\n{line}\n")).expect("lines, the report last"), [CAP_KILL]);
+        assert!(of("{}").is_err());
+        // Younger than this build: it cannot be tried, and that is said.
+        let younger = line.replace("CAP_KILL", "CAP_63");
+        assert!(of(&younger).expect_err("unknown").to_string().contains("CAP_63"));
+        // A watch that saw nothing is no set of none.
+        let nothing = serde_json::to_string(&Report { evidence: Vec::new(), ..report }).expect("plain");
+        assert!(of(&nothing).expect_err("nothing").to_string().contains("nothing was asked for"));
     }
 }

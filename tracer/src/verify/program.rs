@@ -7,10 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use caps::{CapSet, CapsHashSet};
 
 use super::{Ended, Set, Stage, ending};
+use crate::findings::caps::Report;
 
 pub struct Program {
     check: Vec<String>,
@@ -28,6 +29,10 @@ impl Stage for Program {
         command.args(&self.check[1..]);
         limit(&mut command, set);
         wait(command, timeout)
+    }
+
+    fn watch(&mut self, _: Duration) -> Result<Report> {
+        bail!("only a container is watched: give the set of a program by --set or --from")
     }
 }
 

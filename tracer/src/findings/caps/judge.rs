@@ -7,7 +7,7 @@ use serde_json::json;
 use tracer_common::caps::{CheckKey, Origin, OutcomeKey, Relation, how};
 
 use super::{
-    Evidence, Report, Seen, Sets, Watched, capability_name, errno_name, explain, relation,
+    Evidence, Report, Seen, Sets, Warning, Watched, capability_name, errno_name, explain, relation,
     report::position,
     rules::{self, ALTERNATIVES, EQUAL_ROOT, SILENT},
     syscall_name,
@@ -50,6 +50,9 @@ pub fn report(watched: &Watched, container: &Container, observed: &Observed, now
     let granted = watched.sets.as_ref().map(|sets| capability_names(sets.init.bounding)).unwrap_or_default();
     if watched.sets.is_none() {
         unknown.insert("granted".to_owned(), "it had no process when its sets were read".to_owned());
+    }
+    if let Some(why) = watched.sets.as_ref().and_then(|sets| sets.files_unknown.as_ref()) {
+        unknown.insert("files".to_owned(), why.clone());
     }
     if let Err(why) = observed.names {
         unknown.insert("stack".to_owned(), why.clone());
@@ -94,9 +97,18 @@ pub fn report(watched: &Watched, container: &Container, observed: &Observed, now
         not_exercised: not_exercised.into_iter().map(str::to_owned).collect(),
         ambient: watched.sets.as_ref().is_some_and(|sets| sets.uid.is_some_and(|uid| uid != 0)),
         ended: watched.ended_ns.is_some(),
+        warnings: watched.sets.iter().flat_map(|sets| &sets.findings).map(warning).collect(),
         uncounted: observed.uncounted,
         observations: 1,
         unknown,
+    }
+}
+
+fn warning(finding: &Finding) -> Warning {
+    Warning {
+        code: finding.code.0.to_owned(),
+        severity: format!("{:?}", finding.severity).to_lowercase(),
+        summary: finding.summary.clone(),
     }
 }
 
@@ -357,6 +369,12 @@ impl Sets {
             "no_new_privs": self.no_new_privs,
             "seccomp": self.seccomp,
             "uid": self.uid,
+            "files": self.files.iter().map(|file| {
+                json!({
+                    "pid": file.pid, "comm": file.comm, "permitted": capability_names(file.sets.permitted),
+                    "inheritable": capability_names(file.sets.inheritable), "effective": file.sets.effective,
+                })
+            }).collect::<Vec<_>>(),
             "processes": self.processes.iter().map(|process| {
                 json!({"pid": process.pid, "comm": process.comm, "sets": process.sets.json()})
             }).collect::<Vec<_>>(),

@@ -18,7 +18,7 @@ use tracer_common::caps::{COMPAT, Check, CheckKey, FRAMES, NO_SYSCALL, Origin, O
 
 pub use self::{
     explain::EXPLAINED,
-    report::{Evidence, ProcessSets, Report, Sets, merge},
+    report::{Evidence, FileSets, ProcessSets, ProgramFile, Report, Sets, Warning, merge},
 };
 use super::World;
 use crate::{

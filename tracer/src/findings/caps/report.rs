@@ -50,6 +50,9 @@ pub struct Report {
     /// It was gone before the watch ended.
     #[serde(default)]
     pub ended: bool,
+    /// `caps.privileged` and `sec.host-root`, where they hold.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
     /// Checks that found no room in the kernel's map: lists may lack some.
     #[serde(default)]
     pub uncounted: u64,
@@ -58,6 +61,14 @@ pub struct Report {
     pub observations: u32,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unknown: BTreeMap<String, String>,
+}
+
+/// A finding about the container as such, in short.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    pub code: String,
+    pub severity: String,
+    pub summary: String,
 }
 
 /// One kind of check, or of refused call.
@@ -101,6 +112,28 @@ pub struct Sets {
     pub uid: Option<u32>,
     /// `caps.privileged`, `sec.host-root`.
     pub findings: Vec<Finding>,
+    /// Programs of it whose files give capabilities.
+    #[serde(default)]
+    pub files: Vec<ProgramFile>,
+    /// Why the file of some program could not be asked.
+    #[serde(default)]
+    pub files_unknown: Option<String>,
+}
+
+/// What a file gives whoever executes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSets {
+    pub permitted: u64,
+    pub inheritable: u64,
+    /// It is effective at once.
+    pub effective: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramFile {
+    pub pid: u32,
+    pub comm: String,
+    pub sets: FileSets,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -137,6 +170,11 @@ pub fn merge(reports: Vec<Report>) -> Option<Report> {
         all.observations = all.observations.saturating_add(other.observations.max(1));
         all.equal_root.extend(other.equal_root);
         all.not_exercised.retain(|what| other.not_exercised.contains(what));
+        for warning in other.warnings {
+            if !all.warnings.iter().any(|own| own.code == warning.code) {
+                all.warnings.push(warning);
+            }
+        }
         for row in other.evidence {
             add(&mut all.evidence, row);
         }

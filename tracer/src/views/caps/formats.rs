@@ -2,10 +2,10 @@
 
 use std::{fmt::Write, str::FromStr};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Report, Style, name, not_exercised, seen, text};
-use crate::views::json as lines_json;
+use crate::views::{escape::escape, json as lines_json};
 
 /// `--format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,21 +137,35 @@ fn about(report: &Report) -> Vec<String> {
         lines.push(format!("asked for and refused, not added: {}", report.denied.join(" ")));
     }
     if report.ambient && !report.needed.is_empty() {
-        lines.push(
-            "it does not run as root: capabilities reach it through the ambient set or file capabilities alone"
+        lines.push(match by_file(report) {
+            Some(comm) => format!(
+                "it does not run as root: the file of {comm} gives it all of these, so no_new_privs has to stay off"
+            ),
+            None => "it does not run as root: capabilities reach it through the ambient set or file capabilities alone"
                 .to_owned(),
-        );
+        });
     }
+    lines.extend(report.warnings.iter().map(|warning| format!("{}: {}", warning.code, warning.summary)));
     if report.uncounted > 0 {
         lines.push(format!("{} checks found no room and are not in here", report.uncounted));
     }
     lines
 }
 
+/// The program whose file gives all that is needed.
+fn by_file(report: &Report) -> Option<String> {
+    let gives = |file: &&Value| {
+        let permitted = file["permitted"].as_array();
+        permitted.is_some_and(|set| report.needed.iter().all(|name| set.contains(&json!(name))))
+    };
+    let file = report.sets.as_ref()?["files"].as_array()?.iter().find(gives)?;
+    Some(escape(file["comm"].as_str()?).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::findings::caps::Evidence;
+    use crate::findings::caps::{Evidence, Warning};
 
     fn report(needed: &[&str]) -> Report {
         Report {
@@ -199,6 +213,39 @@ mod tests {
         assert_eq!(oci["process"]["capabilities"]["ambient"], json!(["CAP_CHOWN"]));
         assert!(aside.contains("does not run as root") && aside.lines().all(|line| line.starts_with("# ")));
         assert!(body(&other, Format::Systemd).0.contains("AmbientCapabilities=CAP_CHOWN"));
+    }
+
+    /// What a file gives is said beside the set, and what keeps it from doing so.
+    #[test]
+    fn files_and_warnings_are_shown() {
+        let style = Style { zone: jiff::tz::TimeZone::UTC, color: false };
+        let file =
+            json!({"pid": 7, "comm": "pi\u{7}ng", "permitted": ["CAP_NET_RAW"], "inheritable": [], "effective": true});
+        let of = |needed: &[&str], no_new_privs: bool, granted: &str| Report {
+            sets: Some(json!({"init": {}, "files": [file], "no_new_privs": no_new_privs})),
+            granted: vec![granted.to_owned()],
+            ambient: true,
+            warnings: vec![Warning {
+                code: "sec.host-root".to_owned(),
+                severity: "info".to_owned(),
+                summary: "container root is host root".to_owned(),
+            }],
+            ..report(needed)
+        };
+        let own = of(&["CAP_NET_RAW"], false, "CAP_NET_RAW");
+        let table = formatted(&own, Format::Text, &style).0;
+        assert!(table.contains("\nsec.host-root    container root is host root\n"), "{table}");
+        assert!(table.contains("pi\\x07ng (7): its file gives CAP_NET_RAW\n"), "{table}");
+        let docker = formatted(&own, Format::Docker, &style).0;
+        assert!(docker.contains("# it does not run as root: the file of pi\\x07ng gives it all of these"), "{docker}");
+        assert!(docker.contains("# sec.host-root: container root"), "{docker}");
+        // Another one is needed as well: the file alone is not enough.
+        let more = formatted(&of(&["CAP_CHOWN", "CAP_NET_RAW"], false, "CAP_NET_RAW"), Format::Docker, &style).0;
+        assert!(more.contains("through the ambient set or file capabilities alone"), "{more}");
+        let held = formatted(&of(&["CAP_NET_RAW"], true, "CAP_NET_RAW"), Format::Text, &style).0;
+        assert!(held.contains("gives CAP_NET_RAW; not with no_new_privs, which is on"), "{held}");
+        let beyond = formatted(&of(&["CAP_NET_RAW"], false, "CAP_KILL"), Format::Text, &style).0;
+        assert!(beyond.contains("; without CAP_NET_RAW in the bounding set its exec is EPERM"), "{beyond}");
     }
 
     #[test]

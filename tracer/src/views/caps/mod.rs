@@ -92,6 +92,11 @@ pub fn text(report: &Report, style: &Style) -> String {
         let used = if report.needed.contains(name) { "" } else { " and is not needed" };
         let _ = writeln!(out, "{:LABEL$}{name} {why}{used}", "AS GOOD AS ROOT");
     }
+    for warning in &report.warnings {
+        let severity = if warning.severity == "warning" { Severity::Warning } else { Severity::Info };
+        let pad = " ".repeat(LABEL.saturating_sub(warning.code.len()).max(1));
+        let _ = writeln!(out, "{}{pad}{}", paint(&warning.code, severity, style), escape(&warning.summary));
+    }
     sets(&mut out, report);
     out.push('\n');
     out.push_str(&verdict(report));
@@ -230,6 +235,26 @@ pub fn proof(proof: &Proof) -> String {
     out
 }
 
+/// What a program's file gives, and whether it can.
+fn file_capabilities(file: &Value, granted: &[String], no_new_privs: bool) -> String {
+    let list =
+        |set: &str| -> Vec<&str> { file[set].as_array().into_iter().flatten().filter_map(Value::as_str).collect() };
+    let (permitted, inheritable) = (list("permitted"), list("inheritable"));
+    let mut line = format!("{} ({}): its file gives", escape(file["comm"].as_str().unwrap_or("?")), file["pid"]);
+    for (set, names) in [("", &permitted), (", of the inheritable set ", &inheritable)] {
+        if !names.is_empty() {
+            let _ = write!(line, "{}{}", if set.is_empty() { " " } else { set }, names.join(" "));
+        }
+    }
+    let beyond: Vec<&str> = permitted.iter().copied().filter(|name| !granted.iter().any(|own| own == name)).collect();
+    if no_new_privs {
+        line.push_str("; not with no_new_privs, which is on");
+    } else if !beyond.is_empty() && file["effective"] == true {
+        let _ = write!(line, "; without {} in the bounding set its exec is EPERM", beyond.join(" "));
+    }
+    line
+}
+
 /// Where the sets of PID 1, its bundle's and those of others differ.
 fn sets(out: &mut String, report: &Report) {
     let Some(sets) = &report.sets else { return };
@@ -248,6 +273,15 @@ fn sets(out: &mut String, report: &Report) {
         let _ = write!(line, "; seccomp {seccomp}");
     }
     let _ = writeln!(out, "{:LABEL$}{line}", "SETS");
+    for file in sets["files"].as_array().into_iter().flatten().take(8) {
+        let _ =
+            writeln!(out, "{:LABEL$}{}", "", file_capabilities(file, &report.granted, sets["no_new_privs"] == true));
+    }
+    let ambient = list(&sets["init"]["ambient"]);
+    if !ambient.is_empty() {
+        let _ =
+            writeln!(out, "{:LABEL$}ambient, kept by programs without file capabilities: {}", "", ambient.join(" "));
+    }
     let spec = list(&sets["spec"]["bounding"]);
     let beyond: Vec<String> = report.granted.iter().filter(|name| !spec.contains(name)).cloned().collect();
     if !spec.is_empty() && !beyond.is_empty() {
