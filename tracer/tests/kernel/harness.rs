@@ -70,6 +70,12 @@ pub enum Lack {
     Runc,
     Crun,
     Lxc,
+    /// The root file system with Debian's daemons, which xtask makes.
+    Daemons,
+    /// `capable` of the libbpf-tools, to compare with.
+    Capable,
+    /// The time that an emulated machine needs for it: one test of its kind runs there.
+    Speed,
     /// The programs that make rules.
     IptablesLegacy,
     Nftables,
@@ -97,6 +103,9 @@ impl Lack {
             Self::Runc => installed("runc").is_none(),
             Self::Crun => installed("crun").is_none(),
             Self::Lxc => installed("lxc-start").is_none(),
+            Self::Daemons => std::env::var_os("CTRACE_DAEMONS").is_none_or(|root| !Path::new(&root).is_dir()),
+            Self::Capable => installed("capable").is_none(),
+            Self::Speed => in_virtual_machine(),
             Self::IptablesLegacy => installed("iptables-legacy").is_none(),
             Self::Nftables => installed("nft").is_none(),
             Self::Tmux => installed("tmux").is_none(),
@@ -122,6 +131,9 @@ impl Lack {
             Self::Runc,
             Self::Crun,
             Self::Lxc,
+            Self::Daemons,
+            Self::Capable,
+            Self::Speed,
             Self::IptablesLegacy,
             Self::Nftables,
             Self::Tmux,
@@ -146,6 +158,9 @@ impl fmt::Display for Lack {
             Self::Runc => "runc is not installed",
             Self::Crun => "crun is not installed",
             Self::Lxc => "lxc is not installed",
+            Self::Daemons => "there is no root file system with daemons (mmdebstrap makes it for `cargo xtask test`)",
+            Self::Capable => "libbpf-tools are not installed",
+            Self::Speed => "it takes minutes in an emulated machine, where one of its kind is enough",
             Self::IptablesLegacy => "iptables is not installed",
             Self::Nftables => "nftables is not installed",
             Self::Tmux => "tmux is not installed",

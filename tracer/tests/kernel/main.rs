@@ -46,7 +46,6 @@ fn all() -> impl Iterator<Item = &'static Test> {
         overview::TESTS,
         record::TESTS,
         tui::TESTS,
-        caps::TESTS,
         containers::TESTS,
         network::TESTS,
     ];
@@ -65,6 +64,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
     .into_iter()
     .flatten()
     .copied();
+    let processes = processes.into_iter().chain(caps::TESTS.iter().copied());
     lenses.chain(processes).flat_map(|tests| tests.iter())
 }
 

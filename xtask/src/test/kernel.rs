@@ -25,6 +25,9 @@ pub const TARGET: &str = "kernel";
 const DISK_SIZE: u64 = 256 << 20;
 const DISK_OPTIONS: &str = "throttling.bps-total=4194304";
 
+/// The variable of the tests that says where the daemons' root is.
+const DAEMONS: &str = "CTRACE_DAEMONS";
+
 /// Without link-time optimisation: built again after each change.
 const PROFILE: &str = "tests";
 
@@ -32,10 +35,12 @@ const PROFILE: &str = "tests";
 pub struct Program {
     tests: PathBuf,
     ctrace: PathBuf,
+    /// The root file system of the containers of daemons.
+    daemons: Option<PathBuf>,
 }
 
 impl Program {
-    pub fn build(log: &mut Log, features: &[&str]) -> Result<Self> {
+    pub fn build(log: &mut Log, features: &[&str], daemons: Option<PathBuf>) -> Result<Self> {
         let ctrace = build::ctrace(PROFILE, features, build::Output::Little)?;
         let mut build = cargo();
         build.args([
@@ -71,15 +76,16 @@ impl Program {
         let tests = messages_of("compiler-artifact")
             .filter(|artifact| artifact["target"]["name"] == TARGET && artifact["target"]["kind"][0] == "test")
             .find_map(|artifact| artifact["executable"].as_str().map(PathBuf::from));
-        Ok(Self { tests: tests.context("cargo built no kernel tests")?, ctrace })
+        Ok(Self { tests: tests.context("cargo built no kernel tests")?, ctrace, daemons })
     }
 
     /// On this machine's own kernel, as root.
     pub fn run_here(&self, log: &mut Log, list: List, filter: Option<&str>) -> Result<Option<Tally>> {
         let mut tests = process::as_root("env");
         tests.args(["-u", "LD_LIBRARY_PATH"]).arg(format!("CTRACE_BIN={}", self.ctrace.display()));
+        tests.args(self.daemons.iter().map(|root| format!("{DAEMONS}={}", root.display())));
         // So that a test that hangs doesn't hang the others.
-        tests.args(["timeout", "--foreground", "-k", "10", "900"]).arg(&self.tests).args(arguments(list, filter));
+        tests.args(["timeout", "--foreground", "-k", "10", "1200"]).arg(&self.tests).args(arguments(list, filter));
         let good = log.run(tests.current_dir(cargo::workspace()))?;
         closing(log, good)
     }
@@ -97,6 +103,14 @@ impl Program {
         let disk = scratch_disk(kernel, list)?;
         let mut command = vec![in_guest(&self.tests, &share)?];
         command.extend(arguments(list, filter));
+        let mut environment = vec![
+            ("CTRACE_BIN".to_owned(), in_guest(&self.ctrace, &share)?),
+            // The first disk is the root, if the root is one.
+            ("CTRACE_TEST_DISK".to_owned(), if list == List::Systemd { "/dev/vdb" } else { "/dev/vda" }.to_owned()),
+        ];
+        // By its own mount even where it is within the share: layers can lie over that, not over a layer of layers.
+        let daemons = self.daemons.iter().map(|root| (DAEMONS.to_owned(), format!("/host{}", root.display())));
+        environment.extend(daemons);
         let machine = Machine {
             kernel: kernel.to_owned(),
             root: if list == List::Systemd { Root::Guest } else { Root::Host },
@@ -110,11 +124,7 @@ impl Program {
             .to_owned(),
             systemd: list == List::Systemd,
             timeout: Duration::from_mins(15),
-            environment: vec![
-                ("CTRACE_BIN".to_owned(), in_guest(&self.ctrace, &share)?),
-                // The first disk is the root, if the root is one.
-                ("CTRACE_TEST_DISK".to_owned(), if list == List::Systemd { "/dev/vdb" } else { "/dev/vda" }.to_owned()),
-            ],
+            environment,
             share,
             refresh: false,
             icount: false,

@@ -144,14 +144,14 @@ pub fn command(args: &Args) -> Result<ExitCode> {
     }
     if cargo::test_targets()?.iter().any(|name| name == kernel::TARGET) {
         let lists = plan.native.into_iter().chain(plan.kernels.iter().map(|(_, list)| *list));
-        engines::ensure(&lists.collect::<Vec<_>>());
+        let daemons = engines::ensure(&lists.collect::<Vec<_>>(), filter);
         let features = if args.cri { &["sockets"][..] } else { &[] };
         if args.cri {
             tiers.run("lints and unit tests of what asks sockets", |log| host::of_features(log, features));
         }
         let mut program = None;
         tiers.run("build of the kernel tests", |log| {
-            program = Some(kernel::Program::build(log, features)?);
+            program = Some(kernel::Program::build(log, features, daemons)?);
             Ok(None)
         });
         if let Some(program) = program {

@@ -4,12 +4,11 @@ use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::cache::Cache;
+use super::{bootstrap::bootstrap, cache::Cache};
 use crate::{apt, process};
 
 /// Changes when the image has to be made anew.
 const REVISION: u32 = 2;
-const SUITE: &str = "bookworm";
 const SIZE: &str = "2G";
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,libpam-systemd,dbus-user-session,docker.io,containerd,runc,crun,\
     podman,catatonit,systemd-container,uidmap,slirp4netns,fuse-overlayfs,iptables,nftables,iproute2,iputils-ping,procps,kmod,\
@@ -35,21 +34,12 @@ pub fn image(cache: &Cache) -> Result<PathBuf> {
     if image.is_file() {
         return Ok(image);
     }
-    let tools = [("mmdebstrap", "mmdebstrap"), ("mke2fs", "e2fsprogs"), ("arch-test", "arch-test")];
-    let missing: Vec<_> =
-        tools.iter().filter(|(tool, _)| process::find(tool).is_none()).map(|(_, name)| *name).collect();
-    apt::install(&missing)?;
+    if process::find("mke2fs").is_none() {
+        apt::install(&["e2fsprogs"])?;
+    }
     eprintln!("building the guest's root: Debian with docker, containerd, podman, runc and crun");
     let root = cache.path("guest.new");
-    let remove_root = || process::output(process::as_root("rm").arg("-rf").arg(&root));
-    remove_root()?;
-    let mut bootstrap = process::as_root("mmdebstrap");
-    bootstrap.args(["--quiet", "--variant=minbase", "--mode=root", "--components=main"]);
-    bootstrap.arg(format!("--include={PACKAGES}")).arg("--aptopt=Acquire::Languages \"none\"");
-    bootstrap.args(["doc", "man", "locale"].map(|folder| format!("--dpkgopt=path-exclude=/usr/share/{folder}/*")));
-    bootstrap.args(CUSTOMIZE.iter().map(|hook| format!("--customize-hook={hook}")));
-    bootstrap.arg(SUITE).arg(&root).arg(apt::debian_source()?.uri);
-    process::output(&mut bootstrap).context("cannot build the guest's root")?;
+    bootstrap(PACKAGES, CUSTOMIZE, &root).context("cannot build the guest's root")?;
 
     // As root too: the files keep their owners.
     let new = image.with_extension("new");
@@ -57,7 +47,7 @@ pub fn image(cache: &Cache) -> Result<PathBuf> {
     let mut make = process::as_root(process::find("mke2fs").context("mke2fs is missing: install e2fsprogs")?);
     make.args(["-q", "-t", "ext4", "-O", "^metadata_csum,^has_journal", "-m", "0", "-L", "guest", "-d"]);
     process::output(make.arg(&root).arg(&new).arg(SIZE))?;
-    remove_root()?;
+    process::output(process::as_root("rm").arg("-rf").arg(&root))?;
     if !process::is_root() {
         let owner = process::output(Command::new("id").arg("-u"))?;
         process::output(process::as_root("chown").arg(owner.trim()).arg(&new))?;

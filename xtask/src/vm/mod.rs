@@ -1,6 +1,8 @@
 //! Virtual machines with Debian's kernels, under QEMU's own emulation: no KVM is needed.
 
+mod bootstrap;
 mod cache;
+pub mod daemons;
 mod guest;
 mod host;
 mod initramfs;

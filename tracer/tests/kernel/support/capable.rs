@@ -1,11 +1,4 @@
 //! One small program for each capability: the call that needs it and nothing else.
-//!
-//! Not here, with the reason: AUDIT_CONTROL, AUDIT_READ, AUDIT_WRITE (the kernels of the machines here have no audit),
-//! MAC_ADMIN, MAC_OVERRIDE (no such LSM), LINUX_IMMUTABLE (no file system here with the flag), SYS_MODULE (not every
-//! kernel has modules), SYS_RAWIO (its calls are not in every kernel),
-//! SYS_TTY_CONFIG (hangs up the terminal), BLOCK_SUSPEND (a refusal shows nowhere), BPF, PERFMON,
-//! CHECKPOINT_RESTORE, SYSLOG (SYS_ADMIN does for each, on some kernels), DAC_READ_SEARCH (DAC_OVERRIDE does for it), FSETID (a refusal costs a
-//! mode bit alone), SYS_BOOT (no test should).
 #![expect(
     clippy::enum_glob_use,
     clippy::many_single_char_names,
@@ -16,7 +9,7 @@ use std::{
     ffi::CString,
     fs,
     os::unix::fs::{PermissionsExt, chown},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use caps::{
@@ -103,10 +96,74 @@ pub const EXERCISES: &[(Capability, &str, Exercise)] = &[
         let name = c"security.capability".as_ptr() as c_long;
         on(ground, "own", libc::SYS_setxattr, [name, value.as_ptr() as c_long, 20])
     }),
+    // A handle of no file: stale, for whoever may ask.
+    (CAP_DAC_READ_SEARCH, "open_by_handle_at", |ground| {
+        let handle = [128_u32; 34]; // struct file_handle: its size, its type, and what the file system makes of it
+        let folder = on(ground, "", libc::SYS_open, [libc::O_RDONLY.into(), 0, 0]);
+        let opened = call(libc::SYS_open_by_handle_at, [folder, handle.as_ptr() as c_long, 0, 0, 0]);
+        asked(opened, Errno::ESTALE)
+    }),
+    (CAP_SYSLOG, "syslog", |_| call(libc::SYS_syslog, [9, 0, 0, 0, 0])), // SYSLOG_ACTION_SIZE_UNREAD
+    (CAP_BPF, "bpf", |_| {
+        // BPF_BTF_LOAD, of nothing.
+        let nothing = [0_u64; 4];
+        asked(call(libc::SYS_bpf, [18, nothing.as_ptr() as c_long, 28, 0, 0]), Errno::EINVAL)
+    }),
+    (CAP_PERFMON, "perf_event_open", |_| {
+        let clock = [1_u32, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]; // software, the kernel too
+        call(libc::SYS_perf_event_open, [clock.as_ptr() as c_long, 0, -1, -1, 0])
+    }),
+    // A process number that is taken: whoever may choose one is told so.
+    (CAP_CHECKPOINT_RESTORE, "clone3", |_| {
+        let own = std::process::id();
+        let mut arguments = [0_u64; 10];
+        (arguments[4], arguments[8], arguments[9]) = (libc::SIGCHLD as u64, &raw const own as u64, 1);
+        asked(call(libc::SYS_clone3, [arguments.as_ptr() as c_long, 80, 0, 0, 0]), Errno::EEXIST)
+    }),
+    // Without the magic numbers nothing happens.
+    (CAP_SYS_BOOT, "reboot", |_| asked(call(libc::SYS_reboot, [0, 0, 0, 0, 0]), Errno::EINVAL)),
+    (CAP_SYS_MODULE, "init_module", |_| {
+        let nothing = c"".as_ptr() as c_long;
+        asked(call(libc::SYS_init_module, [nothing, 0, nothing, 0, 0]), Errno::ENOEXEC)
+    }),
+    (CAP_SYS_RAWIO, "ioperm", |_| call(libc::SYS_ioperm, [0x80, 1, 1, 0, 0])),
+    // In a session without a terminal there is nothing to hang up.
+    (CAP_SYS_TTY_CONFIG, "vhangup", |_| {
+        call(libc::SYS_setsid, [0; 5]);
+        call(libc::SYS_vhangup, [0; 5])
+    }),
     (CAP_WAKE_ALARM, "timerfd_create", |_| {
         call(libc::SYS_timerfd_create, [libc::CLOCK_BOOTTIME_ALARM.into(), 0, 0, 0, 0])
     }),
 ];
+
+/// Those that no program here is for, with the reason.
+pub const EXCUSED: &[(Capability, &str)] = &[
+    (CAP_AUDIT_CONTROL, "the kernels of the machines here have no audit"),
+    (CAP_AUDIT_READ, "likewise"),
+    (CAP_AUDIT_WRITE, "likewise; cron's PAM asks for it, see caps::daemons"),
+    (CAP_MAC_ADMIN, "no such LSM"),
+    (CAP_MAC_OVERRIDE, "no such LSM"),
+    (CAP_LINUX_IMMUTABLE, "not every kernel here has a file system with the flag"),
+    (CAP_BLOCK_SUSPEND, "a refusal shows nowhere: the flag is dropped"),
+    (CAP_FSETID, "a refusal costs a mode bit alone"),
+    (CAP_NET_BROADCAST, "the kernel asks for it nowhere"),
+];
+
+/// Where SYS_ADMIN does as well, it has to be missing, too.
+const SPLIT: [Capability; 4] = [CAP_BPF, CAP_PERFMON, CAP_CHECKPOINT_RESTORE, CAP_SYSLOG];
+
+/// Does this kernel ask for it in that call at all?
+pub fn is_asked(capability: Capability) -> bool {
+    match capability {
+        CAP_SYS_MODULE => Path::new("/proc/modules").exists(),
+        // Nothing to allow: EINVAL from where there is such a call.
+        CAP_SYS_RAWIO => call(libc::SYS_ioperm, [0, 0, 0, 0, 0]) == -1 && Errno::last() != Errno::ENOSYS,
+        // 3 is Debian's own, and asks for SYS_ADMIN first.
+        CAP_PERFMON => fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").is_ok_and(|text| text.trim() == "2"),
+        _ => true,
+    }
+}
 
 fn call(number: c_long, arguments: [c_long; 5]) -> c_long {
     let [a, b, c, d, e] = arguments;
@@ -165,7 +222,8 @@ impl Ground {
         let (_, _, work) = EXERCISES.iter().find(|(own, ..)| *own == capability).expect("an exercise");
         let child = forked(|| {
             if let Some(without) = without {
-                keep(&all().into_iter().filter(|one| *one != without).collect());
+                let gone = |one: &Capability| *one == without || (*one == CAP_SYS_ADMIN && SPLIT.contains(&without));
+                keep(&all().into_iter().filter(|one| !gone(one)).collect());
             }
             let result = work(self);
             let errno = Errno::last();

@@ -29,6 +29,17 @@ fn schema() -> &'static jsonschema::Validator {
     })
 }
 
+/// The contract of `ctrace caps verify --format json`.
+pub fn check_proof(proof: &Value) {
+    let whole: Value =
+        serde_json::from_str(include_str!("../../../../docs/json.schema.json")).expect("the schema is JSON");
+    let own = serde_json::json!({"$ref": "#/$defs/verify", "$defs": whole["$defs"]});
+    let schema = jsonschema::validator_for(&own).expect("the schema is a schema");
+    if let Err(error) = schema.validate(proof) {
+        panic!("docs/json.schema.json: {error}: {proof}");
+    }
+}
+
 /// The contract of one line: it is as the schema says, its keys are there, and each null has its reason beside it.
 pub fn check(line: &Value) {
     if let Err(error) = schema().validate(line) {

@@ -1,14 +1,15 @@
-//! `ctrace caps`: what a container needs, what it was refused, and what only looks like a need.
+//! What a container needs, what it was refused, and what only looks like a need.
 
 use std::process::Command;
 
 use ::caps::Capability;
 use serde_json::{Value, json};
 
+use super::{has, report};
 use crate::{
     harness::{Lack, Test},
     support::{
-        capable::{self, EXERCISES},
+        capable::{self, EXCUSED, EXERCISES},
         cgroups::{Group, Tree},
         ctrace::{Ctrace, command, run},
         evidence,
@@ -18,16 +19,16 @@ use crate::{
 };
 
 pub static TESTS: &[Test] = &[
+    Test::core("caps::each_capability_has_a_program_or_an_excuse", each_capability_has_a_program_or_an_excuse),
     Test::core("caps::each_capability_is_needed", each_capability_is_needed),
     Test::core("caps::each_capability_is_missed", each_capability_is_missed),
+    Test::core("caps::by_a_kprobe_and_a_kretprobe", by_a_kprobe_and_a_kretprobe).needs(&[Lack::Kprobes]),
     Test::core("caps::from_the_start_without_the_runtime", from_the_start_without_the_runtime),
     Test::core("caps::what_comes_by_exec", what_comes_by_exec),
     Test::core("caps::eperm_of_a_filter", eperm_of_a_filter),
     Test::full("caps::another_user_namespace", another_user_namespace),
     Test::full("caps::it_ends_with_the_container", it_ends_with_the_container),
     Test::full("caps::one_object_on_stdout", one_object_on_stdout),
-    Test::core("caps::verify_a_program", verify_a_program),
-    Test::full("caps::verify_a_container", verify_a_container).needs(&[Lack::Runc]),
 ];
 
 /// `ctrace caps` of a container that runs, attached.
@@ -45,19 +46,8 @@ fn application(group: &Group, steps: &[&str]) -> Player {
 /// The capabilities that this machine gives, of those that there is a program for.
 fn here() -> Vec<(Capability, &'static str)> {
     let all = capable::all();
-    EXERCISES.iter().filter(|(own, ..)| all.contains(own)).map(|(own, call, _)| (*own, *call)).collect()
-}
-
-/// Ends the watch, and gives its report.
-fn report(ctrace: Ctrace) -> Value {
-    let said = ctrace.stop();
-    let reports: Vec<&Value> = said.lines.iter().map(|line| &line.json).filter(|line| line["type"] == "caps").collect();
-    assert_eq!(reports.len(), 1, "one report");
-    reports[0].clone()
-}
-
-fn has(report: &Value, list: &str, capability: Capability) -> bool {
-    report[list].as_array().expect(list).contains(&json!(capability.to_string()))
+    let asked = |own: &Capability| all.contains(own) && capable::is_asked(*own);
+    EXERCISES.iter().filter(|(own, ..)| asked(own)).map(|(own, call, _)| (*own, *call)).collect()
 }
 
 /// The evidence of a verdict on a capability in a call.
@@ -67,12 +57,25 @@ fn row<'a>(report: &'a Value, capability: Capability, call: &str, verdict: &str)
         .find(|row| row["capability"] == capability.to_string() && row["syscall"] == call && row["verdict"] == verdict)
 }
 
+fn each_capability_has_a_program_or_an_excuse() {
+    for one in ::caps::all() {
+        let programs = EXERCISES.iter().filter(|(own, ..)| *own == one).count();
+        let excuses = EXCUSED.iter().filter(|(own, _)| *own == one).count();
+        assert_eq!(programs + excuses, 1, "{one}");
+    }
+}
+
 fn each_capability_is_needed() {
+    needed(watching);
+}
+
+/// `watch`: has ctrace watch it.
+fn needed(watch: fn(&Group) -> Ctrace) {
     let tree = Tree::new();
     let group = tree.container();
     let mut app = application(&group, &["caps", "pause"]);
     app.said("ready");
-    let ctrace = watching(&group);
+    let ctrace = watch(&group);
     app.go();
     app.said("done");
     let report = report(ctrace);
@@ -94,11 +97,15 @@ fn each_capability_is_needed() {
 
 /// Near misses: the same programs, each without its own capability. Nothing of it is called needed.
 fn each_capability_is_missed() {
+    missed(watching);
+}
+
+fn missed(watch: fn(&Group) -> Ctrace) {
     let tree = Tree::new();
     let group = tree.container();
     let mut app = application(&group, &["caps=without", "pause"]);
     app.said("ready");
-    let ctrace = watching(&group);
+    let ctrace = watch(&group);
     app.go();
     app.said("done");
     for (capability, call) in here() {
@@ -125,6 +132,20 @@ fn each_capability_is_missed() {
     }
     app.go();
     app.said("over");
+}
+
+/// The last branch of the plan: needs and refusals are the same as by the others.
+fn by_a_kprobe_and_a_kretprobe() {
+    let watch = |group: &Group| {
+        let mut ctrace = command(&["caps", "--json", "--container", group.name()]);
+        ctrace.env("CTRACE_WITHOUT", "cap_checked_fexit,cap_checked");
+        let ctrace = Ctrace::ready(ctrace);
+        let ready = ctrace.wait_for("by what", |line| line.json["code"] == "ready");
+        assert_eq!(ready.json["probes"]["cap_check"], "kprobe and kretprobe cap_capable", "{ready:?}");
+        ctrace
+    };
+    needed(watch);
+    missed(watch);
 }
 
 /// What happens before the container's own program runs is the runtime's, and no need.
@@ -264,105 +285,4 @@ fn one_object_on_stdout() {
     let unknown = run(command(&["caps", "--container", "no-such-one"]));
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.err[0].contains("no container no-such-one"), "{unknown:?}");
-}
-
-/// `ctrace caps verify` with a check that needs to change its root, and nothing else.
-fn verify_a_program() {
-    let own = std::env::current_exe().expect("the path of this program").display().to_string();
-    let check = ["--", &own, "play", "chroot"];
-    let ended =
-        run(command(&[&["caps", "verify", "--set", "KILL,SYS_CHROOT", "--format", "json"], &check[..]].concat()));
-    assert_eq!((ended.code, ended.out.len()), (Some(0), 1), "{ended:?}");
-    let proof: Value = serde_json::from_str(&ended.out[0]).expect("an object");
-    assert_eq!(proof["required"], json!(["CAP_SYS_CHROOT"]), "{proof:#}");
-    assert_eq!((&proof["tolerated"], &proof["unproven"]), (&json!(["CAP_KILL"]), &json!([])));
-    assert_eq!(proof["trials"].as_array().map(Vec::len), Some(4), "{proof:#}");
-    // A set that is not enough proves nothing.
-    let ended = run(command(&[&["caps", "verify", "--set", "KILL"], &check[..]].concat()));
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.err[0].contains("the check does not pass with this set (CAP_KILL)"), "{ended:?}");
-}
-
-/// A container of runc's whose program waits for its fate behind a call that needs a capability.
-struct Runc {
-    home: tempfile::TempDir,
-    name: String,
-    child: std::process::Child,
-}
-
-impl Runc {
-    /// Runs these steps with those capabilities, over the host's own programs and libraries.
-    fn run(steps: &[&str], capabilities: &[&str]) -> Self {
-        let home = tempfile::tempdir().expect("a folder");
-        std::fs::create_dir(home.path().join("rootfs")).expect("a folder");
-        let own = std::env::current_exe().expect("the path of this program");
-        let args: Vec<&str> = ["/kernel", "play"].into_iter().chain(steps.iter().copied()).collect();
-        let bind = |path: &str, to: &str| json!({"destination": to, "type": "bind", "source": path, "options": ["rbind", "ro"]});
-        let mut mounts = vec![
-            json!({"destination": "/proc", "type": "proc", "source": "proc"}),
-            bind(&own.display().to_string(), "/kernel"),
-        ];
-        let there = ["/lib", "/lib64", "/usr"].into_iter().filter(|path| std::path::Path::new(path).exists());
-        mounts.extend(there.map(|path| bind(path, path)));
-        let namespaces = ["pid", "mount", "ipc", "uts", "network"].map(|kind| json!({"type": kind}));
-        let spec = json!({
-            "ociVersion": "1.0.0",
-            "process": {
-                "user": {"uid": 0, "gid": 0}, "cwd": "/", "args": args, "env": ["PATH=/usr/bin"],
-                "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
-            },
-            "root": {"path": "rootfs"}, "mounts": mounts, "linux": {"namespaces": namespaces},
-        });
-        std::fs::write(home.path().join("config.json"), spec.to_string()).expect("a spec");
-        let name = format!("ctrace-test-{:x}", crate::support::unique());
-        let child = Command::new("runc")
-            .args(["run", &name])
-            .current_dir(home.path())
-            .stdin(std::process::Stdio::null())
-            .spawn()
-            .expect("runc runs");
-        Self { home, name, child }
-    }
-}
-
-impl Drop for Runc {
-    fn drop(&mut self) {
-        let _ = Command::new("runc").args(["delete", "--force", &self.name]).status();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(self.home.path().join("rootfs"));
-    }
-}
-
-/// A real container from its start: runc's own work is apart, the derived set is proven with others of the same spec.
-fn verify_a_container() {
-    let name = format!("ctrace-test-{:x}", crate::support::unique() + 1);
-    let ctrace = Ctrace::ready(command(&["caps", "--json", "--from-start", "--container", &name]));
-    ctrace.wait_for("that it waits", |line| line.json["code"] == "waiting");
-    let container = Runc::run(&["chroot", "pause"], &["CAP_SYS_CHROOT", "CAP_KILL", "CAP_CHOWN"]);
-    assert_eq!(container.name, name, "the next one");
-    wait_until("its program to have changed its root", || {
-        ctrace.lines().iter().any(|line| line.json["code"] == "found").then_some(())
-    });
-    wait_until("its program to wait", || {
-        let state = Command::new("runc").args(["ps", &name]).output().ok()?;
-        String::from_utf8_lossy(&state.stdout).contains("/kernel play").then_some(())
-    });
-    let seen = report(ctrace);
-    assert_eq!((&seen["needed"], &seen["startup_seen"]), (&json!(["CAP_SYS_CHROOT"]), &json!(true)), "{seen:#}");
-    assert_eq!(seen["granted"], json!(["CAP_CHOWN", "CAP_KILL", "CAP_SYS_CHROOT"]));
-    assert!(has(&seen, "runtime", Capability::CAP_SYS_ADMIN) && seen["container"]["runtime"] == "runc", "{seen:#}");
-    // It lives for as long as its PID 1 does, which ends at once where it may not change its root.
-    let alive = ["--", "sh", "-c", "sleep 0.3; test -d /proc/$CTRACE_PID/root/proc"];
-    let verify = ["caps", "verify", "--container", &name, "--set", "SYS_CHROOT,KILL", "--format", "json"];
-    let ended = run(command(&[&verify[..], &alive[..]].concat()));
-    assert_eq!((ended.code, ended.out.len()), (Some(0), 1), "{ended:?}");
-    let proof: Value = serde_json::from_str(&ended.out[0]).expect("an object");
-    assert_eq!(
-        (&proof["required"], &proof["tolerated"]),
-        (&json!(["CAP_SYS_CHROOT"]), &json!(["CAP_KILL"])),
-        "{proof:#}"
-    );
-    let left = std::fs::read_dir("/run").expect("/run").flatten();
-    let left: Vec<_> = left.filter(|entry| entry.file_name().to_string_lossy().starts_with("ctrace-verify")).collect();
-    assert!(left.is_empty(), "{left:?}");
 }
