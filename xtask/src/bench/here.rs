@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
+    checks,
     load::{self, Kind},
     procfs, stats,
     subjects::{self, Group, Maker, Subject},
@@ -42,6 +43,7 @@ fn amount(kind: Kind, in_guest: bool) -> (u32, u32) {
         (Kind::Packets, _) => (200_000, 100_000),
         (Kind::Kills, false) => (20, 20),
         (Kind::Kills, true) => (10, 0),
+        (Kind::Checks, _) => (1_000_000, 0),
         (Kind::Wakeups, _) => (400_000, 0),
     }
 }
@@ -50,7 +52,10 @@ fn amount(kind: Kind, in_guest: bool) -> (u32, u32) {
 pub fn command(args: &Args) -> Result<ExitCode> {
     let group = subjects::by_name(&args.group).with_context(|| format!("no group {}", args.group))?;
     mount_tracefs()?;
-    let _counted = stats::enable()?;
+    // Where the load itself is timed, counting its programs' time would be in it.
+    let timed = group.loads == [Kind::Checks];
+    let _counted = if timed { None } else { Some(stats::enable()?) };
+    let _container = if timed { Some(checks::Container::make()?) } else { None };
     let folder = std::env::temp_dir().join(format!("ctrace-bench-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let samples = measure(group, args, &folder.join("output"));
@@ -120,7 +125,9 @@ fn round(
     if subject.maker == Maker::Nobody {
         for kind in group.loads {
             let (count, rate) = amount(*kind, group.in_guest);
-            note(format!("{}s/s", kind.event()), f64::from(count) / load::run(*kind, count, rate)?);
+            let seconds = load::run(*kind, count, rate)?;
+            note(format!("{}s/s", kind.event()), f64::from(count) / seconds);
+            note(format!("asked ns/{}", kind.event()), seconds * 1e9 / f64::from(count));
         }
         return Ok(found);
     }
@@ -141,6 +148,7 @@ fn round(
         let event = kind.event();
         let each = |total: u64| total as f64 / f64::from(count);
         note(format!("{event}s/s"), f64::from(count) / seconds);
+        note(format!("asked ns/{event}"), seconds * 1e9 / f64::from(count));
         if subject.watches.contains(kind) {
             let (ns, hits) = (after.run_time_ns - before.run_time_ns, after.run_cnt - before.run_cnt);
             note(format!("kernel ns/{event}"), each(ns));

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::packets;
+use super::{checks, packets};
 
 /// The name of the processes that make the load: a tool's line with it is about them.
 pub const NAME: &str = "ctbench";
@@ -32,6 +32,8 @@ pub enum Kind {
     Requests,
     /// From a container's device through a veth pair.
     Packets,
+    /// Of a capability, by a process of a container.
+    Checks,
 }
 
 impl Kind {
@@ -44,6 +46,7 @@ impl Kind {
             Self::Wakeups => "wakeup",
             Self::Requests => "request",
             Self::Packets => "packet",
+            Self::Checks => "check",
         }
     }
 }
@@ -65,6 +68,10 @@ pub fn command(args: &Args) -> Result<ExitCode> {
     let mut start = Instant::now();
     let pace = Pace { start, rate: args.rate };
     match args.kind {
+        Kind::Checks => {
+            println!("{}", checks::ask(args.count)?.as_secs_f64());
+            return Ok(ExitCode::SUCCESS);
+        }
         Kind::Packets => start = packets::send(args.count, args.rate)?,
         Kind::Exits => exits(args.count, &pace)?,
         Kind::Signals => signals(args.count, &pace)?,

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what ctrace costs, beside tools that do a part of the same.
 
+mod checks;
 mod here;
 mod load;
 mod packets;
@@ -36,6 +37,7 @@ enum What {
     Cpu,
     Io,
     Net,
+    Caps,
     All,
 }
 
@@ -67,6 +69,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         What::Cpu => group.name == "cpu",
         What::Io => group.name == "io",
         What::Net => group.name == "net",
+        What::Caps => group.name == "caps",
     };
     let groups = GROUPS.iter().filter(wanted).filter(|group| !(args.no_vm && group.in_guest));
     let ctrace = build::ctrace("release", &[], build::Output::Little)?;

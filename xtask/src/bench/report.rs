@@ -8,7 +8,7 @@ use crate::{cargo, process};
 const HEAD: &str = "\
 # Measured against the others
 
-`cargo xtask bench [oom|exits|signals|io|cpu|net|all] [--rounds N] [--vm KERNEL]` measures this again and rewrites the sections that
+`cargo xtask bench [oom|exits|signals|io|cpu|net|caps|all] [--rounds N] [--vm KERNEL]` measures this again and rewrites the sections that
 it measured. It installs the peers (Debian's `libbpf-tools` and `bpftrace`), and asks for root. Measure on a machine that
 does nothing else.
 
@@ -26,7 +26,9 @@ does nothing else.
 * The load: 20,000 children a second that share their parent's memory and end at once; 20,000 signals a second to a process
   that ignores them; 20 OOM kills a second in a cgroup with a limit of 16 MiB; 20,000 direct writes of 4 KiB, one after the
   other, to a loop device in memory; 400,000 wake-ups of two processes that wake each other through pipes, as
-  fast as they can; 200,000 UDP packets of 64 bytes at 100,000 a second, out of a container's device through a veth pair.
+  fast as they can; 200,000 UDP packets of 64 bytes at 100,000 a second, out of a container's device through a veth pair;
+  1,000,000 capability checks of one process of a container (`prctl(PR_CAPBSET_DROP)` of no capability), timed by the time that this takes it on a
+  processor, without the kernel's count of programs.
 * In the virtual machine QEMU counts instructions (`-icount`) and its clock goes by them, one a nanosecond: what the
   kernel takes for time is the number of instructions run, whatever the host is.
 ";

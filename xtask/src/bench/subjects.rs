@@ -216,6 +216,41 @@ pub static GROUPS: &[Group] = &[
         ],
     },
     Group {
+        name: "caps",
+        title: "Capability checks of a container",
+        in_guest: false,
+        loads: &[Kind::Checks],
+        subjects: &[
+            // By program, call, namespace and answer, with what became of refused calls.
+            Subject {
+                name: "ctrace caps",
+                maker: Maker::Ctrace,
+                command: &["ctrace", "caps", "--json", "--container", "ctbench"],
+                watches: &[Kind::Checks],
+                line_each: false,
+            },
+            Subject {
+                name: "bpftrace, in a map",
+                maker: Maker::Bpftrace,
+                command: &["bpftrace", "-e", "tracepoint:capability:cap_capable { @[args->cap] = count(); }"],
+                watches: &[Kind::Checks],
+                line_each: false,
+            },
+            Subject {
+                name: "bpftrace, printed",
+                maker: Maker::Bpftrace,
+                command: &[
+                    "bpftrace",
+                    "-e",
+                    r#"tracepoint:capability:cap_capable { @[args->cap] = count(); printf("%s %d %d\n", comm, pid, args->cap); }"#,
+                ],
+                watches: &[Kind::Checks],
+                line_each: false,
+            },
+            Subject { name: "nobody", maker: Maker::Nobody, command: &["sleep", "1d"], watches: &[], line_each: false },
+        ],
+    },
+    Group {
         name: "io",
         title: "Requests to a disk",
         in_guest: false,

@@ -2,8 +2,12 @@
 
 use super::{
     here::Samples,
+    load::Kind,
     subjects::{Group, Maker, Subject},
 };
+
+/// What is made of `asked ns/…` of a tool and of nobody.
+const SLOWER: &str = "slower ns/";
 
 /// The middle one, or the mean of the two in the middle.
 pub fn median(values: &[f64]) -> Option<f64> {
@@ -46,7 +50,14 @@ fn columns(group: &Group) -> Vec<(String, String)> {
         columns.push(plain("steady MB", "resident after 2 s, MB"));
         columns.push(plain("peak MB", "peak, MB"));
     }
-    for event in group.loads.iter().map(|kind| kind.event()) {
+    for kind in group.loads {
+        let event = kind.event();
+        if *kind == Kind::Checks {
+            columns.push((format!("asked ns/{event}"), format!("CPU ns per {event}, of who asks")));
+            columns.push((format!("{SLOWER}{event}"), format!("slow-down, ns per {event}")));
+            columns.push((format!("cpu ns/{event}"), format!("tool's CPU ns per {event}")));
+            continue;
+        }
         let cost = if group.in_guest { "kernel instructions" } else { "kernel ns" };
         columns.push((format!("kernel ns/{event}"), format!("{cost} per {event}")));
         columns.push((format!("hits/{event}"), format!("hits per {event}")));
@@ -66,8 +77,26 @@ fn columns(group: &Group) -> Vec<(String, String)> {
     columns
 }
 
+/// By how much the load is slower in each round than the median of nobody's.
+fn slower(group: &Group, samples: &Samples) -> Samples {
+    let mut samples = samples.clone();
+    let nobody = group.subjects.iter().find(|subject| subject.maker == Maker::Nobody);
+    for event in group.loads.iter().map(|kind| kind.event()) {
+        let asked = format!("asked ns/{event}");
+        let alone = nobody.and_then(|nobody| median(samples.get(nobody.name)?.get(&asked)?));
+        let Some(alone) = alone else { continue };
+        for subject in group.subjects.iter().filter(|subject| subject.maker != Maker::Nobody) {
+            let Some(own) = samples.get_mut(subject.name) else { continue };
+            let times = own.get(&asked).map(|times| times.iter().map(|time| time - alone).collect());
+            own.extend(times.map(|times| (format!("{SLOWER}{event}"), times)));
+        }
+    }
+    samples
+}
+
 /// One row a metric, one column a tool; beside each peer, ctrace's share of it.
 pub fn table(group: &Group, samples: &Samples) -> String {
+    let samples = &slower(group, samples);
     let subjects: Vec<&Subject> = group.subjects.iter().filter(|subject| samples.contains_key(subject.name)).collect();
     let mut rows = vec![std::iter::once(String::new()).chain(subjects.iter().map(|s| s.name.to_owned())).collect()];
     for (metric, heading) in columns(group) {
@@ -129,6 +158,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
 
 /// Each goal with what was found, and whether it is met.
 pub fn goals(group: &Group, samples: &Samples) -> String {
+    let samples = &slower(group, samples);
     let mut text = String::new();
     let of = |maker: Maker, metric: &str| {
         let subject = group.subjects.iter().find(|subject| subject.maker == maker)?;
@@ -151,7 +181,14 @@ pub fn goals(group: &Group, samples: &Samples) -> String {
         goal("resident under 10 MB", ours("steady MB"), Some(10.0));
         goal("peak under 30 MB, under load as well", ours("loaded peak MB"), Some(30.0));
     }
-    for event in group.loads.iter().map(|kind| kind.event()) {
+    for event in group.loads.iter().filter(|kind| **kind == Kind::Checks).map(|kind| kind.event()) {
+        let metric = format!("{SLOWER}{event}");
+        let peers = group.subjects.iter().filter(|subject| subject.maker == Maker::Bpftrace);
+        let peers = peers.filter_map(|subject| median(samples.get(subject.name)?.get(&metric)?));
+        let best = peers.min_by(f64::total_cmp);
+        goal("less than half of the slow-down of the best of the others", ours(&metric), best.map(|best| best / 2.0));
+    }
+    for event in group.loads.iter().filter(|kind| **kind != Kind::Checks).map(|kind| kind.event()) {
         for (maker, whose) in [(Maker::Libbpf, "libbpf-tools'"), (Maker::Bpftrace, "bpftrace's")] {
             for (metric, what) in [
                 (format!("ns/hit of {event}"), format!("cost per hit of {event}s")),
@@ -211,5 +248,23 @@ mod tests {
         assert!(goals.contains("libbpf-tools: met (30.0 against 40.0)"), "{goals}");
         assert!(goals.contains("together, no more than libbpf-tools': **not met** (900 against 600)"), "{goals}");
         assert!(!goals.contains("bpftrace"), "nothing is compared with what was not measured");
+    }
+
+    #[test]
+    fn slow_downs_are_against_nobody_and_the_best() {
+        let group = by_name("caps").unwrap();
+        let asked = "asked ns/check";
+        let mut found = samples(&[
+            ("ctrace caps", asked, 250.0),
+            ("bpftrace, in a map", asked, 400.0),
+            ("bpftrace, printed", asked, 7000.0),
+            ("nobody", asked, 150.0),
+        ]);
+        let text = table(group, &found);
+        let row = text.lines().find(|line| line.contains("slow-down")).unwrap();
+        assert!(row.contains("| 100 ") && row.contains("250 → ×0.40") && row.contains("6850"), "{text}");
+        assert!(goals(group, &found).contains("best of the others: met (100 against 125)"));
+        found.get_mut("ctrace caps").unwrap().insert(asked.to_owned(), vec![280.0]);
+        assert!(goals(group, &found).contains("best of the others: **not met** (130 against 125)"));
     }
 }
