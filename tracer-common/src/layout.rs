@@ -112,6 +112,7 @@ macro_rules! kernel_fields {
             REGS_ARG1 = "pt_regs.si";
             REGS_ARG2 = "pt_regs.dx";
             REGS_ARG3 = "pt_regs.r10";
+            REGS_ARG4 = "pt_regs.r8";
             REGS_CS = "pt_regs.cs|pt_regs.csx";
             TASK_FILES = "task_struct.files";
             FILES_FDT = "files_struct.fdt";
@@ -161,7 +162,6 @@ macro_rules! kernel_fields {
             TCP_DSACKS = "tcp_sock.dsack_dups";
             TCP_REORD_SEEN = "tcp_sock.reord_seen";
             TCP_REORDERING = "tcp_sock.reordering";
-            TCP_OUT_OF_ORDER = "tcp_sock.rcv_ooopack";
             TCP_SRTT = "tcp_sock.srtt_us";
             PIDS_CSS = "pids_cgroup.css";
             PIDS_CURRENT = "pids_cgroup.counter";

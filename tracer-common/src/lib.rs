@@ -10,6 +10,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod cpu;
 pub mod dirty;
+pub mod dns;
 pub mod dropped;
 pub mod hops;
 pub mod layout;

@@ -30,7 +30,6 @@ const _: () = assert!(size_of::<FlowKey>() == 56);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Flow {
-    pub last_ns: u64,
     /// Retransmissions since attach, by what made the kernel do it: duplicate ACKs or SACKs, …
     pub fast: u32,
     /// … a retransmission timeout, …
@@ -52,12 +51,10 @@ pub struct Flow {
     pub reorderings: u32,
     /// How many segments late a segment may be before it counts as lost (`reordering`): 3 without any reordering.
     pub degree: u32,
-    /// Segments that this side got out of order (`rcv_ooopack`).
-    pub out_of_order: u32,
     /// Smoothed round trip (`srtt_us`), µs.
     pub rtt_us: u32,
 }
-const _: () = assert!(size_of::<Flow>() == 64);
+const _: () = assert!(size_of::<Flow>() == 52);
 
 /// A connection attempt that ended without a connection; `errno` is the socket's, 0: its owner gave up.
 pub const ATTEMPT: u32 = 1;
@@ -98,6 +95,17 @@ pub struct Refusal {
     pub who: Task,
 }
 const _: () = assert!(size_of::<Refusal>() == 8 + size_of::<Task>());
+
+/// A connection attempt that waits for an answer to its repeated SYN: value of the map `SYN_WAITERS`, by its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Waiter {
+    /// Of kind [`WAITING`].
+    pub key: RefusalKey,
+    /// When the last SYN was sent.
+    pub last_ns: u64,
+}
+const _: () = assert!(size_of::<Waiter>() == 48);
 
 pub const ENETDOWN: u32 = 100;
 pub const EADDRINUSE: u32 = 98;

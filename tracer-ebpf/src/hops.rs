@@ -9,11 +9,14 @@ use aya_ebpf::{
 };
 use tracer_common::hops::{BUCKETS, FIRST_BUCKET_SHIFT, Flight, Hop, HopKey, IN, OUT, RECEIVE, XMIT};
 
-use crate::kernel::{
-    emit::now,
-    layout,
-    packet::{self, At, FLIGHT, Ip},
-    read::{Ptr, follow},
+use crate::{
+    dns,
+    kernel::{
+        emit::now,
+        layout,
+        packet::{self, At, FLIGHT, Ip},
+        read::{Ptr, follow},
+    },
 };
 
 #[map]
@@ -24,9 +27,11 @@ static HOPS: LruPerCpuHashMap<HopKey, Hop> = LruPerCpuHashMap::with_max_entries(
 pub fn packet_sent(ctx: RawTracePointContext) -> i32 {
     let skb = ctx.arg::<u64>(0);
     let at = packet::at(ctx.arg::<u64>(1));
-    let ip = packet::ip(skb, packet::network_header(skb));
+    let header = packet::network_header(skb);
+    let ip = packet::ip(skb, header);
     let now_ns = now();
     if packet::is_containers(at.netns) {
+        dns::sent(skb, at.netns, &ip, header, now_ns);
         let flight = Flight { sent_ns: now_ns, signature: ip.signature(), container: at.netns, received: 0 };
         let _ = FLIGHT.insert(skb, flight, 0);
         count(skb, at, &ip, (at.netns, OUT), XMIT, None);
@@ -46,8 +51,10 @@ pub fn packet_sent(ctx: RawTracePointContext) -> i32 {
 pub fn packet_received(ctx: RawTracePointContext) -> i32 {
     let skb = ctx.arg::<u64>(0);
     let at = packet::at(follow(skb, &layout::SKB_DEV));
-    let ip = packet::ip(skb, follow(skb, &layout::SKB_DATA));
+    let header = follow(skb, &layout::SKB_DATA);
+    let ip = packet::ip(skb, header);
     if packet::is_containers(at.netns) {
+        dns::received(at.netns, &ip, header);
         count(skb, at, &ip, (at.netns, IN), RECEIVE, None);
         return 0;
     }

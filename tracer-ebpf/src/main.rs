@@ -12,6 +12,7 @@ mod caps;
 mod cgroup_life;
 mod cpu;
 mod dirty;
+mod dns;
 mod dropped;
 mod hops;
 mod kernel;

@@ -43,7 +43,7 @@ pub fn call_refused(ctx: RawTracePointContext) -> i32 {
         (true, 42) | (false, 203) => (CONNECT_CALL, Some(&layout::REGS_ARG1)),
         (true, 49) | (false, 200) => (BIND_CALL, Some(&layout::REGS_ARG1)),
         (true, 50) | (false, 201) => (LISTEN_CALL, None),
-        (true, 44) | (false, 206) => (SEND_CALL, None),
+        (true, 44) | (false, 206) => (SEND_CALL, Some(&layout::REGS_ARG4)),
         _ => return 0,
     };
     let current = task::current();
@@ -51,7 +51,7 @@ pub fn call_refused(ctx: RawTracePointContext) -> i32 {
         RefusalKey { cgroup: cgroup::of(current), netns: 0, family: 0, port: 0, address: [0; 16], kind, errno };
     if let Some(argument) = name {
         named(&mut key, u64_at(place(regs, argument)));
-        // 0: the address could not be read. Paths and netlink ids are no addresses of the network.
+        // 0: the address could not be read, or the call named none: the socket has one. Paths and netlink ids are no addresses of the network.
         if key.family != 0 && key.family != AF_INET && key.family != AF_INET6 {
             return 0;
         }

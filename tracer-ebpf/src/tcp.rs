@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::LruHashMap,
     programs::RawTracePointContext,
 };
-use tracer_common::tcp::{AF_INET, ATTEMPT, Flow, FlowKey, RefusalKey, WAITING};
+use tracer_common::tcp::{AF_INET, ATTEMPT, Flow, FlowKey, RefusalKey, WAITING, Waiter};
 
 use crate::{
     kernel::{
@@ -20,6 +20,10 @@ use crate::{
 
 #[map]
 static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(1, 0);
+
+/// Attempts that go on: the next SYN may be a minute away.
+#[map]
+static SYN_WAITERS: LruHashMap<u64, Waiter> = LruHashMap::with_max_entries(1, 0);
 
 /// include/net/tcp_states.h.
 const SYN_SENT: u8 = 2;
@@ -38,7 +42,9 @@ pub fn tcp_resent(ctx: RawTracePointContext) -> i32 {
     let sock = ctx.arg::<u64>(0);
     if u8_at(place(sock, &layout::SOCK_STATE)) == SYN_SENT {
         if u32_at(place(sock, &layout::TCP_TOTAL_RETRANS)) >= RESENT_SYNS {
-            refuse(attempt(sock, WAITING, 0), None);
+            let key = attempt(sock, WAITING, 0);
+            let _ = SYN_WAITERS.insert(sock, Waiter { key, last_ns: now() }, 0);
+            refuse(key, None);
         }
         return 0;
     }
@@ -69,14 +75,18 @@ pub fn tcp_resent(ctx: RawTracePointContext) -> i32 {
 /// `sock:inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, also of other protocols.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn tcp_closed(ctx: RawTracePointContext) -> i32 {
+    let sock = ctx.arg::<u64>(0);
+    let was_waiting = ctx.arg::<i32>(1) == i32::from(SYN_SENT);
+    if was_waiting {
+        let _ = SYN_WAITERS.remove(sock);
+    }
     if ctx.arg::<i32>(2) != CLOSE {
         return 0;
     }
-    let sock = ctx.arg::<u64>(0);
     if u16_at(place(sock, &layout::SOCK_PROTOCOL)) != TCP {
         return 0;
     }
-    if ctx.arg::<i32>(1) == i32::from(SYN_SENT) {
+    if was_waiting {
         let errno = u32_at(place(sock, &layout::SOCK_ERR));
         // Whoever closes before an answer had time to come was not refused anything.
         if errno != 0 || u32_at(place(sock, &layout::TCP_TOTAL_RETRANS)) > 0 {
@@ -96,13 +106,11 @@ const TCP: u16 = 6;
 
 #[inline(always)]
 fn look(sock: Ptr, flow: &mut Flow) {
-    flow.last_ns = now();
     flow.sent = u32_at(place(sock, &layout::TCP_DATA_SEGS_OUT));
     flow.resent = u32_at(place(sock, &layout::TCP_TOTAL_RETRANS));
     flow.dsacks = u32_at(place(sock, &layout::TCP_DSACKS));
     flow.reorderings = u32_at(place(sock, &layout::TCP_REORD_SEEN));
     flow.degree = u32_at(place(sock, &layout::TCP_REORDERING));
-    flow.out_of_order = u32_at(place(sock, &layout::TCP_OUT_OF_ORDER));
     // Kept eight times as large.
     flow.rtt_us = u32_at(place(sock, &layout::TCP_SRTT)) >> 3;
 }
@@ -160,7 +168,6 @@ fn address(out: &mut [u8; 16], bytes: u32, at: Ptr) {
 }
 
 const NOTHING: Flow = Flow {
-    last_ns: 0,
     fast: 0,
     timeout: 0,
     probe: 0,
@@ -173,6 +180,5 @@ const NOTHING: Flow = Flow {
     reorderings_before: 0,
     reorderings: 0,
     degree: 0,
-    out_of_order: 0,
     rtt_us: 0,
 };

@@ -161,7 +161,7 @@ pub struct LossNote {
     /// `None`: cgroups beyond those that can be counted one by one.
     pub cgroup: Option<String>,
     pub count: u64,
-    /// `ring full`, or `the cgroup's share of the ring`.
+    /// `ring full`, or `the cgroup's share of the ring`; of what is summed in the kernel which table had no room.
     pub cause: &'static str,
 }
 

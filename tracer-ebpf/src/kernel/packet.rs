@@ -32,6 +32,7 @@ const FLIGHT_NS: u64 = 5_000_000_000;
 
 const IPV4: u32 = 0x0800;
 const IPV6: u32 = 0x86dd;
+const UDP: u8 = 17;
 
 /// `sk_buff.network_header` and `mac_header` that are not set.
 pub const NO_HEADER: u16 = u16::MAX;
@@ -100,11 +101,43 @@ pub fn ip(skb: Ptr, header: Ptr) -> Ip {
     ip
 }
 
+/// Of a packet over UDP.
+#[derive(Clone, Copy)]
+pub struct Udp {
+    pub source: u16,
+    pub destination: u16,
+    /// Of DNS: the query's number, as it stands there; …
+    pub id: u16,
+    /// … and whether it is an answer.
+    pub is_answer: bool,
+}
+
 impl Ip {
     /// The protocol within.
     #[inline(always)]
     pub fn protocol(&self) -> u8 {
         if self.ethertype == IPV4 { self.bytes[9] } else { self.bytes[6] }
+    }
+
+    /// The UDP header and the start of what it carries; `None`: no UDP, or a later fragment.
+    #[inline(always)]
+    pub fn udp(&self, header: Ptr) -> Option<Udp> {
+        let b = &self.bytes;
+        let size = match self.ethertype {
+            // Below three flags stands the offset.
+            IPV4 if b[9] == UDP && u16::from_be_bytes([b[6], b[7]]) << 3 == 0 => u64::from(b[0] & 0xf) * 4,
+            IPV6 if b[6] == UDP => 40,
+            _ => return None,
+        };
+        let mut start = [0_u8; 12];
+        // SAFETY: the helper checks the address itself, and zeroes what it cannot read.
+        unsafe { bpf_probe_read_kernel(start.as_mut_ptr().cast(), 12, header.wrapping_add(size) as *const _) };
+        Some(Udp {
+            source: u16::from_be_bytes([start[0], start[1]]),
+            destination: u16::from_be_bytes([start[2], start[3]]),
+            id: u16::from_ne_bytes([start[8], start[9]]),
+            is_answer: start[10] & 0x80 != 0,
+        })
     }
 
     /// What routers and NAT leave alone: IPv4's length, identification and protocol; IPv6's flow, length and next header.

@@ -27,6 +27,7 @@ pub struct Window<K, T> {
     /// When the reading before the oldest of those was.
     since_ns: u64,
     last_ns: u64,
+    forgotten: u64,
 }
 
 impl<K, T> Default for Window<K, T> {
@@ -38,7 +39,7 @@ impl<K, T> Default for Window<K, T> {
 impl<K, T> Window<K, T> {
     /// One that looks back further.
     pub fn lasting(length_ns: u64) -> Self {
-        Self { length_ns, totals: BTreeMap::new(), recent: VecDeque::new(), since_ns: 0, last_ns: 0 }
+        Self { length_ns, totals: BTreeMap::new(), recent: VecDeque::new(), since_ns: 0, last_ns: 0, forgotten: 0 }
     }
 }
 
@@ -81,7 +82,9 @@ impl<K: Ord + Copy, T: Total> Window<K, T> {
                 new.push((*key, fresh));
             }
         }
-        self.totals = totals.iter().cloned().collect();
+        let now: BTreeMap<K, T> = totals.iter().cloned().collect();
+        self.forgotten += self.totals.keys().filter(|key| !now.contains_key(key)).count() as u64;
+        self.totals = now;
         self.recent.push_back((at_ns, new));
     }
 
@@ -92,6 +95,18 @@ impl<K: Ord + Copy, T: Total> Window<K, T> {
             sums.entry(*key).and_modify(|sum| sum.add(fresh)).or_insert_with(|| fresh.clone());
         }
         sums
+    }
+
+    /// How many keys the kernel side had no more room for, of those that were read before; since this was last asked. Means
+    /// nothing where it takes keys out by itself.
+    pub fn forgotten(&mut self) -> u64 {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    /// Of the last reading: how much that number of all keys grew.
+    pub fn newest(&self, number: impl Fn(&T) -> u64) -> u64 {
+        let last = self.recent.back().filter(|(then, _)| *then == self.last_ns);
+        last.into_iter().flat_map(|(_, new)| new).map(|(_, fresh)| number(fresh)).sum()
     }
 
     /// How long the window is.

@@ -293,16 +293,17 @@ impl Kernel {
         entries.insert(Shared(key), Shared(value), 0).with_context(|| format!("writing the map {map}"))
     }
 
-    /// Takes an entry out of a hash map of the kernel side; where it is not there, that is fine.
+    /// Takes an entry out of a hash map of the kernel side; `false`: it was not there, which is fine.
     ///
     /// # Errors
     /// There is no such map, or this process may not write it any more.
-    pub fn remove<K: bytemuck::Pod, V: bytemuck::Pod>(&mut self, map: &str, key: K) -> Result<()> {
+    pub fn remove<K: bytemuck::Pod, V: bytemuck::Pod>(&mut self, map: &str, key: K) -> Result<bool> {
         let found = self.ebpf.map_mut(map).with_context(|| format!("the kernel side has no map {map}"))?;
         let mut entries = HashMap::<_, Shared<K>, Shared<V>>::try_from(found)
             .with_context(|| format!("the map {map} is of another type"))?;
         match entries.remove(&Shared(key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
             Err(error) => Err(error).with_context(|| format!("writing the map {map}")),
         }
     }

@@ -29,6 +29,9 @@ pub static LENS: Registered = Registered {
         ("ADDRESSES", ADDRESSES),
         ("FLOWS", FLOWS),
         ("NET_REFUSALS", REFUSALS),
+        ("SYN_WAITERS", WAITERS),
+        ("DNS_QUERIES", DNS_QUERIES),
+        ("DNS_SERVERS", DNS_SERVERS),
         ("REFUSED", 4096),
     ],
     ring_kib: 512,
@@ -45,6 +48,12 @@ pub const HOPS: u32 = 4096;
 pub const FLOWS: u32 = 4096;
 /// Peers, ports and errors of refusals.
 pub const REFUSALS: u32 = 1024;
+/// Connection attempts that wait for an answer to a repeated SYN.
+pub const WAITERS: u32 = 1024;
+/// DNS queries that wait for an answer, all containers' together.
+pub const DNS_QUERIES: u32 = 4096;
+/// Who asks which server.
+pub const DNS_SERVERS: u32 = 1024;
 /// Network namespaces of containers.
 pub const NETNS: u32 = 4096;
 /// Their addresses.

@@ -7,6 +7,7 @@ mod before;
 mod call;
 mod caps;
 mod cpu;
+mod dns;
 pub mod host;
 mod io;
 mod mem;

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use tracer_common::tcp::{Flow, FlowKey, Refusal, RefusalKey};
+use tracer_common::tcp::{Flow, FlowKey, Refusal, RefusalKey, Waiter};
 
+use super::dns;
 use crate::{
     containers::{Files, HostFiles},
     events,
     findings::net::tcp::{FlowTotal, Queues, Reading, RefusalTotal, Rps},
-    kernel::load::Kernel,
-    lenses::net::{FLOWS, REFUSALS},
+    kernel::{host, load::Kernel},
+    lenses::net::{FLOWS, REFUSALS, WAITERS},
 };
 
 /// What was read before.
@@ -20,11 +21,17 @@ pub struct Reader {
     overflows: BTreeMap<u32, u64>,
     /// Namespaces whose pair was looked for.
     pairs: BTreeMap<u32, Option<String>>,
+    dns: dns::Reader,
 }
 
 impl Reader {
     /// `inhabitants`: a process in each network namespace, the host's too.
-    pub fn read(&mut self, inhabitants: &BTreeMap<u32, u32>, files: &HostFiles, kernel: &Kernel) -> Result<Reading> {
+    pub fn read(
+        &mut self,
+        inhabitants: &BTreeMap<u32, u32>,
+        files: &HostFiles,
+        kernel: &mut Kernel,
+    ) -> Result<Reading> {
         let flows = flows(kernel)?;
         let refusals = refusals(kernel)?;
         let queues = inhabitants.iter().map(|(netns, pid)| (*netns, self.queues(*netns, *pid, files))).collect();
@@ -39,7 +46,7 @@ impl Reader {
         let rps = rps.collect();
         self.overflows.retain(|netns, _| inhabitants.contains_key(netns));
         self.pairs.retain(|netns, _| inhabitants.contains_key(netns));
-        Ok(Reading { flows, refusals, queues, rps })
+        Ok(Reading { flows, refusals, waiting: attempts(kernel)?, dns: self.dns.read(kernel)?, queues, rps })
     }
 
     fn queues(&mut self, netns: u32, pid: u32, files: &HostFiles) -> Queues {
@@ -103,6 +110,22 @@ fn refusals(kernel: &Kernel) -> Result<Vec<(RefusalKey, RefusalTotal)>> {
     }
     Ok(totals.into_iter().collect())
 }
+
+/// Attempts that go on, by what they are counted as.
+fn attempts(kernel: &Kernel) -> Result<Vec<(RefusalKey, u64)>> {
+    let oldest = host::boottime_ns().saturating_sub(LONGEST_WAIT_NS);
+    let mut found: BTreeMap<u64, Waiter> = kernel.entries("SYN_WAITERS", WAITERS as usize)?.into_iter().collect();
+    // Where the kernel side does not see the end of an attempt, that one's next SYN does not come either.
+    found.retain(|_, waiter| waiter.last_ns > oldest);
+    let mut counts: BTreeMap<RefusalKey, u64> = BTreeMap::new();
+    for waiter in found.into_values() {
+        *counts.entry(waiter.key).or_default() += 1;
+    }
+    Ok(counts.into_iter().collect())
+}
+
+/// TCP_RTO_MAX, and a bit: SYNs of one attempt are no further apart.
+const LONGEST_WAIT_NS: u64 = 130_000_000_000;
 
 /// From /proc/PID/net/netstat: a line of names, and one of their numbers.
 fn netstat_count(netstat: &str, name: &str) -> Option<u64> {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{array::uniform8, option, prelude::*};
 use tracer_common::{
+    dns::ServerKey,
     dropped::{DropKey, SAMPLE},
     hops::{BUCKETS, HopKey},
     tcp::{FlowKey, RefusalKey},
@@ -36,6 +37,11 @@ proptest! {
         let tcp = net::tcp::Reading {
             flows: vec![(bytemuck::Zeroable::zeroed(), flow)] as Vec<(FlowKey, _)>,
             refusals: vec![(bytemuck::Zeroable::zeroed(), net::tcp::RefusalTotal { count: n[3], who })] as Vec<(RefusalKey, _)>,
+            waiting: vec![(bytemuck::Zeroable::zeroed(), n[4])],
+            dns: vec![(
+                ServerKey { server: first, ..bytemuck::Zeroable::zeroed() },
+                net::tcp::DnsTotal { queries: n[0], answers: n[1], unanswered: n[2], lost: n[3] },
+            )],
             queues: [(7, queues)].into(),
             rps: [(7, net::tcp::Rps { device: text.clone(), cpus: text.clone() })].into(),
         };

@@ -14,11 +14,11 @@ pub mod tcp;
 mod tests;
 mod unanswered;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tracer_common::{
     dropped::DropKey,
-    hops::{HopKey, RECEIVE},
+    hops::{HopKey, OUT, RECEIVE},
 };
 
 pub use explain::EXPLAINED;
@@ -35,11 +35,14 @@ use super::{
 use crate::{
     events::Event,
     model::{Code, Finding, Owner},
-    pipeline::{Output, Question},
+    pipeline::{LossNote, Output, Question},
 };
 
 /// A neighbour is asked for three times, a second apart, and packets wait for it meanwhile: two seconds would be too short.
 const WINDOW_NS: u64 = 5_000_000_000;
+
+/// Why something of the kernel side's is lost.
+const TABLE_FULL: &str = "the kernel side's table of them was full: those met longest ago count from nothing again";
 
 /// The state of the lens.
 #[derive(Debug)]
@@ -74,7 +77,47 @@ struct Seen<'a> {
     hops: &'a Window<HopKey, HopTotal>,
     /// The containers in each network namespace but the host's.
     owners: BTreeMap<u32, Vec<Owner>>,
+    devices: Devices,
     world: &'a World<'a>,
+}
+
+/// What the counts say of devices, each a namespace and an index.
+#[derive(Debug, Default)]
+struct Devices {
+    /// The other ends of containers' pairs.
+    ends: BTreeSet<(u32, u32)>,
+    /// Containers whose pair is known.
+    paired: BTreeSet<u32>,
+    /// Where packets of a container passed.
+    passed: BTreeSet<(u32, u32, u32)>,
+}
+
+impl Devices {
+    /// At the other end of a pair packets come straight from the container's device: most of those of late, or of all where
+    /// none came of late. A few elsewhere are buffers that were taken for others, and what was an end once need not be one.
+    fn of(counts: &Counts, hops: &Window<HopKey, HopTotal>) -> Self {
+        fn sum<'a>(hops: impl Iterator<Item = (&'a HopKey, &'a HopTotal)>) -> BTreeMap<(u32, u32), (u64, u64)> {
+            let mut sums: BTreeMap<(u32, u32), (u64, u64)> = BTreeMap::new();
+            for (key, hop) in hops.filter(|(key, _)| key.flow == OUT && key.direction == RECEIVE) {
+                let sum = sums.entry((key.netns, key.ifindex)).or_default();
+                *sum = (sum.0.saturating_add(hop.direct), sum.1.saturating_add(hop.packets));
+            }
+            sums
+        }
+        let recent = hops.within(|_| true);
+        let mut came = sum(counts.hops.iter().map(|(key, hop)| (key, hop)));
+        came.extend(sum(recent.iter()));
+        let most = came.into_iter().filter(|(_, (direct, all))| *direct > 0 && direct.saturating_mul(2) >= *all);
+        let ends: BTreeSet<(u32, u32)> = most.map(|(device, _)| device).collect();
+        let mut devices = Self { ends, ..Self::default() };
+        for (key, hop) in &counts.hops {
+            devices.passed.insert((key.container, key.netns, key.ifindex));
+            if hop.direct > 0 && devices.ends.contains(&(key.netns, key.ifindex)) {
+                devices.paired.insert(key.container);
+            }
+        }
+        devices
+    }
 }
 
 impl<'a> Seen<'a> {
@@ -93,7 +136,7 @@ impl<'a> Seen<'a> {
             }
         }
         owners.retain(|_, owners| !owners.is_empty());
-        Self { counts, drops, hops, owners, world }
+        Self { counts, drops, hops, owners, devices: Devices::of(counts, hops), world }
     }
 
     /// The namespace of the container whose packet was dropped, if it is a container's.
@@ -115,16 +158,15 @@ impl<'a> Seen<'a> {
         if device.kind == "bridge" {
             return Hop::Bridge;
         }
-        let here = |key: &HopKey| key.netns == netns && key.ifindex == ifindex;
         // Whichever container's.
-        let direct = |(key, hop): &&(HopKey, HopTotal)| here(key) && key.direction == RECEIVE && hop.direct > 0;
-        if self.counts.hops.iter().any(|entry| direct(&entry)) {
+        if self.devices.ends.contains(&(netns, ifindex)) {
             return Hop::HostVeth;
         }
         // Packets that came here came from elsewhere. Where none came, a pair's end is taken for the container's, unless that
         // one is known.
-        let own = |(key, hop): &(HopKey, HopTotal)| key.container == container && (here(key) || hop.direct > 0);
-        if device.kind == "veth" && !self.counts.hops.iter().any(own) { Hop::HostVeth } else { Hop::Uplink }
+        let known =
+            self.devices.passed.contains(&(container, netns, ifindex)) || self.devices.paired.contains(&container);
+        if device.kind == "veth" && !known { Hop::HostVeth } else { Hop::Uplink }
     }
 }
 
@@ -153,6 +195,12 @@ impl Rule {
         findings.extend(latency::judge(&seen, &mut self.conditions));
         findings.extend(self.tcp.judge(&seen, &mut self.conditions));
         out.extend(sample::rows(&seen));
+        let lost =
+            [("packet_drop", self.drops.forgotten(), TABLE_FULL), ("packet_hop", self.hops.forgotten(), TABLE_FULL)];
+        let lost = lost.into_iter().chain(self.tcp.lost()).filter(|(_, count, _)| *count > 0);
+        out.extend(lost.map(|(event, count, cause)| {
+            Output::Loss(LossNote { time: world.at(counts.at_ns), event, container: None, cgroup: None, count, cause })
+        }));
         let said: Vec<Finding> = findings.into_iter().map(|finding| self.said.say(finding)).collect();
         let over = self.said.over(&mut self.conditions, now_ns, world, over);
         out.extend(said.into_iter().chain(over).map(|finding| Output::Finding(Box::new(finding))));

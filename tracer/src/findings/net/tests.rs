@@ -305,3 +305,42 @@ fn hops_stand_in_the_order_of_the_way() {
     );
     assert_eq!(web.fields["hops"][1]["since_container_ns"], 100);
 }
+
+/// A buffer that was taken for another one makes no pair; and what was an end once need not be one for ever.
+#[test]
+fn an_odd_packet_makes_no_host_veth() {
+    let at = |packets, direct| {
+        let (key, total) = hop(OUT, RECEIVE, HOST_NETNS, UPLINK, "", packets);
+        (key, HopTotal { direct, ..total })
+    };
+    let stopped = |bench: &mut Bench, second, hops, packets| {
+        let key = drop_at(QDISC_DROP, HOST_NETNS, UPLINK);
+        bench.read(second, vec![(key, total(packets, "up0", ""))], hops).0[0].evidence["hop"].clone()
+    };
+    assert_eq!(stopped(&mut Bench::new(), 1, vec![at(100, 1)], 3), "uplink");
+    assert_eq!(stopped(&mut Bench::new(), 1, vec![at(100, 50)], 3), "host veth");
+    let mut bench = Bench::new();
+    assert_eq!(stopped(&mut bench, 1, vec![at(100, 100)], 3), "host veth");
+    assert_eq!(stopped(&mut bench, 20, vec![at(140, 101)], 9), "uplink", "of late it is none");
+    assert_eq!(stopped(&mut bench, 40, vec![at(140, 101)], 15), "host veth", "nothing came of late: by all that came");
+}
+
+#[test]
+fn hops_and_drops_that_were_forgotten_are_a_loss() {
+    let mut bench = Bench::new();
+    let mut lost = |second, devices: std::ops::Range<u32>| {
+        let hops = devices.clone().map(|ifindex| hop(OUT, XMIT, HOST_NETNS, ifindex, "", 5)).collect();
+        let drops = devices.map(|ifindex| (drop_at(NO_SOCKET, WEB_NETNS, ifindex), total(1, "eth0", "veth"))).collect();
+        let counts = Counts { at_ns: T + second * SECOND, hops, drops, ..Counts::default() };
+        let mut out = Vec::new();
+        bench.rule.reading(&Reading::Counts(counts), T + second * SECOND, &bench.host.world(), &mut out);
+        let lost = out.into_iter().filter_map(|output| match output {
+            Output::Loss(LossNote { event, count, .. }) => Some((event, count)),
+            _ => None,
+        });
+        lost.collect::<Vec<_>>()
+    };
+    assert_eq!(lost(1, 0..3), []);
+    assert_eq!(lost(2, 0..4), []);
+    assert_eq!(lost(3, 1..4), [("packet_drop", 1), ("packet_hop", 1)]);
+}

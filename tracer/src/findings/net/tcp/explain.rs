@@ -52,7 +52,10 @@ made anew.",
 
 refused          the peer answered with a reset: nothing listens there, or a firewall rejects
 timed-out        no answer to the SYN. Told from the second repetition on (3 s), or when the program gives up before; the kernel
-                 gives up after two minutes. `syns_resent`: repetitions
+                 gives up after two minutes. `syns_resent`: repetitions; `waiting`: attempts that go on now
+dns-timeout      no answer to a query over UDP within 5 s, as long as resolvers wait; any answer is one, NXDOMAIN too. `queries`
+                 and `answers` came within the window. Seen at the container's device: Docker's own resolver (127.0.0.11) is
+                 not; what that asks in turn from the container's network is
 no-route         no route here, no ARP answer, or an ICMP error from a router or a REJECT rule
 port-in-use      bind() or listen(): another socket has the port
 no-local-port    connect(): every local port towards that address is in use
@@ -62,7 +65,7 @@ syn-queue-full   too many handshakes are open (TCPReqQFullDrop), and SYN cookies
 conntrack-full   the table of connections is full, packets of new ones are dropped; also said of the host
 
 Ends of connections are seen in the kernel (tracepoint inet_sock_set_state), calls by their result (sys_exit), the three queues
-by counters of the container's network namespace, once a second. A refusal by IPv6 for want of a route is no finding: programs
+by counters of the container's network namespace, once a second. DNS is seen in the packets of the container's device (port 53). A refusal by IPv6 for want of a route is no finding: programs
 try that first where there is none.",
     },
 ];

@@ -1,5 +1,6 @@
 //! What TCP sends again and why, and what the network refuses.
 
+mod dns;
 mod explain;
 mod queues;
 pub mod reading;
@@ -10,22 +11,38 @@ mod tests;
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use tracer_common::tcp::{AF_INET, FlowKey, RefusalKey};
+use tracer_common::{
+    dns::ServerKey,
+    tcp::{AF_INET, FlowKey, RefusalKey},
+};
 
 pub use explain::EXPLAINED;
-pub use reading::{FlowTotal, Queue, Queues, Reading, RefusalTotal, Rps};
+pub use reading::{DnsTotal, FlowTotal, Queue, Queues, Reading, RefusalTotal, Rps};
 
+use super::TABLE_FULL;
 use crate::{
     findings::{net::Seen, state::Conditions, window::Window},
     model::{Finding, Owner},
 };
 
-/// What came within the last two seconds.
-#[derive(Debug, Default)]
+/// What came within the last two seconds; of DNS five.
+#[derive(Debug)]
 pub struct Rule {
     flows: Window<FlowKey, FlowTotal>,
     refusals: Window<RefusalKey, RefusalTotal>,
     queues: Window<Queue, u64>,
+    dns: Window<ServerKey, DnsTotal>,
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Self {
+            flows: Window::default(),
+            refusals: Window::default(),
+            queues: Window::default(),
+            dns: Window::lasting(dns::WINDOW_NS),
+        }
+    }
 }
 
 /// Whose something is: a cgroup's path, `host`, or a namespace of nobody that is known.
@@ -68,10 +85,21 @@ impl Rule {
         self.flows.take_in(seen.world, at_ns, &reading.flows);
         self.refusals.take_in(seen.world, at_ns, &reading.refusals);
         self.queues.take_grown(at_ns, &reading.queue_counts());
+        self.dns.take_in(seen.world, at_ns, &reading.dns);
         let mut findings = resent::judge(&self.flows, seen, conditions);
         findings.extend(refused::judge(&self.refusals, seen, conditions));
         findings.extend(queues::judge(&self.queues, seen, conditions));
+        findings.extend(dns::judge(&self.dns, seen, conditions));
         findings
+    }
+
+    /// What the kernel side had no room for since this was last asked: of what, how many, and what is not known therefore.
+    pub(super) fn lost(&mut self) -> [(&'static str, u64, &'static str); 3] {
+        [
+            ("tcp_flow", self.flows.forgotten(), TABLE_FULL),
+            ("net_refusal", self.refusals.forgotten(), TABLE_FULL),
+            ("dns_query", self.dns.newest(|total| total.lost), "too many waited for an answer at once"),
+        ]
     }
 }
 
@@ -82,17 +110,16 @@ pub fn over(code: &str) -> Option<&'static str> {
             Some("nothing was sent again for a while: acknowledged, given up, or the next try is not due yet")
         }
         "net.reordering" => Some("nothing is sent again for want of order any more"),
-        "net.refused" => {
-            Some("nothing was refused, and no SYN sent again, for a while: a connect may still wait for its next try")
-        }
+        "net.refused" => Some("nothing was refused for a while, and nobody waits for an answer that is late"),
         _ => None,
     }
 }
 
-fn address(family: u16, bytes: &[u8; 16]) -> IpAddr {
-    if family == AF_INET {
-        IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]])
-    } else {
-        IpAddr::from(Ipv6Addr::from(*bytes)).to_canonical()
-    }
+/// Of a socket.
+fn address_of(family: u16, bytes: &[u8; 16]) -> IpAddr {
+    if family == AF_INET { IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]]) } else { address(bytes) }
+}
+
+fn address(bytes: &[u8; 16]) -> IpAddr {
+    IpAddr::from(Ipv6Addr::from(*bytes)).to_canonical()
 }

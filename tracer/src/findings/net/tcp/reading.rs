@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tracer_common::tcp::{FlowKey, RefusalKey};
+use tracer_common::{
+    dns::ServerKey,
+    tcp::{FlowKey, RefusalKey},
+};
 
 use crate::{findings::window::Total, model::Process};
 
@@ -12,6 +15,11 @@ pub struct Reading {
     /// Since attach.
     pub flows: Vec<(FlowKey, FlowTotal)>,
     pub refusals: Vec<(RefusalKey, RefusalTotal)>,
+    /// Connection attempts that wait for an answer now, by what their repeated SYNs are counted as.
+    #[serde(default)]
+    pub waiting: Vec<(RefusalKey, u64)>,
+    #[serde(default)]
+    pub dns: Vec<(ServerKey, DnsTotal)>,
     /// Of each namespace.
     pub queues: BTreeMap<u32, Queues>,
     /// Of the namespaces with connections here.
@@ -45,6 +53,18 @@ impl FlowTotal {
 pub struct RefusalTotal {
     pub count: u64,
     pub who: Option<Process>,
+}
+
+/// Queries over UDP to one server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsTotal {
+    pub queries: u64,
+    /// In time, whatever they say.
+    pub answers: u64,
+    /// No answer came in time.
+    pub unanswered: u64,
+    /// There was no room to wait for their answers.
+    pub lost: u64,
 }
 
 /// One of the counts of a namespace.
@@ -145,6 +165,29 @@ impl Total for RefusalTotal {
         if self.who.is_none() {
             self.who.clone_from(&more.who);
         }
+    }
+}
+
+impl Total for DnsTotal {
+    /// Each of them may grow alone.
+    fn count(&self) -> u64 {
+        self.queries.saturating_add(self.answers).saturating_add(self.unanswered)
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            queries: self.queries.saturating_sub(before.queries),
+            answers: self.answers.saturating_sub(before.answers),
+            unanswered: self.unanswered.saturating_sub(before.unanswered),
+            lost: self.lost.saturating_sub(before.lost),
+        }
+    }
+
+    fn add(&mut self, more: &Self) {
+        self.queries = self.queries.saturating_add(more.queries);
+        self.answers = self.answers.saturating_add(more.answers);
+        self.unanswered = self.unanswered.saturating_add(more.unanswered);
+        self.lost = self.lost.saturating_add(more.lost);
     }
 }
 

@@ -8,7 +8,7 @@ use tracer_common::tcp::{
     ENETUNREACH, RefusalKey, WAITING,
 };
 
-use super::{RefusalTotal, Subject, address, sharers, whose};
+use super::{RefusalTotal, Subject, address_of, sharers, whose};
 use crate::{
     findings::{
         net::Seen,
@@ -51,7 +51,7 @@ impl Reason {
             // A program on a host without IPv6 tries that first, and goes on with IPv4: so do resolvers for each address.
             // Without any IPv6 address it is EADDRNOTAVAIL (ip6_dst_lookup_tail): no port is missing.
             (_, ENETUNREACH | ENETDOWN | EADDRNOTAVAIL)
-                if key.family == AF_INET6 && address(key.family, &key.address).is_ipv6() =>
+                if key.family == AF_INET6 && address_of(key.family, &key.address).is_ipv6() =>
             {
                 return None;
             }
@@ -78,6 +78,7 @@ impl Reason {
         let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
         match self {
             Self::Refused => format!("connect{to} was refused {times}"),
+            Self::TimedOut if count == 0 && syns == 0 => format!("connect{to} still waits for an answer"),
             Self::TimedOut if count == 0 => format!("connect{to} gets no answer: {syns} SYNs were sent again"),
             Self::TimedOut => format!("connect{to} got no answer {times}"),
             Self::NoRoute => format!("no route{to}, {times}"),
@@ -139,20 +140,30 @@ impl Reason {
 #[derive(Default)]
 struct Refused {
     owner: Owner,
+    /// Calls say nothing of it.
+    netns: Option<u32>,
     count: u64,
     syns: u64,
+    /// Attempts that go on.
+    waiting: u64,
     peers: BTreeMap<Option<SocketAddr>, u64>,
     who: Option<Process>,
 }
 
 pub fn judge(refusals: &Window<RefusalKey, RefusalTotal>, seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
-    let mut groups: BTreeMap<(Subject, Reason), Refused> = BTreeMap::new();
-    for (key, total) in refusals.within(|_| true) {
+    let mut groups: BTreeMap<(String, Reason), Refused> = BTreeMap::new();
+    // Between two SYNs of one attempt there may be a minute in which nothing is counted: it goes on all the same.
+    let waiting = seen.counts.tcp.waiting.iter();
+    let waiting = waiting.map(|(key, count)| (*key, RefusalTotal::default(), *count));
+    let counted = refusals.within(|_| true).into_iter().map(|(key, total)| (key, total, 0));
+    for (key, total, waiting) in counted.chain(waiting) {
         let Some(reason) = Reason::of(&key) else { continue };
         let (subject, owner) = whose(seen, key.cgroup, key.netns);
-        let group = groups.entry((subject, reason)).or_default();
+        let group = groups.entry((subject.name, reason)).or_default();
         group.owner = owner;
-        let peer = (key.family != 0).then(|| SocketAddr::new(address(key.family, &key.address), key.port));
+        group.netns = group.netns.or(subject.netns);
+        group.waiting += waiting;
+        let peer = (key.family != 0).then(|| SocketAddr::new(address_of(key.family, &key.address), key.port));
         let peers = group.peers.entry(peer).or_default();
         if key.kind == WAITING {
             grow(&mut group.syns, total.count);
@@ -165,8 +176,9 @@ pub fn judge(refusals: &Window<RefusalKey, RefusalTotal>, seen: &Seen, condition
         }
     }
     let mut findings = Vec::new();
-    for ((subject, reason), group) in groups {
-        let about = format!("{} {}", subject.name, reason.name());
+    for ((name, reason), group) in groups {
+        let about = format!("{name} {}", reason.name());
+        let subject = Subject { name, netns: group.netns };
         let number = group.count.max(1);
         if let Some(news) = conditions.holds(REFUSED, &about, number, seen.counts.at_ns) {
             findings.push(finding(seen, news, &subject, reason, group, refusals.length_ns()));
@@ -187,6 +199,7 @@ fn finding(seen: &Seen, news: News, subject: &Subject, reason: Reason, group: Re
     evidence.set("count", group.count);
     if reason == Reason::TimedOut {
         evidence.set("syns_resent", group.syns);
+        evidence.set("waiting", group.waiting);
     }
     evidence.set("peers", peers);
     evidence.set("window_ns", window_ns);

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tracer_common::tcp::FlowKey;
 
-use super::{FlowTotal, Rps, Subject, address, sharers, whose};
+use super::{FlowTotal, Rps, Subject, address_of, sharers, whose};
 use crate::{
     findings::{
         net::Seen,
@@ -82,8 +82,10 @@ pub fn judge(flows: &Window<FlowKey, FlowTotal>, seen: &Seen, conditions: &mut C
     let mut findings = Vec::new();
     for (subject, resent) in &by_subject {
         let number = resent.sum.retransmits();
+        // One cgroup may have sockets in several namespaces: each has a pair of its own.
+        let about = format!("{} {:?}", subject.name, subject.netns);
         for (code, holds) in [(REORDERING, resent.is_reordering()), (RETRANSMITS, resent.is_loss())] {
-            if holds && let Some(news) = conditions.holds(code, &subject.name, number, seen.counts.at_ns) {
+            if holds && let Some(news) = conditions.holds(code, &about, number, seen.counts.at_ns) {
                 let window_ns = flows.length_ns();
                 findings.push(finding(seen, code, news, subject, resent, window_ns));
             }
@@ -93,7 +95,7 @@ pub fn judge(flows: &Window<FlowKey, FlowTotal>, seen: &Seen, conditions: &mut C
 }
 
 fn peer(key: &FlowKey) -> IpAddr {
-    address(key.family, &key.remote)
+    address_of(key.family, &key.remote)
 }
 
 fn finding(seen: &Seen, code: Code, news: News, subject: &Subject, resent: &Resent, window_ns: u64) -> Finding {
@@ -124,7 +126,11 @@ fn finding(seen: &Seen, code: Code, news: News, subject: &Subject, resent: &Rese
         );
         (summary, REORDERING_WHY.to_owned(), reordering_fix(seen, rps))
     } else {
-        let summary = if sum.unanswered >= DEAD && sum.retransmits() < MANY {
+        // Whom most is sent again need not be who is silent.
+        let silent = resent.peers.iter().max_by_key(|(_, (sum, _))| sum.unanswered);
+        let is_dead = sum.unanswered >= DEAD && sum.retransmits() < MANY;
+        let to = silent.filter(|_| is_dead).map_or(to, |(peer, _)| format!(" to {peer}"));
+        let summary = if is_dead {
             format!("no answer{to}: {} timeouts in a row", sum.unanswered)
         } else {
             let kinds = format!("{} fast, {} by timeout, {} probes", sum.fast, sum.timeouts, sum.probes);

@@ -1,16 +1,17 @@
 //! Rules about TCP, each with a trigger and a near miss.
 
 use bytemuck::Zeroable;
+use tracer_common::dns::ServerKey;
 use tracer_common::tcp::{AF_INET, AF_INET6, ATTEMPT, BIND_CALL, CONNECT_CALL, FlowKey, RefusalKey, WAITING};
 
-use super::{FlowTotal, Queues, Reading, RefusalTotal, Rps};
+use super::{DnsTotal, FlowTotal, Queues, Reading, RefusalTotal, Rps};
 use crate::{
     findings::{
         fixture::{Host, SECOND, T, WEB, WEB_CGROUP},
         net::{self, Counts},
     },
-    model::Finding,
-    pipeline::Output,
+    model::{Finding, State},
+    pipeline::{LossNote, Output},
 };
 
 const NETNS: u32 = 42;
@@ -28,17 +29,30 @@ impl Run {
 
     /// What is said of a reading that comes a second later.
     fn says(&mut self, tcp: Reading) -> Vec<Finding> {
-        self.at_ns += SECOND;
-        let netns = [(WEB.into(), NETNS)].into_iter().collect();
-        let counts = Counts { at_ns: self.at_ns, netns, host: Some(1), tcp, ..Counts::default() };
-        let mut out = Vec::new();
-        self.rule.reading(&net::Reading::Counts(counts), self.at_ns, &self.host.world(), &mut out);
-        out.into_iter()
+        self.outputs(tcp)
+            .into_iter()
             .filter_map(|output| match output {
                 Output::Finding(finding) => Some(*finding),
                 _ => None,
             })
             .collect()
+    }
+
+    fn loses(&mut self, tcp: Reading) -> Vec<(&'static str, u64)> {
+        let lost = self.outputs(tcp).into_iter().filter_map(|output| match output {
+            Output::Loss(LossNote { event, count, .. }) => Some((event, count)),
+            _ => None,
+        });
+        lost.collect()
+    }
+
+    fn outputs(&mut self, tcp: Reading) -> Vec<Output> {
+        self.at_ns += SECOND;
+        let netns = [(WEB.into(), NETNS)].into_iter().collect();
+        let counts = Counts { at_ns: self.at_ns, netns, host: Some(1), tcp, ..Counts::default() };
+        let mut out = Vec::new();
+        self.rule.reading(&net::Reading::Counts(counts), self.at_ns, &self.host.world(), &mut out);
+        out
     }
 
     fn says_of_flow(&mut self, flow: FlowTotal) -> Vec<&'static str> {
@@ -140,4 +154,128 @@ fn queues_count_from_the_first_reading_on() {
     assert!(run.says(full(70)).is_empty());
     let found = run.says(full(72));
     assert_eq!((&found[0].evidence["reason"], &found[0].evidence["count"]), (&"accept-queue-full".into(), &2.into()));
+}
+
+/// Between two SYNs of one attempt there is up to a minute in which nothing is counted.
+#[test]
+fn an_attempt_that_waits_is_not_over() {
+    let mut run = Run::new();
+    let key = refusal(WAITING, 0);
+    let syns = |count, waiting| Reading {
+        refusals: vec![(key, RefusalTotal { count, who: None })],
+        waiting: vec![(key, waiting)],
+        ..Reading::default()
+    };
+    let opened = run.says(syns(1, 1));
+    assert_eq!((opened[0].state, &opened[0].evidence["waiting"]), (Some(State::Open), &1.into()));
+    for second in 0..60 {
+        assert_eq!(run.says(syns(1, 1)), [], "{second} s later");
+    }
+    let states: Vec<_> = (0..10).flat_map(|_| run.says(Reading { waiting: Vec::new(), ..syns(1, 0) })).collect();
+    assert_eq!(states.iter().map(|finding| finding.state).collect::<Vec<_>>(), [Some(State::Closed)]);
+}
+
+/// A call does not say its namespace, and the end of a connection does: both are of one container.
+#[test]
+fn calls_and_connections_are_one_condition() {
+    let call = RefusalKey { cgroup: WEB_CGROUP, netns: 0, ..refusal(CONNECT_CALL, 113) };
+    let total = RefusalTotal { count: 3, who: None };
+    let refusals = vec![(refusal(ATTEMPT, 113), total.clone()), (call, total)];
+    let found = Run::new().says(Reading { refusals, ..Reading::default() });
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&finding.evidence["reason"], &finding.evidence["count"]), (&"no-route".into(), &6.into()));
+}
+
+/// Whom most is sent again need not be who is silent.
+#[test]
+fn who_is_silent_is_named() {
+    let to = |last: u8| {
+        let mut key = FlowKey { cgroup: WEB_CGROUP, netns: NETNS, family: AF_INET, ..FlowKey::zeroed() };
+        key.remote[..4].copy_from_slice(&[10, 0, 0, last]);
+        key
+    };
+    let lossy = FlowTotal { fast: 5, resent: 5, sent: 5000, ..FlowTotal::default() };
+    let silent = FlowTotal { timeouts: 3, resent: 3, sent: 10, unanswered: 3, ..FlowTotal::default() };
+    let found = Run::new().says(Reading { flows: vec![(to(1), lossy), (to(2), silent)], ..Reading::default() });
+    assert_eq!(found[0].summary, "no answer to 10.0.0.2: 3 timeouts in a row");
+    assert!(found[0].fix[1].contains("10.0.0.2"), "{:?}", found[0].fix);
+}
+
+#[test]
+fn connections_that_were_forgotten_are_a_loss() {
+    let of = |ports: std::ops::Range<u16>| {
+        let flow = FlowTotal { fast: 1, resent: 1, sent: 1000, ..FlowTotal::default() };
+        let flows = ports.map(|local_port| (FlowKey { local_port, netns: NETNS, ..FlowKey::zeroed() }, flow.clone()));
+        Reading { flows: flows.collect(), ..Reading::default() }
+    };
+    let mut run = Run::new();
+    assert_eq!(run.loses(of(0..3)), []);
+    assert_eq!(run.loses(of(0..5)), []);
+    assert_eq!(run.loses(of(2..6)), [("tcp_flow", 2)]);
+    assert_eq!(run.loses(of(2..6)), []);
+}
+
+const SERVER: ServerKey = ServerKey {
+    cgroup: WEB_CGROUP,
+    server: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 53],
+    netns: NETNS,
+    reserved: 0,
+};
+
+fn dns(totals: &[(ServerKey, [u64; 3])]) -> Reading {
+    let total = |[queries, answers, unanswered]: [u64; 3]| DnsTotal { queries, answers, unanswered, lost: 0 };
+    Reading { dns: totals.iter().map(|(key, numbers)| (*key, total(*numbers))).collect(), ..Reading::default() }
+}
+
+#[test]
+fn names_without_an_answer() {
+    let mut run = Run::new();
+    assert_eq!(run.says(dns(&[(SERVER, [2, 0, 0])])), [], "both may still come");
+    for _ in 0..4 {
+        assert_eq!(run.says(dns(&[(SERVER, [2, 0, 0])])), []);
+    }
+    let found = run.says(dns(&[(SERVER, [2, 0, 2])]));
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((finding.code.0, finding.state), ("net.refused", Some(State::Open)));
+    assert_eq!(finding.container.as_ref().map(|web| web.cgroup.as_str()), Some(WEB));
+    assert_eq!((&finding.evidence["reason"], &finding.evidence["count"]), (&"dns-timeout".into(), &2.into()));
+    assert_eq!(finding.evidence["peers"][0]["address"], "10.0.0.53");
+    assert_eq!(finding.summary, "2 DNS queries to 10.0.0.53 got no answer within 5.0 s");
+    assert!(finding.why.contains("down or not there"), "{}", finding.why);
+    let closed: Vec<_> = (0..12).flat_map(|_| run.says(dns(&[(SERVER, [2, 0, 2])]))).collect();
+    assert_eq!(closed.iter().map(|finding| finding.state).collect::<Vec<_>>(), [Some(State::Closed)]);
+}
+
+#[test]
+fn answered_names_are_no_finding() {
+    let mut run = Run::new();
+    for second in 0..10 {
+        assert_eq!(run.says(dns(&[(SERVER, [second * 9, second * 9 - second.min(1), 0])])), []);
+    }
+    // Nobody is there any more to hear the answer.
+    let gone = ServerKey { cgroup: u64::MAX, netns: NETNS + 1, ..SERVER };
+    assert_eq!(Run::new().says(dns(&[(gone, [2, 0, 2])])), []);
+}
+
+#[test]
+fn a_server_that_answers_others_is_alive() {
+    let dead = ServerKey { server: [0x20; 16], ..SERVER };
+    let found = Run::new().says(dns(&[(SERVER, [9, 8, 1]), (dead, [5, 0, 5])]));
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(finding.evidence["count"], 6);
+    assert_eq!(finding.evidence["peers"][0]["count"], 5, "the worst first");
+    assert!(finding.why.contains("conntrack"), "{}", finding.why);
+}
+
+#[test]
+fn queries_without_room_are_a_loss() {
+    let with = |lost| {
+        let total = DnsTotal { queries: 5000 + lost, answers: 900, unanswered: 0, lost };
+        Reading { dns: vec![(SERVER, total)], ..Reading::default() }
+    };
+    let mut run = Run::new();
+    assert_eq!(run.loses(with(0)), []);
+    assert_eq!(run.loses(with(7)), [("dns_query", 7)]);
+    assert_eq!(run.loses(with(7)), []);
+    assert_eq!(run.loses(with(9)), [("dns_query", 2)]);
 }

@@ -1,0 +1,108 @@
+//! Which names does a container ask for in vain? Queries over UDP that its device sends, each matched to its answer.
+//!
+//! No hook of its own: the two of packets (`hops`) have each of them in hand, and know whose it is.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, LruPerCpuHashMap},
+};
+use tracer_common::{
+    dns::{IN_TIME_NS, Query, QueryKey, Server, ServerKey},
+    hops::Address,
+};
+
+use crate::kernel::{
+    cgroup,
+    emit::now,
+    layout,
+    packet::{self, Ip, Udp},
+    read::{Ptr, follow},
+};
+
+/// Not an LRU map: what it has no room for must be counted. User space takes out what waited too long.
+#[map]
+static DNS_QUERIES: HashMap<QueryKey, Query> = HashMap::with_max_entries(1, 0);
+
+#[map]
+static DNS_SERVERS: LruPerCpuHashMap<ServerKey, Server> = LruPerCpuHashMap::with_max_entries(1, 0);
+
+const PORT: u16 = 53;
+
+/// A device of the container sends a packet.
+#[inline(always)]
+pub fn sent(skb: Ptr, netns: u32, ip: &Ip, header: Ptr, now_ns: u64) {
+    if let Some(udp) = ip.udp(header)
+        && udp.destination == PORT
+        && !udp.is_answer
+    {
+        asked(skb, netns, ip, &udp, now_ns);
+    }
+}
+
+/// A function of its own, as below: both have their keys on the stack, where those of hops are as well.
+#[inline(never)]
+fn asked(skb: Ptr, netns: u32, ip: &Ip, udp: &Udp, now_ns: u64) {
+    // Not what it only forwards for others, whose own device sent it before.
+    let sock = follow(skb, &layout::SKB_SK);
+    if packet::netns(follow(sock, &layout::SOCK_NET)) != netns {
+        return;
+    }
+    let key = key(netns, ip.source(), ip.destination(), udp.source, udp.id);
+    if DNS_QUERIES.get_ptr(key).is_some() {
+        return; // asked again, or on its way through another device
+    }
+    let query = Query { cgroup: cgroup::id(follow(sock, &layout::SOCK_CGROUP)), sent_ns: now_ns };
+    let has_room = DNS_QUERIES.insert(key, query, 0).is_ok();
+    let Some(server) = server(query.cgroup, key.server, netns) else { return };
+    // SAFETY: this CPU's own value.
+    let server = unsafe { &mut *server };
+    server.queries += 1;
+    server.lost += u64::from(!has_room);
+}
+
+/// A device of the container receives one.
+#[inline(always)]
+pub fn received(netns: u32, ip: &Ip, header: Ptr) {
+    if let Some(udp) = ip.udp(header)
+        && udp.source == PORT
+        && udp.is_answer
+    {
+        answered(netns, ip, &udp);
+    }
+}
+
+#[inline(never)]
+fn answered(netns: u32, ip: &Ip, udp: &Udp) {
+    let key = key(netns, ip.destination(), ip.source(), udp.destination, udp.id);
+    let Some(query) = DNS_QUERIES.get_ptr(key) else { return };
+    // SAFETY: the map's value, copied out at once.
+    let query = unsafe { *query };
+    if DNS_QUERIES.remove(key).is_err() {
+        return; // user space took it for missing meanwhile
+    }
+    let Some(server) = server(query.cgroup, key.server, netns) else { return };
+    let in_time = now().wrapping_sub(query.sent_ns) < IN_TIME_NS;
+    // SAFETY: this CPU's own value.
+    let server = unsafe { &mut *server };
+    server.answers += u64::from(in_time);
+    server.late += u64::from(!in_time);
+}
+
+#[inline(always)]
+fn key(netns: u32, client: Address, server: Address, client_port: u16, id: u16) -> QueryKey {
+    QueryKey { client, server, netns, client_port, id }
+}
+
+#[inline(always)]
+fn server(cgroup: u64, server: Address, netns: u32) -> Option<*mut Server> {
+    let key = ServerKey { cgroup, server, netns, reserved: 0 };
+    if let Some(known) = DNS_SERVERS.get_ptr_mut(key) {
+        return Some(known);
+    }
+    let nothing: &Server = &NOTHING;
+    let _ = DNS_SERVERS.insert(key, nothing, 0);
+    DNS_SERVERS.get_ptr_mut(key)
+}
+
+/// From here and not from the stack, which it would fill.
+static NOTHING: Server = Server { queries: 0, answers: 0, late: 0, lost: 0 };
