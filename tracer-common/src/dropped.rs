@@ -21,7 +21,7 @@ pub struct DropKey {
     pub reason: u32,
     /// Its EtherType; 0 where it is not set yet.
     pub protocol: u32,
-    /// Bits: [`MULTICAST`], [`NO_CARRIER`].
+    /// Bits: [`MULTICAST`], [`NO_CARRIER`]; [`OUTWARD`] or [`INWARD`] where that is known.
     pub flags: u32,
 }
 const _: () = assert!(size_of::<DropKey>() == 32);
@@ -30,6 +30,10 @@ const _: () = assert!(size_of::<DropKey>() == 32);
 pub const MULTICAST: u32 = 1;
 /// Its device is down, or has no carrier: whatever is queued there is thrown away.
 pub const NO_CARRIER: u32 = 2;
+/// From the container, …
+pub const OUTWARD: u32 = 4;
+/// … or to it.
+pub const INWARD: u32 = 8;
 
 /// Of a packet, from its network header on: IPv6 and the ports fit.
 pub const SAMPLE: usize = 64;
@@ -42,5 +46,7 @@ pub struct Drops {
     /// The first packet that this CPU dropped; zeros where it could not be read. What lies behind the packet's own end means nothing.
     pub first: [u8; SAMPLE],
     pub device: Device,
+    /// Where the first one's route led; zeros: it had none (yet).
+    pub next: Device,
 }
-const _: () = assert!(size_of::<Drops>() == 104);
+const _: () = assert!(size_of::<Drops>() == 152);

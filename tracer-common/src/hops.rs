@@ -51,7 +51,8 @@ pub struct Hop {
     pub bytes: u64,
     /// Those that came straight from the container's own device: this is its other end.
     pub direct: u64,
-    /// Those that still have the container's own address as their source: nothing has translated it.
+    /// Those that still have the container's own address as their source: nothing has translated it. Counted where another
+    /// device than the container's sends them.
     pub untranslated: u64,
     /// Time since the container's own device had them, of those that were recognised.
     pub since_ns: u64,
@@ -59,7 +60,7 @@ pub struct Hop {
     pub since: [u32; BUCKETS],
     pub device: Device,
 }
-const _: () = assert!(size_of::<Hop>() == 56 + 4 * BUCKETS + 32);
+const _: () = assert!(size_of::<Hop>() == 56 + 4 * BUCKETS + 40);
 
 /// What a device is called, and what kind it is (`veth`, `bridge`; empty: hardware).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -67,7 +68,11 @@ const _: () = assert!(size_of::<Hop>() == 56 + 4 * BUCKETS + 32);
 pub struct Device {
     pub name: [u8; 16],
     pub kind: [u8; 16],
+    /// The largest packet that it takes; `UNKNOWN_U32`: unread, 0: no device.
+    pub mtu: u32,
+    pub reserved: u32,
 }
+const _: () = assert!(size_of::<Device>() == 40);
 
 /// A packet on its way: value of the map `FLIGHT`, by its buffer's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

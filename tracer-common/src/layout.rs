@@ -128,6 +128,9 @@ macro_rules! kernel_fields {
             INODE_MODE = "inode.i_mode";
             SKB_DEV = "sk_buff.dev";
             SKB_SK = "sk_buff.sk";
+            SKB_DST = "sk_buff._skb_refdst";
+            DST_DEV = "dst_entry.dev";
+            DEVICE_MTU = "net_device.mtu";
             SKB_PROTOCOL = "sk_buff.protocol";
             SKB_HEAD = "sk_buff.head";
             SKB_NETWORK_HEADER = "sk_buff.network_header";

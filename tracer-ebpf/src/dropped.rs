@@ -8,7 +8,8 @@ use aya_ebpf::{
 };
 use tracer_common::{
     UNKNOWN_U32,
-    dropped::{DropKey, Drops, MULTICAST, NO_CARRIER, SAMPLE},
+    dropped::{DropKey, Drops, INWARD, MULTICAST, NO_CARRIER, OUTWARD, SAMPLE},
+    hops::OUT,
 };
 
 use crate::kernel::{
@@ -30,12 +31,22 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
     let at = packet::at(follow(skb, &layout::SKB_DEV));
     let of_socket = packet::netns(follow(follow(skb, &layout::SKB_SK), &layout::SOCK_NET));
     let netns = if at.netns == UNKNOWN_U32 { of_socket } else { at.netns };
-    let header = packet::network_header(skb);
+    let header = packet::network_header(skb, packet::head(skb));
     let ip = packet::ip(skb, header);
-    let container = if packet::is_containers(netns) {
-        netns
+    let (container, way) = if packet::is_containers(netns) {
+        (
+            netns,
+            if ip.is_from(netns) {
+                OUTWARD
+            } else if ip.is_to(netns) {
+                INWARD
+            } else {
+                0
+            },
+        )
     } else {
-        packet::owner(packet::flight(skb, &ip, now()), &ip).map_or(0, |(container, _)| container)
+        let owner = packet::owner(packet::flight(skb, &ip, now()), &ip);
+        owner.map_or((0, 0), |(container, flow)| (container, if flow == OUT { OUTWARD } else { INWARD }))
     };
     let _ = FLIGHT.remove(skb);
     let key = DropKey {
@@ -49,7 +60,7 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
             0x0800 | 0x0806 | 0x86dd => ip.ethertype,
             _ => 0,
         },
-        flags: u32::from(ip.is_multicast()) * MULTICAST + u32::from(at.is_down()) * NO_CARRIER,
+        flags: u32::from(ip.is_multicast()) * MULTICAST + u32::from(at.is_down()) * NO_CARRIER + way,
     };
     let nothing: &Drops = &NOTHING;
     let known = DROPS.get_ptr_mut(key);
@@ -67,6 +78,7 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
     unsafe {
         bpf_probe_read_kernel(drops.first.as_mut_ptr().cast(), SAMPLE as u32, header as *const _);
         packet::describe(at.device, &raw mut drops.device);
+        packet::describe(packet::next_device(skb), &raw mut drops.next);
     }
     0
 }

@@ -27,21 +27,28 @@ static HOPS: LruPerCpuHashMap<HopKey, Hop> = LruPerCpuHashMap::with_max_entries(
 pub fn packet_sent(ctx: RawTracePointContext) -> i32 {
     let skb = ctx.arg::<u64>(0);
     let at = packet::at(ctx.arg::<u64>(1));
-    let header = packet::network_header(skb);
+    let head = packet::head(skb);
+    let header = packet::network_header(skb, head);
     let ip = packet::ip(skb, header);
     let now_ns = now();
     if packet::is_containers(at.netns) {
         dns::sent(skb, at.netns, &ip, header, now_ns);
         let flight = Flight { sent_ns: now_ns, signature: ip.signature(), container: at.netns, received: 0 };
-        let _ = FLIGHT.insert(skb, flight, 0);
-        count(skb, at, &ip, (at.netns, OUT), XMIT, None);
+        // Buffers are used again and again: to write over the last one costs less than an insertion.
+        if let Some(known) = FLIGHT.get_ptr_mut(skb) {
+            // SAFETY: the map's value; who has the packet is here.
+            unsafe { *known = flight };
+        } else {
+            let _ = FLIGHT.insert(skb, flight, 0);
+        }
+        count((skb, head, None), at, &ip, (at.netns, OUT), None);
         return 0;
     }
     let flight = packet::flight(skb, &ip, now_ns);
     // SAFETY: the map's value; who has the packet is here.
     let since_ns = flight.map(|flight| now_ns.wrapping_sub(unsafe { (*flight).sent_ns }));
     if let Some(whose) = packet::owner(flight, &ip) {
-        count(skb, at, &ip, whose, XMIT, since_ns.map(|ns| (ns, false)));
+        count((skb, head, None), at, &ip, whose, since_ns.map(|ns| (ns, false)));
     }
     0
 }
@@ -51,11 +58,12 @@ pub fn packet_sent(ctx: RawTracePointContext) -> i32 {
 pub fn packet_received(ctx: RawTracePointContext) -> i32 {
     let skb = ctx.arg::<u64>(0);
     let at = packet::at(follow(skb, &layout::SKB_DEV));
+    let head = packet::head(skb);
     let header = follow(skb, &layout::SKB_DATA);
     let ip = packet::ip(skb, header);
     if packet::is_containers(at.netns) {
         dns::received(at.netns, &ip, header);
-        count(skb, at, &ip, (at.netns, IN), RECEIVE, None);
+        count((skb, head, Some(header)), at, &ip, (at.netns, IN), None);
         return 0;
     }
     let now_ns = now();
@@ -69,14 +77,22 @@ pub fn packet_received(ctx: RawTracePointContext) -> i32 {
         }
     }
     if let Some(whose) = packet::owner(flight, &ip) {
-        count(skb, at, &ip, whose, RECEIVE, since);
+        count((skb, head, Some(header)), at, &ip, whose, since);
     }
     0
 }
 
-/// `since`: the time since the container's device had it, and whether it comes straight from there.
+/// The packet, its buffer, and where its data begins if a device received it. `since`: the time since the container's device
+/// had it, and whether it comes straight from there.
 #[inline(always)]
-fn count(skb: Ptr, at: At, ip: &Ip, (container, flow): (u32, u32), direction: u32, since: Option<(u64, bool)>) {
+fn count(
+    (skb, head, received): (Ptr, Ptr, Option<Ptr>),
+    at: At,
+    ip: &Ip,
+    (container, flow): (u32, u32),
+    since: Option<(u64, bool)>,
+) {
+    let direction = if received.is_some() { RECEIVE } else { XMIT };
     // Who makes up protocols must not push the others out: only TCP is told apart.
     let protocol = if ip.protocol() == 6 { ip.ethertype | 6 << 16 } else { 0 };
     let key = HopKey { container, netns: at.netns, ifindex: at.ifindex, direction, flow, protocol };
@@ -88,14 +104,16 @@ fn count(skb: Ptr, at: At, ip: &Ip, (container, flow): (u32, u32), direction: u3
     let Some(hop) = known.or_else(|| HOPS.get_ptr_mut(key)) else { return };
     // SAFETY: this CPU's own value.
     let hop = unsafe { &mut *hop };
-    if hop.packets == 0 {
+    // Now and then again: it may have another name or MTU.
+    if hop.packets.is_multiple_of(4096) {
         // SAFETY: likewise.
         unsafe { packet::describe(at.device, &raw mut hop.device) };
     }
     hop.packets += 1;
-    hop.segments += packet::segments(skb);
-    hop.bytes += packet::bytes(skb, direction == RECEIVE);
-    if flow == OUT {
+    hop.segments += packet::segments(skb, head);
+    hop.bytes += packet::bytes(skb, head, received);
+    // Of interest where packets leave.
+    if flow == OUT && received.is_none() && at.netns != container {
         hop.untranslated += u64::from(ip.is_from(container));
     }
     if let Some((ns, direct)) = since {

@@ -268,7 +268,7 @@ fn net_reading(second: u64) -> net::Reading {
     use tracer_common::{dropped, hops};
     let paths = ["ab", "cd"].map(|half| std::sync::Arc::from(format!("/docker/{}", half.repeat(32))));
     let [own, hosts] = paths;
-    let device = net::Device { name: "eth0".to_owned(), kind: "veth".to_owned() };
+    let device = net::Device { name: "eth0".to_owned(), kind: "veth".to_owned(), mtu: Some(1500) };
     let key =
         dropped::DropKey { location: 7, container: 2, netns: 2, ifindex: 2, reason: 6, protocol: 0x0800, flags: 0 };
     let mut first = [0; dropped::SAMPLE];
@@ -281,7 +281,7 @@ fn net_reading(second: u64) -> net::Reading {
         at_ns: second * SECOND,
         netns: [(own, 2), (hosts, 1)].into(),
         host: Some(1),
-        drops: vec![(key, net::DropTotal { packets: 4 * second, first, device })],
+        drops: vec![(key, net::DropTotal { packets: 4 * second, first, device, next: net::Device::default() })],
         hops: vec![(hop, total)],
         reasons: [(6, "NETFILTER_DROP".to_owned())].into(),
         ..net::Counts::default()

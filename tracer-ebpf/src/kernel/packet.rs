@@ -76,11 +76,16 @@ pub fn is_containers(netns: u32) -> bool {
     NETNS.get_ptr(netns).is_some()
 }
 
+/// Where the packet's buffer begins.
+#[inline(always)]
+pub fn head(skb: Ptr) -> Ptr {
+    follow(skb, &layout::SKB_HEAD)
+}
+
 /// Where the packet's network header is, where that is set.
 #[inline(always)]
-pub fn network_header(skb: Ptr) -> Ptr {
+pub fn network_header(skb: Ptr, head: Ptr) -> Ptr {
     let header = u16_at(place(skb, &layout::SKB_NETWORK_HEADER));
-    let head = follow(skb, &layout::SKB_HEAD);
     if header == NO_HEADER { NOWHERE } else { head.wrapping_add(u64::from(header)) }
 }
 
@@ -195,6 +200,14 @@ impl Ip {
             && ADDRESSES.get_ptr(self.source()).is_some_and(|netns| unsafe { *netns } == container)
     }
 
+    /// … and its destination?
+    #[inline(always)]
+    pub fn is_to(&self, container: u32) -> bool {
+        // SAFETY: as above.
+        (self.ethertype == IPV4 || self.ethertype == IPV6)
+            && ADDRESSES.get_ptr(self.destination()).is_some_and(|netns| unsafe { *netns } == container)
+    }
+
     /// The container that has one of its addresses, and which way it goes.
     #[inline(always)]
     fn owner(&self) -> Option<(u32, u32)> {
@@ -229,26 +242,28 @@ pub fn owner(flight: Option<*mut Flight>, ip: &Ip) -> Option<(u32, u32)> {
     }
 }
 
-/// Bytes from the link header on.
+/// Bytes from the link header on. `received`: where the data of one begins from which that was taken off already.
 #[inline(always)]
-pub fn bytes(skb: Ptr, received: bool) -> u64 {
+pub fn bytes(skb: Ptr, head: Ptr, received: Option<Ptr>) -> u64 {
     let len = u64::from(u32_at(place(skb, &layout::SKB_LEN)));
-    if !received {
-        return len;
-    }
-    // The link header was taken off already.
-    let data = follow(skb, &layout::SKB_DATA).wrapping_sub(follow(skb, &layout::SKB_HEAD));
-    let link = data.wrapping_sub(u64::from(u16_at(place(skb, &layout::SKB_MAC_HEADER))));
+    let Some(data) = received else { return len };
+    let link = data.wrapping_sub(head).wrapping_sub(u64::from(u16_at(place(skb, &layout::SKB_MAC_HEADER))));
     if link < 64 { len + link } else { len }
 }
 
 /// Packets on a wire that it makes: 1, or more with segmentation offload. `sk_buff.end` counts from `head` on 64 bits.
 #[inline(always)]
-pub fn segments(skb: Ptr) -> u64 {
+pub fn segments(skb: Ptr, head: Ptr) -> u64 {
     let end = u64::from(u32_at(place(skb, &layout::SKB_END)));
-    let shared = follow(skb, &layout::SKB_HEAD).wrapping_add(end);
+    let shared = head.wrapping_add(end);
     let segments = u16_at(place(shared, &layout::SHARED_GSO_SEGS));
     if segments == 0 || segments == u16::MAX { 1 } else { u64::from(segments) }
+}
+
+/// The device that a packet's route leads to (include/net/dst.h); the lowest bit says who counts references.
+#[inline(always)]
+pub fn next_device(skb: Ptr) -> Ptr {
+    follow(follow(skb, &layout::SKB_DST) & !1, &layout::DST_DEV)
 }
 
 /// # Safety
@@ -260,5 +275,6 @@ pub unsafe fn describe(device: Ptr, out: *mut Device) {
     unsafe {
         bpf_probe_read_kernel((&raw mut (*out).name).cast(), 16, place(device, &layout::DEVICE_NAME) as *const _);
         bpf_probe_read_kernel_str((&raw mut (*out).kind).cast(), 16, kind as *const _);
+        (&raw mut (*out).mtu).write(u32_at(place(device, &layout::DEVICE_MTU)));
     }
 }

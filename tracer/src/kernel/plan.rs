@@ -246,14 +246,16 @@ pub static PACKET_SENT: Probe = Probe {
     question: "which packets of containers do devices send, and how long after the container did",
     branches: &[branch(Hook::RawTracepoint("net_dev_start_xmit"), "packet_sent")],
     needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM", "SKB_HEAD"],
-    without: Some("packets are not counted hop by hop, and drops behind NAT have no container"),
+    without: Some(
+        "packets are not counted hop by hop, drops behind NAT have no container, and DNS queries are not seen",
+    ),
 };
 pub static PACKET_RECEIVED: Probe = Probe {
     name: "packet_received",
     question: "which packets of containers do devices receive",
     branches: &[branch(Hook::RawTracepoint("netif_receive_skb"), "packet_received")],
     needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM", "SKB_HEAD"],
-    without: Some("only packets that devices send are counted"),
+    without: Some("only packets that devices send are counted, and DNS queries are not told"),
 };
 pub static TCP_RESENT: Probe = Probe {
     name: "tcp_resent",

@@ -7,7 +7,7 @@ use tracer_common::dns::{IN_TIME_NS, Query, QueryKey, Server, ServerKey};
 
 use crate::{
     findings::net::tcp::DnsTotal,
-    kernel::{host, load::Kernel},
+    kernel::{host, load::Kernel, plan},
     lenses::net::{DNS_QUERIES, DNS_SERVERS},
 };
 
@@ -21,6 +21,9 @@ pub struct Reader {
 impl Reader {
     /// Takes out of the kernel side's table what waits no longer: so there is room, and an answer that comes later is none.
     pub fn read(&mut self, kernel: &mut Kernel) -> Result<Vec<(ServerKey, DnsTotal)>> {
+        if !kernel.attached(&plan::PACKET_RECEIVED) {
+            return Ok(Vec::new()); // no answer is seen: none is missing
+        }
         // Two readings of one entry, while others come and go, are one.
         let waiting: BTreeMap<QueryKey, Query> =
             kernel.entries("DNS_QUERIES", DNS_QUERIES as usize)?.into_iter().collect();

@@ -16,7 +16,7 @@ use tracer_common::{
 use super::tcp;
 use crate::{
     containers::{Files, Hierarchy, HostFiles},
-    events::text,
+    events::{self, text},
     findings::net::{Ask, Counts, Device, DropTotal, HopTotal, Reading},
     kernel::{btf::Btf, btf_file::BtfFile, host as machine, load::Kernel, symbols::Symbols},
     lenses::net::{ADDRESSES, DROPS, HOPS, NETNS},
@@ -209,7 +209,10 @@ fn drops(kernel: &Kernel) -> Result<Vec<(DropKey, DropTotal)>> {
     for (key, values) in kernel.entries_per_cpu::<DropKey, Drops>("DROPS", DROPS as usize)? {
         let Some(first) = values.iter().find(|drops| drops.packets > 0) else { continue };
         let packets = values.iter().map(|drops| drops.packets).sum();
-        totals.insert(key, DropTotal { packets, first: first.first, device: device(&first.device) });
+        totals.insert(
+            key,
+            DropTotal { packets, first: first.first, device: device(&first.device), next: device(&first.next) },
+        );
     }
     Ok(totals.into_iter().collect())
 }
@@ -240,7 +243,8 @@ fn hops(kernel: &Kernel) -> Result<Vec<(HopKey, HopTotal)>> {
 }
 
 fn device(device: &hops::Device) -> Device {
-    Device { name: text(&device.name), kind: text(&device.kind) }
+    let mtu = events::known(device.mtu).filter(|mtu| *mtu > 0);
+    Device { name: text(&device.name), kind: text(&device.kind), mtu }
 }
 
 fn read(files: &HostFiles, path: &str) -> Option<String> {

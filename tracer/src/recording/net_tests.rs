@@ -18,10 +18,10 @@ proptest! {
 
     #[test]
     fn net(n in uniform8(any::<u64>()), o: [Option<u64>; 6], text: String, some: Option<String>, first: [u8; 16], who in option::of(process())) {
-        let device = net::Device { name: text.clone(), kind: text.clone() };
+        let device = net::Device { name: text.clone(), kind: text.clone(), mtu: Some(1500) };
         let mut sample = [0; SAMPLE];
         sample[..16].copy_from_slice(&first);
-        let drop = net::DropTotal { packets: n[0], first: sample, device: device.clone() };
+        let drop = net::DropTotal { packets: n[0], first: sample, device: device.clone(), next: device.clone() };
         let hop = net::HopTotal {
             packets: n[0], segments: n[1], bytes: n[2], direct: n[3], untranslated: n[4], since_ns: n[5], since_count: n[6],
             since: [n[7]; BUCKETS], device,

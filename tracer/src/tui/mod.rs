@@ -329,3 +329,5 @@ mod overview_tests;
 mod replay_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod way_tests;

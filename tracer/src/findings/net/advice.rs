@@ -1,6 +1,6 @@
 //! Why packets stop, in words, and what to look at or to mend.
 
-use super::{Hop, dropped::Place, packet::Packet, stop::Cause};
+use super::{Device, Hop, dropped::Place, packet::Packet, stop::Cause};
 
 /// A few words for the summary.
 pub fn what(cause: Cause) -> &'static str {
@@ -52,7 +52,7 @@ pub fn why(cause: Cause) -> String {
     .to_owned()
 }
 
-pub fn fix(place: &Place, device: Option<&str>, packet: Option<&Packet>) -> Vec<String> {
+pub fn fix(place: &Place, device: Option<&str>, packet: Option<&Packet>, next: &Device) -> Vec<String> {
     // Names come from containers: what is pasted into a shell must be a plain word.
     let plain = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c));
     let device = device.filter(plain).unwrap_or("DEVICE");
@@ -84,8 +84,9 @@ pub fn fix(place: &Place, device: Option<&str>, packet: Option<&Packet>) -> Vec<
         Cause::TooBig => {
             let size = packet.filter(|packet| packet.length > 0);
             let size = size.map_or_else(String::new, |packet| format!(" (the first was {} bytes)", packet.length));
+            let next = next.mtu.map_or_else(String::new, |mtu| format!(", of which {} takes {mtu} bytes", next.name));
             vec![
-                format!("compare the MTUs on the way{size}: ip link; give the container's network the smallest of them (Docker: --opt com.docker.network.driver.mtu=N)"),
+                format!("compare the MTUs on the way{next}{size}: ip link; give the container's network the smallest of them (Docker: --opt com.docker.network.driver.mtu=N)"),
                 "let ICMP 'fragmentation needed' back through the firewall, or clamp TCP: nft … tcp option maxseg size set rt mtu"
                     .to_owned(),
             ]

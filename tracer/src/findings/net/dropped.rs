@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tracer_common::{
     UNKNOWN_U32,
-    dropped::{DropKey, MULTICAST, NO_CARRIER},
+    dropped::{DropKey, INWARD, MULTICAST, NO_CARRIER, OUTWARD},
 };
 
 use super::{
@@ -42,10 +42,24 @@ pub struct Place {
     pub protocol: u32,
 }
 
+/// Where on which way.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stop {
+    pub container: u32,
+    /// `out`, `in`; `None`: not known.
+    pub flow: Option<&'static str>,
+    pub hop: Hop,
+    /// Its namespace, index and name.
+    pub device: Option<(u32, u32, String)>,
+    pub reason: Option<String>,
+}
+
 /// Drops by what they mean: those that stop packets, and how many mean nothing, or not enough.
 #[derive(Debug, Default)]
 pub struct Sorted {
     pub stopped: BTreeMap<Place, DropTotal>,
+    /// The same as the way of packets is drawn: which way they went.
+    pub stops: BTreeMap<Stop, u64>,
     /// By container: nobody listens there.
     pub refused: BTreeMap<u32, u64>,
     /// By container: not lost, or this kernel does not say.
@@ -72,6 +86,18 @@ pub fn sort(seen: &Seen) -> Sorted {
                     device: (key.ifindex != UNKNOWN_U32).then_some((key.netns, key.ifindex)),
                     protocol: key.protocol,
                 };
+                let stop = Stop {
+                    container,
+                    flow: match key.flags & (OUTWARD | INWARD) {
+                        OUTWARD => Some("out"),
+                        INWARD => Some("in"),
+                        _ => None,
+                    },
+                    hop,
+                    device: place.device.map(|(netns, ifindex)| (netns, ifindex, total.device.name.clone())),
+                    reason: place.reason.clone(),
+                };
+                *sorted.stops.entry(stop).or_default() += total.packets;
                 sorted.stopped.entry(place).and_modify(|sum| sum.add(&total)).or_insert(total);
             }
             Verdict::Refused => grow(sorted.refused.entry(container).or_default(), total.packets),
@@ -171,6 +197,12 @@ fn finding(seen: &Seen, news: News, place: &Place, total: &DropTotal) -> Finding
     numbers.set("protocol", packet::describe(place.protocol, &total.first));
     let first = Packet::parse(&total.first).filter(|_| place.protocol != ARP);
     numbers.put("first_packet", first.map(|first| first.json()), "it is no IP packet, or could not be read");
+    if place.cause == Cause::TooBig {
+        let next = Some(&total.next).filter(|next| !next.name.is_empty());
+        let why = "the packet had no route (yet)";
+        numbers.put("next_device", next.map(|next| next.name.as_str()), why);
+        numbers.put("next_mtu_bytes", next.and_then(|next| next.mtu), why);
+    }
     let owner = seen.owner(place.container);
     let cgroup = owner.as_ref().map(|owner| owner.cgroup.clone());
     numbers.put("cgroup", cgroup, "no container is in that network namespace any more");
@@ -201,7 +233,7 @@ fn finding(seen: &Seen, news: News, place: &Place, total: &DropTotal) -> Finding
         summary,
         evidence: numbers.values,
         why: advice::why(place.cause),
-        fix: advice::fix(place, device, first.as_ref()),
+        fix: advice::fix(place, device, first.as_ref(), &total.next),
         refers_to: None,
         unknown: numbers.unknown,
     }

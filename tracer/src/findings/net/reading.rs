@@ -49,6 +49,9 @@ pub struct Counts {
 pub struct Device {
     pub name: String,
     pub kind: String,
+    /// The largest packet that it takes.
+    #[serde(default)]
+    pub mtu: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +61,9 @@ pub struct DropTotal {
     #[serde(with = "recorded::array")]
     pub first: [u8; SAMPLE],
     pub device: Device,
+    /// Where the first one's route led; without a name: it had none.
+    #[serde(default)]
+    pub next: Device,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

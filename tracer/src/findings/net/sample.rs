@@ -39,6 +39,10 @@ pub fn rows(seen: &Seen) -> Vec<Output> {
             numbers.set("netns", netns);
             numbers.set("hops", hops(seen, *netns));
             numbers.set("dropped", dropped);
+            numbers.set(
+                "stops",
+                sorted.stops.iter().filter(|(stop, _)| stop.container == *netns).map(stop).collect::<Vec<_>>(),
+            );
             numbers.set("refused", of(&sorted.refused));
             numbers.set("other_drops", of(&sorted.other));
             rows.push(row(seen, owner.clone(), numbers));
@@ -49,7 +53,7 @@ pub fn rows(seen: &Seen) -> Vec<Output> {
         numbers.set("network", "host");
         numbers.put("netns", seen.counts.host, "PID 1's may not be read");
         let why = "it is on the host's network, where its packets cannot be told from others'";
-        for field in ["hops", "dropped", "refused", "other_drops"] {
+        for field in ["hops", "stops", "dropped", "refused", "other_drops"] {
             numbers.put(field, None::<u64>, why);
         }
         rows.push(row(seen, owner, numbers));
@@ -113,6 +117,12 @@ fn hops(seen: &Seen, container: u32) -> Vec<Value> {
             "packets_per_s": u64::try_from(u128::from(*new) * 1_000_000_000 / window).unwrap_or(u64::MAX),
             "since_container": histogram(&total.since),
         });
+        if let Some(mtu) = total.device.mtu {
+            row["mtu_bytes"] = json!(mtu);
+        }
+        if point.flow == OUT && point.direction == XMIT && point.hop != Hop::ContainerDevice {
+            row["untranslated"] = json!(total.untranslated);
+        }
         // Only of packets that the container sent, and that were recognised.
         if let Some(mean) = total.since_ns.checked_div(total.since_count) {
             row["since_container_ns"] = json!(mean);
@@ -120,6 +130,17 @@ fn hops(seen: &Seen, container: u32) -> Vec<Value> {
         row
     };
     ordered.into_iter().map(hop).collect()
+}
+
+fn stop((stop, packets): (&dropped::Stop, &u64)) -> Value {
+    let (netns, ifindex, device) = match &stop.device {
+        Some((netns, ifindex, device)) => (Some(netns), Some(ifindex), Some(device)),
+        None => (None, None, None),
+    };
+    json!({
+        "flow": stop.flow, "hop": stop.hop.name(), "device": device, "netns": netns, "ifindex": ifindex, "reason": stop.reason,
+        "packets": packets,
+    })
 }
 
 fn point(seen: &Seen, key: &HopKey, device: &Device) -> Point {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tracer_common::{
     UNKNOWN_U32,
-    dropped::{MULTICAST, NO_CARRIER, SAMPLE},
+    dropped::{INWARD, MULTICAST, NO_CARRIER, OUTWARD, SAMPLE},
     hops::{BUCKETS, IN, OUT, XMIT},
 };
 
@@ -28,6 +28,7 @@ const NO_SOCKET: u32 = 3;
 const NEIGH_FAILED: u32 = 8;
 const NOT_SPECIFIED: u32 = 2;
 const IP_INHDR: u32 = 9;
+const PKT_TOO_BIG: u32 = 10;
 
 struct Bench {
     rule: Rule,
@@ -54,6 +55,7 @@ impl Bench {
             (NEIGH_FAILED, "NEIGH_FAILED"),
             (NOT_SPECIFIED, "NOT_SPECIFIED"),
             (IP_INHDR, "IP_INHDR"),
+            (PKT_TOO_BIG, "PKT_TOO_BIG"),
         ];
         let counts = Counts {
             at_ns: T + second * SECOND,
@@ -96,12 +98,17 @@ fn total(packets: u64, name: &str, kind: &str) -> DropTotal {
     let mut first = [0; SAMPLE];
     first[..20].copy_from_slice(&[0x45, 0, 0, 84, 0, 1, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1]);
     first[20..24].copy_from_slice(&[0x30, 0x39, 0, 53]);
-    DropTotal { packets, first, device: Device { name: name.to_owned(), kind: kind.to_owned() } }
+    DropTotal {
+        packets,
+        first,
+        device: Device { name: name.to_owned(), kind: kind.to_owned(), mtu: None },
+        next: Device::default(),
+    }
 }
 
 fn hop(flow: u32, direction: u32, netns: u32, ifindex: u32, kind: &str, packets: u64) -> (HopKey, HopTotal) {
     let key = HopKey { container: WEB_NETNS, netns, ifindex, direction, flow, protocol: IPV4 | TCP };
-    let device = Device { name: format!("dev{ifindex}"), kind: kind.to_owned() };
+    let device = Device { name: format!("dev{ifindex}"), kind: kind.to_owned(), mtu: Some(1500) };
     (key, HopTotal { packets, segments: packets, bytes: packets * 100, device, ..HopTotal::default() })
 }
 
@@ -343,4 +350,33 @@ fn hops_and_drops_that_were_forgotten_are_a_loss() {
     assert_eq!(lost(1, 0..3), []);
     assert_eq!(lost(2, 0..4), []);
     assert_eq!(lost(3, 1..4), [("packet_drop", 1), ("packet_hop", 1)]);
+}
+
+#[test]
+fn stops_have_a_way_and_a_place() {
+    let out = DropKey { flags: OUTWARD, ..drop_at(NETFILTER_DROP, HOST_NETNS, BRIDGE) };
+    let drops = [out, DropKey { flags: INWARD, ..out }, DropKey { flags: 0, ifindex: UNKNOWN_U32, ..out }];
+    let drops = drops.map(|key| (key, total(3, "br0", "bridge"))).into();
+    let (_, samples) = Bench::new().read(1, drops, Vec::new());
+    let web = samples.iter().find(|sample| sample.cgroup.as_deref() == Some(WEB)).expect("a sample");
+    let stops = web.fields["stops"].as_array().expect("stops");
+    let flows: Vec<_> = stops.iter().map(|stop| (stop["flow"].as_str(), stop["device"].as_str())).collect();
+    assert_eq!(flows, [(None, None), (Some("in"), Some("br0")), (Some("out"), Some("br0"))]);
+    assert!(stops.iter().all(|stop| stop["hop"] == "netfilter" && stop["packets"] == 3), "{stops:?}");
+    assert_eq!(web.fields["dropped"], 9);
+}
+
+#[test]
+fn who_takes_no_large_packets_is_named() {
+    let said = |next: Device| {
+        let mut drops = total(3, "br0", "bridge");
+        drops.next = next;
+        let found = Bench::new().read(1, vec![(drop_at(PKT_TOO_BIG, HOST_NETNS, BRIDGE), drops)], Vec::new()).0;
+        (found[0].evidence["next_mtu_bytes"].clone(), found[0].fix[0].clone())
+    };
+    let (mtu, fix) = said(Device { name: "up0".to_owned(), kind: String::new(), mtu: Some(1000) });
+    assert_eq!(mtu, 1000);
+    assert!(fix.contains("of which up0 takes 1000 bytes (the first was 84 bytes)"), "{fix}");
+    let (mtu, fix) = said(Device::default());
+    assert!(mtu.is_null() && !fix.contains("takes"), "{fix}");
 }

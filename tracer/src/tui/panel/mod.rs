@@ -8,6 +8,7 @@ mod evidence;
 mod findings;
 mod oom;
 mod overview;
+mod way;
 
 use jiff::{civil::Date, tz::TimeZone};
 
@@ -24,12 +25,15 @@ pub static REGISTERED: &[&Panel] = &[
     &findings::MEM,
     &findings::IO,
     &findings::CPU,
+    &way::PANEL,
     &findings::NET,
 ];
 
 /// The tabs for these lenses. Several have an overview before them, and all that was found.
 pub fn tabs(lenses: &[&str]) -> Vec<&'static Panel> {
-    let own = REGISTERED.iter().copied().filter(|panel| lenses.contains(&panel.lens));
+    let is_meant =
+        |panel: &&Panel| lenses.contains(&panel.lens) || (panel.lens == way::PANEL.lens && lenses.contains(&"net"));
+    let own = REGISTERED.iter().copied().filter(is_meant);
     if lenses.len() > 1 {
         [&overview::PANEL, &findings::TIMELINE].into_iter().chain(own).collect()
     } else {
