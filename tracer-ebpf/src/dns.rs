@@ -35,29 +35,43 @@ pub fn sent(skb: Ptr, netns: u32, ip: &Ip, header: Ptr, now_ns: u64) {
         && udp.destination == PORT
         && !udp.is_answer
     {
-        asked(skb, netns, ip, &udp, now_ns);
+        let outcome = asked(skb, netns, ip, udp, now_ns);
+        if outcome != NO_NEWS {
+            let cgroup = cgroup::id(follow(follow(skb, &layout::SKB_SK), &layout::SOCK_CGROUP));
+            count_query(cgroup, netns, ip, u64::from(outcome == NO_ROOM));
+        }
     }
 }
 
-/// A function of its own, as below: both have their keys on the stack, where those of hops are as well.
+/// What becomes of a query.
+const NO_NEWS: u64 = 0;
+const WAITS: u64 = 1;
+const NO_ROOM: u64 = 2;
+
+/// Functions of their own, here and below, one after the other: their keys are on the stack, as those of hops are, and all calls
+/// that wait for each other have 512 bytes together, each rounded up to 32 by older kernels.
 #[inline(never)]
-fn asked(skb: Ptr, netns: u32, ip: &Ip, udp: &Udp, now_ns: u64) {
+fn asked(skb: Ptr, netns: u32, ip: &Ip, udp: Udp, now_ns: u64) -> u64 {
     // Not what it only forwards for others, whose own device sent it before.
     let sock = follow(skb, &layout::SKB_SK);
     if packet::netns(follow(sock, &layout::SOCK_NET)) != netns {
-        return;
+        return NO_NEWS;
     }
     let key = key(netns, ip.source(), ip.destination(), udp.source, udp.id);
     if DNS_QUERIES.get_ptr(key).is_some() {
-        return; // asked again, or on its way through another device
+        return NO_NEWS; // asked again, or on its way through another device
     }
     let query = Query { cgroup: cgroup::id(follow(sock, &layout::SOCK_CGROUP)), sent_ns: now_ns };
-    let has_room = DNS_QUERIES.insert(key, query, 0).is_ok();
-    let Some(server) = server(query.cgroup, key.server, netns) else { return };
+    if DNS_QUERIES.insert(key, query, 0).is_ok() { WAITS } else { NO_ROOM }
+}
+
+#[inline(never)]
+fn count_query(cgroup: u64, netns: u32, ip: &Ip, lost: u64) {
+    let Some(server) = server(cgroup, ip.destination(), netns) else { return };
     // SAFETY: this CPU's own value.
     let server = unsafe { &mut *server };
     server.queries += 1;
-    server.lost += u64::from(!has_room);
+    server.lost += lost;
 }
 
 /// A device of the container receives one.
@@ -67,12 +81,12 @@ pub fn received(netns: u32, ip: &Ip, header: Ptr) {
         && udp.source == PORT
         && udp.is_answer
     {
-        answered(netns, ip, &udp);
+        answered(netns, ip, udp);
     }
 }
 
 #[inline(never)]
-fn answered(netns: u32, ip: &Ip, udp: &Udp) {
+fn answered(netns: u32, ip: &Ip, udp: Udp) {
     let key = key(netns, ip.destination(), ip.source(), udp.destination, udp.id);
     let Some(query) = DNS_QUERIES.get_ptr(key) else { return };
     // SAFETY: the map's value, copied out at once.
