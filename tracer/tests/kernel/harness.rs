@@ -63,6 +63,8 @@ pub enum Lack {
     OwnMachine,
     /// Device-mapper, and its tool.
     Mapper,
+    /// A queue that loses packets, and lets some overtake others.
+    Netem,
     /// An engine's packages.
     Docker,
     Containerd,
@@ -118,6 +120,10 @@ impl Lack {
                 let _ = std::process::Command::new("modprobe").arg("dm-zero").output();
                 !Path::new("/sys/class/misc/device-mapper").exists()
             }
+            Self::Netem => {
+                let _ = std::process::Command::new("modprobe").arg("sch_netem").output();
+                !Path::new("/sys/module/sch_netem").exists()
+            }
             Self::OpenInit => fs::metadata("/proc/1/root/").is_err(),
         }
     }
@@ -152,6 +158,7 @@ impl fmt::Display for Lack {
             Self::OwnPidMax => "kernel.pid_max is one for all pid namespaces here",
             Self::OwnMachine => "it changes the whole machine's limits",
             Self::Mapper => "this kernel was built without device-mapper",
+            Self::Netem => "this kernel was built without netem (CONFIG_NET_SCH_NETEM)",
             Self::Docker => "docker.io is not installed",
             Self::Containerd => "containerd is not installed",
             Self::Podman => "podman is not installed",

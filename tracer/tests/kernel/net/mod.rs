@@ -1,9 +1,11 @@
 //! `ctrace net`: packets hop by hop, a fault at each hop in turn, and what must be none.
 
+mod dns;
+mod netem;
 mod path;
 pub mod street;
 mod tcp;
 
 use crate::harness::Test;
 
-pub static TESTS: &[&[Test]] = &[path::TESTS[0], tcp::TESTS];
+pub static TESTS: &[&[Test]] = &[path::TESTS[0], tcp::TESTS, dns::TESTS, netem::TESTS];

@@ -1,6 +1,9 @@
 //! Hops and drops: a fault at each hop in turn, and none.
 
-use std::net::{TcpListener, UdpSocket};
+use std::{
+    io::Write,
+    net::{TcpListener, TcpStream, UdpSocket},
+};
 
 use serde_json::Value;
 
@@ -15,6 +18,8 @@ use crate::{
 
 pub static TESTS: &[&[Test]] = &[&[
     Test::core("net::no_fault", no_fault),
+    Test::full("net::large_buffers", large_buffers),
+    Test::full("net::ipv6", ipv6),
     Test::core("net::rule_in_the_container", rule_in_the_container),
     Test::core("net::bridge_is_down", bridge_is_down),
     Test::core("net::forward_policy", forward_policy),
@@ -27,6 +32,8 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("net::queue_is_full", queue_is_full),
     Test::core("net::queue_is_slow", queue_is_slow),
 ]];
+
+const OUTSIDE6: &str = "fd98::2";
 
 /// Packets of a run.
 const PACKETS: usize = 7;
@@ -122,6 +129,90 @@ fn no_fault() {
     assert_eq!(found.collect::<Vec<_>>(), [] as [&str; 0], "no fault, and yet");
 }
 
+/// Large buffers leave the container's device, and packets of a wire the uplink: both are counted, as the devices do.
+fn large_buffers() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    street.ip("h", "link set up0 gso_max_segs 1");
+    // No questions for neighbours: those of the host are not the container's, and those of the container end at the bridge.
+    let (outside, inside) = (street.hardware("o", "eth0"), street.hardware("h", "up0"));
+    street.ip("h", &format!("neigh replace {OUTSIDE} lladdr {outside} dev up0 nud permanent"));
+    street.ip("o", &format!("neigh replace 10.98.0.1 lladdr {inside} dev eth0 nud permanent"));
+    let (own, bridge) = (street.hardware("c", "eth0"), street.hardware("h", "br0"));
+    street.ip("c", &format!("neigh replace 10.97.0.1 lladdr {bridge} dev eth0 nud permanent"));
+    street.ip("h", &format!("neigh replace {INSIDE} lladdr {own} dev br0 nud permanent"));
+    let (device, uplink) = (street.counters("c", "eth0"), street.counters("h", "up0"));
+    let listener = street.at("o", || TcpListener::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    let reader = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        std::io::copy(&mut stream, &mut std::io::sink()).expect("all of it")
+    });
+    let sent = street.at("c", || {
+        let mut stream = TcpStream::connect((OUTSIDE, PORT)).expect("a connection");
+        stream.write_all(&vec![7; 4 << 20]).expect("4 MiB");
+    });
+    sent.join().expect("the container's thread");
+    assert_eq!(reader.join().expect("the reader"), 4 << 20);
+    let grew = |now: &Value, before: &Value, key: &str| {
+        now["tx"][key].as_u64().zip(before["tx"][key].as_u64()).map(|(now, before)| now - before)
+    };
+    let agrees = |sample: &Value| {
+        let (own, up) = (street.counters("c", "eth0"), street.counters("h", "up0"));
+        let hop = |hop: &str, key: &str| Some(packets(sample, "out", hop, "xmit", key));
+        hop("container device", "packets") == grew(&own, &device, "packets")
+            && hop("container device", "bytes") == grew(&own, &device, "bytes")
+            && hop("container device", "segments") == grew(&up, &uplink, "packets")
+            && hop("uplink", "packets") == grew(&up, &uplink, "packets")
+            && hop("uplink", "bytes") == grew(&up, &uplink, "bytes")
+            && hop("uplink", "segments") == hop("uplink", "packets")
+    };
+    let sample = scene.sample("as many as both devices counted", agrees);
+    let count = |key: &str| packets(&sample, "out", "container device", "xmit", key);
+    assert!(count("segments") > count("packets") * 2, "large buffers: {sample:#}");
+    scene.ctrace.stop();
+}
+
+/// The same way with IPv6: counted at each hop, and stopped by a rule.
+fn ipv6() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    for (end, device, address) in
+        [("c", "eth0", "fd97::2"), ("h", "br0", "fd97::1"), ("h", "up0", "fd98::1"), ("o", "eth0", OUTSIDE6)]
+    {
+        street.set(end, &format!("net.ipv6.conf.{device}.disable_ipv6=0"));
+        street.ip(end, &format!("addr add {address}/64 dev {device} nodad"));
+    }
+    street.set("h", "net.ipv6.conf.all.forwarding=1");
+    street.ip("c", "route add default via fd97::1");
+    street.ip("o", "route add fd97::/64 via fd98::1");
+    let server = street.at("o", || UdpSocket::bind((OUTSIDE6, PORT)).expect("a port")).join().expect("a socket");
+    let send = || {
+        let sent = street.at("c", || {
+            let socket = UdpSocket::bind("[::]:0").expect("a socket");
+            for _ in 0..PACKETS {
+                socket.send_to(&[7; 100], (OUTSIDE6, PORT)).expect("a packet");
+            }
+        });
+        sent.join().expect("the container's thread");
+    };
+    send();
+    for _ in 0..PACKETS {
+        let mut bytes = [0; 200];
+        let (size, from) = server.recv_from(&mut bytes).expect("a packet");
+        assert_eq!((size, from.ip().to_string().as_str()), (100, "fd97::2"));
+    }
+    let all = PACKETS as u64;
+    scene.sample("on the uplink", |sample| {
+        [("container device", "xmit"), ("host veth", "receive"), ("uplink", "xmit")]
+            .iter()
+            .all(|(hop, direction)| packets(sample, "out", hop, direction, "packets") >= all)
+    });
+    street.run("h", "ip6tables -P FORWARD DROP");
+    send();
+    let evidence = scene.stopped("netfilter", &["NETFILTER_DROP"]);
+    assert_eq!((&evidence["packets"], &evidence["first_packet"]["destination"]), (&PACKETS.into(), &OUTSIDE6.into()));
+}
+
 fn rule_in_the_container() {
     let scene = Scene::new();
     scene.street.run("c", "iptables -A OUTPUT -p udp -j DROP");
@@ -193,6 +284,7 @@ fn too_large() {
     scene.street.send(PACKETS, 1400);
     let evidence = scene.stopped("routing", &["PKT_TOO_BIG"]);
     assert_eq!(evidence["first_packet"]["length_bytes"], 1428);
+    assert_eq!((&evidence["next_device"], &evidence["next_mtu_bytes"]), (&"up0".into(), &1000.into()));
 }
 
 fn uplink_is_down() {

@@ -21,13 +21,14 @@ pub static TESTS: &[Test] = &[
     Test::core("net::tcp::port_in_use", port_in_use),
     Test::full("net::tcp::no_local_port", no_local_port),
     Test::core("net::tcp::accept_queue", accept_queue),
+    Test::full("net::tcp::syn_queue", syn_queue),
 ];
 
-fn ctrace() -> Ctrace {
+pub fn ctrace() -> Ctrace {
     Ctrace::ready(command(&["net", "--json"]))
 }
 
-fn number(value: &Value, key: &str) -> u64 {
+pub fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or_else(|| panic!("no {key} in {value}"))
 }
 
@@ -53,13 +54,13 @@ fn is_refusal(finding: &Value, of: &Group, reason: &str) -> bool {
 }
 
 /// What it said of a container, but for drops, which are another rule's.
-fn none_of_tcp(ctrace: Ctrace, of: &Group) {
+pub fn none_of_tcp(ctrace: Ctrace, of: &Group) {
     let said = ctrace.stop();
     let codes: Vec<&str> = said.codes(of).into_iter().filter(|code| *code != "net.dropped").collect();
     assert!(codes.is_empty(), "{codes:?}");
 }
 
-fn server(link: &Link, port: u16) -> Player {
+pub fn server(link: &Link, port: u16) -> Player {
     let server = link.play_peer(&[&format!("serve={}", at(PEER, port)), "say=serves", "pause"]);
     server.said("serves");
     server
@@ -213,5 +214,34 @@ fn accept_queue() {
     assert!(number(evidence, "count") >= 1, "{evidence}");
     assert_eq!(number(evidence, "port"), 8080);
     assert_eq!(number(evidence, "waiting"), 2);
+    none_of_tcp(ctrace, &other);
+}
+
+/// Both have numbers: what is counted from now on is told.
+fn both_are_known(ctrace: &Ctrace, groups: [&Group; 2]) {
+    for of in groups {
+        ctrace.wait_for("numbers of both", |line| line.json["sample"] == "net" && line.json["cgroup"] == of.path);
+    }
+}
+
+/// Handshakes that never end, since their answers are dropped, with room for one. The other has room for all.
+fn syn_queue() {
+    let (tree, link, roomy) = (Tree::new(), Link::new(), Link::new());
+    let (container, other) = (tree.container(), tree.container());
+    let listen = |backlog: u32| format!("listen-only={}={backlog}", at(OWN, 8080));
+    for link in [&link, &roomy] {
+        link.inside("sysctl -q -w net.ipv4.tcp_syncookies=0");
+        link.in_peer("iptables -A INPUT -p tcp --tcp-flags SYN,ACK SYN,ACK -j DROP");
+    }
+    let full = link.play(&container, &[&listen(1), "say=listens", "pause"]);
+    let fine = roomy.play(&other, &[&listen(100), "say=listens", "pause"]);
+    full.said("listens");
+    fine.said("listens");
+    let ctrace = ctrace();
+    both_are_known(&ctrace, [&container, &other]);
+    let clients = format!("hold={}=6", at(OWN, 8080));
+    let _clients = (link.play_peer(&[&clients, "pause"]), roomy.play_peer(&[&clients, "pause"]));
+    let finding = refusal(&ctrace, &container, "syn-queue-full");
+    assert!(number(&finding["evidence"], "count") >= 1, "{finding}");
     none_of_tcp(ctrace, &other);
 }

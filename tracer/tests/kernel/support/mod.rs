@@ -5,6 +5,7 @@ pub mod cgroups;
 pub mod cpu;
 pub mod ctrace;
 pub mod disk;
+pub mod dns;
 pub mod engines;
 pub mod evidence;
 pub mod fuse;

@@ -6,6 +6,7 @@
 //! | `enter=DIR` | moves into a cgroup |
 //! | `netns=NAME` | enters a network namespace that has a name |
 //! | `connect=ADDRESS:PORT=N`, … | talks TCP (see `support::tcp`) |
+//! | `ask=ADDRESS:PORT=N`, … | talks DNS (see `support::dns`) |
 //! | `pidns` | goes on as PID 1 of a new pid namespace; the old process waits and ends as it does |
 //! | `child`, `fragile-child` | goes on in a child; the parent outlives it, or ends with it |
 //! | `herd=N` | N children that only wait |
@@ -53,7 +54,7 @@ use std::{
     ptr::null_mut,
 };
 
-use super::{disk, net, tcp, tmux};
+use super::{disk, dns, net, tcp, tmux};
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -108,6 +109,10 @@ fn go_on(steps: &[OsString]) {
             "listen-only" => tcp::listen_only(&text),
             "take-port" => tcp::take_port(&text),
             "stream" => tcp::stream(&text),
+            "ask" => dns::ask(&text),
+            "ask-and-hear" => dns::ask_and_hear(&text),
+            "answer" => dns::answer(&text),
+            "be-silent" => dns::be_silent(&text),
             "pidns" => {
                 unshare(CloneFlags::CLONE_NEWPID).expect("a pid namespace");
                 fork_and(|child| end_as(child));

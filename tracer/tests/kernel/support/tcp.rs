@@ -58,6 +58,10 @@ impl Link {
         assert!(output.status.success(), "{setting}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    pub fn inside(&self, command: &str) {
+        run(&format!("ip netns exec {} {command}", self.container));
+    }
+
     pub fn in_peer(&self, command: &str) {
         run(&format!("ip netns exec {} {command}", self.peer));
     }
@@ -86,7 +90,7 @@ impl Drop for Link {
 }
 
 /// `ADDRESS:PORT=N`: the rest of it, and N.
-fn counted(text: &str) -> (&str, u64) {
+pub fn counted(text: &str) -> (&str, u64) {
     let (rest, count) = text.rsplit_once('=').expect("a count");
     (rest, count.parse().expect("a number"))
 }
