@@ -40,3 +40,16 @@ pub struct Io {
     pub histogram: [u32; BUCKETS],
 }
 const _: () = assert!(size_of::<Io>() == 120);
+
+/// Places for requests under way: a power of two.
+pub const REQUESTS_BITS: u32 = 14;
+
+/// A request under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Issued {
+    /// Its address; 0: the place is free.
+    pub request: u64,
+    pub at_ns: u64,
+}
+const _: () = assert!(size_of::<Issued>() == 16);

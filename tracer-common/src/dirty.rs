@@ -17,6 +17,7 @@ pub struct PauseKey {
 
 /// Buckets of the histogram: below 1 ms, then doubling, the last without an end.
 pub const BUCKETS: usize = 12;
+pub const FIRST_BOUND_NS: u64 = 1_000_000;
 
 /// Its value, on each CPU. The last of the pauses tells what the kernel went by: numbers in pages, and pages a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -3,21 +3,29 @@
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns,
     macros::{map, raw_tracepoint},
-    maps::{LruHashMap, LruPerCpuHashMap},
+    maps::{Array, LruHashMap, LruPerCpuHashMap},
     programs::RawTracePointContext,
 };
-use tracer_common::block::{BUCKETS, FIRST_BOUND_NS, Io, IoKey, OTHER, READ, WRITE};
-
-use crate::kernel::{
-    cgroup, layout,
-    read::{Ptr, follow, place, u32_at, u64_at},
-    task,
+use tracer_common::{
+    ABSENT,
+    block::{BUCKETS, FIRST_BOUND_NS, Io, IoKey, Issued, OTHER, READ, REQUESTS_BITS, WRITE},
 };
 
-/// When a request went to its device, by its address; 0: it is done. Queues use their requests over and over, so that an
-/// entry is found again and written in place, which costs a third of an insertion and a removal each time.
+use crate::kernel::{
+    cgroup,
+    histogram::bucket,
+    layout,
+    read::{Head, Ptr, follow, place, u32_at},
+};
+
+/// Requests that went to their device, each at a place that its address gives: neither a bucket's lock nor an allocation.
+/// Two CPUs that take one free place at the same moment lose one of the two.
 #[map]
-static ISSUED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
+static REQUESTS: Array<Issued> = Array::with_max_entries(1, 0);
+
+/// … those that found their place taken by one that is still under way: when they went, by address.
+#[map]
+static CROWDED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
 
 #[map]
 static DEVICE_IO: LruPerCpuHashMap<IoKey, Io> = LruPerCpuHashMap::with_max_entries(1, 0);
@@ -25,13 +33,15 @@ static DEVICE_IO: LruPerCpuHashMap<IoKey, Io> = LruPerCpuHashMap::with_max_entri
 /// `block:block_rq_issue`: (request); before 5.11 (queue, request).
 #[raw_tracepoint(tracepoint = "block_rq_issue")]
 pub fn block_issue(ctx: RawTracePointContext) -> i32 {
-    let request = task::argument_at(&ctx, u64::from(layout::RQ_ISSUE_ARGUMENT.load()));
-    let at = now();
-    if let Some(issued) = ISSUED.get_ptr_mut(request) {
-        // SAFETY: the map's value; a request is issued on one CPU at a time.
-        unsafe { *issued = at };
+    let request = if layout::RQ_ISSUE_ARGUMENT.load() == 0 { ctx.arg::<u64>(0) } else { ctx.arg::<u64>(1) };
+    let Some(place) = REQUESTS.get_ptr_mut(at(request)) else { return 0 };
+    // SAFETY: the map's value; a request is issued on one CPU at a time.
+    let place = unsafe { &mut *place };
+    if place.request == 0 || place.request == request {
+        place.at_ns = now();
+        place.request = request;
     } else {
-        let _ = ISSUED.insert(request, at, 0);
+        let _ = CROWDED.insert(request, now(), 0);
     }
     0
 }
@@ -42,51 +52,77 @@ pub fn block_issue(ctx: RawTracePointContext) -> i32 {
 pub fn block_complete(ctx: RawTracePointContext) -> i32 {
     let request = ctx.arg::<u64>(0);
     let bytes = u64::from(ctx.arg::<u32>(2));
-    let Some(entry) = ISSUED.get_ptr_mut(request) else { return 0 };
-    // SAFETY: the map's value, copied out at once.
-    let issued = unsafe { *entry };
-    if issued == 0 {
-        return 0;
-    }
+    let Some(place) = REQUESTS.get_ptr_mut(at(request)) else { return 0 };
+    // SAFETY: the map's value; a request completes on one CPU at a time.
+    let place = unsafe { &mut *place };
+    let head = Head::of(request);
+    let is_last = bytes >= u64::from(head.u32(&layout::RQ_DATA_LEN));
+    let issued = if place.request == request {
+        if is_last {
+            place.request = 0;
+        }
+        place.at_ns
+    } else {
+        // Went to its device before ctrace came, where it is not there either.
+        let Some(issued) = CROWDED.get_ptr(request) else { return 0 };
+        // SAFETY: the map's value, copied out at once.
+        let issued = unsafe { *issued };
+        if is_last {
+            let _ = CROWDED.remove(request);
+        }
+        issued
+    };
+    count(&head, bytes, issued, is_last);
+    0
+}
+
+#[inline(always)]
+fn count(request: &Head, bytes: u64, issued: u64, is_last: bool) {
     let key = key(request);
     let nothing: &Io = &NOTHING;
     let known = DEVICE_IO.get_ptr_mut(key);
     if known.is_none() {
         let _ = DEVICE_IO.insert(key, nothing, 0);
     }
-    let Some(io) = known.or_else(|| DEVICE_IO.get_ptr_mut(key)) else { return 0 };
+    let Some(io) = known.or_else(|| DEVICE_IO.get_ptr_mut(key)) else { return };
     // SAFETY: this CPU's own value.
     let io = unsafe { &mut *io };
     io.bytes += bytes;
-    if bytes < u64::from(u32_at(place(request, &layout::RQ_DATA_LEN))) {
-        return 0; // the rest is still to come
+    if !is_last {
+        return; // the rest is still to come
     }
-    // SAFETY: as above; a request completes on one CPU at a time.
-    unsafe { *entry = 0 };
     let took = now().wrapping_sub(issued);
     io.count += 1;
     io.device_ns += took;
     io.worst_ns = io.worst_ns.max(took);
-    let made = u64_at(place(request, &layout::RQ_START));
+    let made = request.u64(&layout::RQ_START);
     if made != 0 && made <= issued {
         io.queued_ns += issued - made;
     }
-    let bucket = bucket(took);
+    let bucket = bucket::<BUCKETS>(took, FIRST_BOUND_NS);
     if bucket < BUCKETS {
         io.histogram[bucket] += 1;
     }
-    0
+}
+
+/// The place of a request. They stand side by side, at multiples of 64 bytes: a multiplication spreads them.
+#[inline(always)]
+fn at(request: Ptr) -> u32 {
+    (request.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - REQUESTS_BITS)) as u32
 }
 
 #[inline(always)]
-fn key(request: Ptr) -> IoKey {
+fn key(request: &Head) -> IoKey {
     // The cgroup that pays: of the bio, as the block layer throttles and counts by it.
-    let group = follow(follow(request, &layout::RQ_BIO), &layout::BIO_BLKG);
+    let group = follow(request.u64(&layout::RQ_BIO), &layout::BIO_BLKG);
     let css = place(follow(group, &layout::BLKG_BLKCG), &layout::BLKCG_CSS);
     // Older kernels keep the disk in the request, newer ones in its queue.
-    let disk = follow(request, &layout::RQ_DISK);
-    let disk = if disk == u64::MAX { follow(follow(request, &layout::RQ_QUEUE), &layout::QUEUE_DISK) } else { disk };
-    let op = match u32_at(place(request, &layout::RQ_FLAGS)) & 0xff {
+    let disk = if layout::RQ_DISK.load() == ABSENT {
+        follow(request.u64(&layout::RQ_QUEUE), &layout::QUEUE_DISK)
+    } else {
+        request.u64(&layout::RQ_DISK)
+    };
+    let op = match request.u32(&layout::RQ_FLAGS) & 0xff {
         0 => READ,
         1 => WRITE,
         _ => OTHER,
@@ -105,17 +141,6 @@ fn key(request: Ptr) -> IoKey {
 fn now() -> u64 {
     // SAFETY: takes no argument and cannot fail.
     unsafe { bpf_ktime_get_ns() }
-}
-
-#[inline(always)]
-fn bucket(ns: u64) -> usize {
-    let mut bucket = 0;
-    let mut bound = FIRST_BOUND_NS;
-    for _ in 0..BUCKETS - 1 {
-        bucket += usize::from(ns >= bound);
-        bound *= 2;
-    }
-    bucket
 }
 
 /// From here and not from the stack, which it would fill.

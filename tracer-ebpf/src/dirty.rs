@@ -8,12 +8,13 @@ use aya_ebpf::{
 };
 use tracer_common::{
     ABSENT, UNKNOWN_U32,
-    dirty::{BUCKETS, PauseKey, Pauses},
+    dirty::{BUCKETS, FIRST_BOUND_NS, PauseKey, Pauses},
 };
 
 use crate::kernel::{
     cgroup,
     emit::now,
+    histogram::bucket,
     layout,
     read::{Ptr, follow, place, u64_at},
     task,
@@ -70,7 +71,7 @@ unsafe fn add(pauses: *mut Pauses, took: u64, before: u64, ctx: &RawTracePointCo
     pauses.total_ns += took;
     pauses.worst_ns = pauses.worst_ns.max(took);
     pauses.worst_call_ns = pauses.worst_call_ns.max(before + took);
-    let bucket = bucket(took);
+    let bucket = bucket::<BUCKETS>(took, FIRST_BOUND_NS);
     if bucket < BUCKETS {
         pauses.histogram[bucket] += 1;
     }
@@ -99,16 +100,4 @@ unsafe fn add(pauses: *mut Pauses, took: u64, before: u64, ctx: &RawTracePointCo
     let name = place(follow(wb, &layout::WB_BDI), &layout::BDI_DEV_NAME);
     // SAFETY: the helper checks the address, and writes 16 bytes of an array of that size; on failure it zeroes them.
     unsafe { bpf_probe_read_kernel((&raw mut pauses.device).cast(), 16, name as *const _) };
-}
-
-/// Below 1 ms, then doubling.
-#[inline(always)]
-fn bucket(ns: u64) -> usize {
-    let mut bucket = 0;
-    let mut bound = 1_000_000;
-    for _ in 0..BUCKETS - 1 {
-        bucket += usize::from(ns >= bound);
-        bound *= 2;
-    }
-    bucket
 }

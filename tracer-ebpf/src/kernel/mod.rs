@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod diagnose;
 pub mod emit;
+pub mod histogram;
 pub mod layout;
 pub mod packet;
 pub mod read;

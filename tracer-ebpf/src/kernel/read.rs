@@ -8,10 +8,13 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{Global, helpers::generated::bpf_probe_read_kernel};
 use tracer_common::ABSENT;
 
-/// An address in the kernel: only ever probed. All ones, or anything near null, fails when it is read.
+/// An address in the kernel: only ever probed. Anything near null fails when it is read, and so does what lies a field's
+/// offset beyond all ones.
 pub type Ptr = u64;
 
-pub const NOWHERE: Ptr = u64::MAX;
+/// Null, which the kernel refuses to read before it tries: all ones is a kernel's address, and reading there is a page fault
+/// that is caught, for some 400 ns.
+pub const NOWHERE: Ptr = 0;
 
 macro_rules! reads {
     ($($name:ident: $type:ty;)*) => {
@@ -48,6 +51,46 @@ pub fn words_at(address: Ptr) -> [u64; 3] {
     // SAFETY: as above.
     let failed = unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), 24, address as *const _) };
     words.map(|word| word | (failed >> 63) as u64)
+}
+
+const HEAD: usize = 128;
+
+/// The start of a structure of which many fields are wanted: one read for all that stand in it. Others are read by themselves.
+pub struct Head {
+    base: Ptr,
+    words: [u64; HEAD / 8],
+    /// All ones where the kernel refused.
+    failed: u64,
+}
+
+impl Head {
+    #[inline(always)]
+    pub fn of(base: Ptr) -> Self {
+        let mut words = [0; HEAD / 8];
+        // SAFETY: the helper checks the address itself, and writes at most the size it is given.
+        let failed = unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), HEAD as u32, base as *const _) };
+        Self { base, words, failed: (failed >> 63) as u64 }
+    }
+
+    #[inline(always)]
+    pub fn u64(&self, offset: &Global<u32>) -> u64 {
+        let at = offset.load() as usize;
+        if at > HEAD - 8 {
+            return u64_at(place(self.base, offset));
+        }
+        // SAFETY: within `words`, and aligned as the kernel aligns it; the verifier checks both.
+        self.failed | unsafe { *self.words.as_ptr().byte_add(at) }
+    }
+
+    #[inline(always)]
+    pub fn u32(&self, offset: &Global<u32>) -> u32 {
+        let at = offset.load() as usize;
+        if at > HEAD - 8 {
+            return u32_at(place(self.base, offset));
+        }
+        // SAFETY: as above.
+        self.failed as u32 | unsafe { *self.words.as_ptr().byte_add(at).cast::<u32>() }
+    }
 }
 
 /// The address of a field; `NOWHERE` where this kernel has no such field.

@@ -1,5 +1,7 @@
 //! `ctrace io`: who waits in write(), what devices and their limits do, and which file system is full.
 
+use tracer_common::block::REQUESTS_BITS;
+
 use super::{Lens, Registered};
 use crate::{
     events::Event,
@@ -13,7 +15,13 @@ pub static LENS: Registered = Registered {
     about: "Files and disks: paused writers, devices against limits, full file systems",
     probes: &[&plan::BLOCK_COMPLETE, &plan::BLOCK_ISSUE, &plan::DIRTY_PAUSE, &plan::FILE_REFUSED],
     wants: &[],
-    maps: &[("PAUSES", PAUSES), ("DEVICE_IO", DEVICE_IO), ("ISSUED", 16_384), ("REFUSED", 4096)],
+    maps: &[
+        ("PAUSES", PAUSES),
+        ("DEVICE_IO", DEVICE_IO),
+        ("REQUESTS", 1 << REQUESTS_BITS),
+        ("CROWDED", 4096),
+        ("REFUSED", 4096),
+    ],
     ring_kib: 512,
     in_overview: true,
     make: || Box::new(Io::default()),

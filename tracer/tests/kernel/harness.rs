@@ -78,6 +78,10 @@ pub enum Lack {
     Capable,
     /// The time that an emulated machine needs for it: one test of its kind runs there.
     Speed,
+    /// A load that says itself what it did.
+    Fio,
+    /// XFS with quotas, and the tool that makes one.
+    Xfs,
     /// The programs that make rules.
     IptablesLegacy,
     Nftables,
@@ -108,6 +112,12 @@ impl Lack {
             Self::Daemons => std::env::var_os("CTRACE_DAEMONS").is_none_or(|root| !Path::new(&root).is_dir()),
             Self::Capable => installed("capable").is_none(),
             Self::Speed => in_virtual_machine(),
+            Self::Fio => installed("fio").is_none(),
+            Self::Xfs => {
+                let _ = std::process::Command::new("modprobe").arg("xfs").output();
+                // There only with CONFIG_XFS_QUOTA.
+                installed("mkfs.xfs").is_none() || !Path::new("/proc/fs/xfs/xqmstat").exists()
+            }
             Self::IptablesLegacy => installed("iptables-legacy").is_none(),
             Self::Nftables => installed("nft").is_none(),
             Self::Tmux => installed("tmux").is_none(),
@@ -140,6 +150,8 @@ impl Lack {
             Self::Daemons,
             Self::Capable,
             Self::Speed,
+            Self::Fio,
+            Self::Xfs,
             Self::IptablesLegacy,
             Self::Nftables,
             Self::Tmux,
@@ -168,6 +180,8 @@ impl fmt::Display for Lack {
             Self::Daemons => "there is no root file system with daemons (mmdebstrap makes it for `cargo xtask test`)",
             Self::Capable => "libbpf-tools are not installed",
             Self::Speed => "it takes minutes in an emulated machine, where one of its kind is enough",
+            Self::Fio => "fio is not installed",
+            Self::Xfs => "xfsprogs is not installed, or this kernel was built without quotas of XFS",
             Self::IptablesLegacy => "iptables is not installed",
             Self::Nftables => "nftables is not installed",
             Self::Tmux => "tmux is not installed",

@@ -24,6 +24,7 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::core("io::tmpfs_is_full", tmpfs_is_full),
     Test::full("io::disk_is_full", disk_is_full),
     Test::core("io::quota_of_an_overlay", quota_of_an_overlay).needs(&[Lack::Quotas]),
+    Test::full("io::quota_of_xfs", quota_of_xfs).needs(&[Lack::Xfs]),
     Test::full("io::inodes_are_used_up", inodes_are_used_up),
     Test::core("io::other_enospc_is_no_disk", other_enospc_is_no_disk),
     Test::core("io::sysctl_is_read_only", sysctl_is_read_only),
@@ -31,23 +32,23 @@ pub static TESTS: &[&[Test]] = &[&[
 
 const MIB: u64 = 1 << 20;
 
-fn ctrace() -> Ctrace {
+pub fn ctrace() -> Ctrace {
     Ctrace::ready(command(&["io", "--json"]))
 }
 
-fn number(value: &Value, key: &str) -> u64 {
+pub fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or_else(|| panic!("no {key} in {value}"))
 }
 
 /// Waits for the numbers of a container of which something is true.
-fn sample(ctrace: &Ctrace, of: &Group, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+pub fn sample(ctrace: &Ctrace, of: &Group, what: &str, is: impl Fn(&Value) -> bool) -> Value {
     let wanted = |line: &Line| line.json["sample"] == "io" && line.json["cgroup"] == of.path && is(&line.json);
     ctrace.wait_for(&format!("what {} reads and writes, {what}", of.path), wanted).json
 }
 
 /// A device that is slow: the virtual machine's disk. Elsewhere one that is held to a small share of its own, so that
 /// nobody else on the machine is paused.
-fn slow_device() -> Disk {
+pub fn slow_device() -> Disk {
     Disk::slow().unwrap_or_else(|| {
         let disk = Disk::fast(512);
         let knobs = format!("/sys/class/bdi/{}", disk.numbers());
@@ -229,6 +230,17 @@ fn disk_is_full() {
 fn quota_of_an_overlay() {
     let disk = Disk::with_quotas(64);
     let directory = disk.bounded("bounded", 42, 4096);
+    bounded_overlay(&disk, &directory, "EDQUOT", 32 * MIB);
+}
+
+/// The same where XFS keeps the quota: it says ENOSPC, as a full disk does, and the disk has room.
+fn quota_of_xfs() {
+    let disk = Disk::xfs(320);
+    let directory = disk.bounded_xfs("bounded", 42, 4);
+    bounded_overlay(&disk, &directory, "ENOSPC", 128 * MIB);
+}
+
+fn bounded_overlay(disk: &Disk, directory: &str, errno: &str, at_least: u64) {
     for name in ["lower", "upper", "work"] {
         fs::create_dir(format!("{directory}/{name}")).expect("a directory");
     }
@@ -243,13 +255,18 @@ fn quota_of_an_overlay() {
     assert_eq!(finding["severity"], "critical");
     let evidence = &finding["evidence"];
     assert_eq!(evidence["layer"], "quota");
-    assert_eq!(evidence["errno"], "EDQUOT");
+    assert_eq!(evidence["errno"], errno);
     assert_eq!(evidence["file_system"], "overlay");
     assert_eq!(evidence["path"], format!("{at}/data"));
     assert_eq!(evidence["upper"], format!("{directory}/upper"));
     assert_eq!(number(evidence, "limit_bytes"), 4 * MIB);
     assert!(number(evidence, "used_bytes") > 4 * MIB * 9 / 10, "{evidence}");
-    assert!(number(evidence, "disk_bytes") > 32 * MIB, "{evidence}");
+    assert!(number(evidence, "disk_bytes") > at_least, "{evidence}");
+    assert!(
+        number(evidence, "disk_used_bytes") < number(evidence, "disk_bytes") / 2,
+        "{} is not full: {evidence}",
+        disk.name()
+    );
     assert!(!ctrace.stop().codes(&container).contains(&"fs.no-space"));
 }
 

@@ -18,6 +18,7 @@ mod containers;
 mod cpu;
 mod drops;
 mod exits;
+mod fio;
 mod harness;
 mod io;
 mod load;
@@ -54,6 +55,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         pids::TESTS,
         mem::TESTS,
         io::TESTS,
+        fio::TESTS,
         cpu::TESTS,
         load::TESTS,
         drops::TESTS,

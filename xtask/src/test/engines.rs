@@ -25,6 +25,8 @@ const ENGINES: &[(&str, &str)] = &[
     ("pgrep", "procps"),
     // To compare with.
     ("capable", "libbpf-tools"),
+    ("fio", "fio"),
+    ("mkfs.xfs", "xfsprogs"),
 ];
 
 /// The CRI crate is made from its protocol's files when it is built.

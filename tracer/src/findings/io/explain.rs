@@ -22,7 +22,8 @@ own as well: the same ratio of what it may use as page cache, which a tight memo
 
 It fires at 100 ms within 2 s. `domain` says whose limit it was: the host's, the memory cgroup's (`memcg`), or that of a device
 which is held to its own share (`device`: FUSE, strict_limit). Kernels before 6.17 do not say which; there it is told by
-comparing the threshold with the host's, and `inferred` is true. `worst_ns` is the longest single pause, `worst_call_ns` the
+comparing the threshold with the host's, and `inferred` is true. Lengths of pauses are those that the kernel
+orders; it ends them with a tick, some ms later, and later where CPUs are busy. `worst_ns` is the longest single pause, `worst_call_ns` the
 longest that one call was kept; `histogram` counts pauses by length.
 
 What to do: leave room for page cache when sizing memory limits; write in smaller bursts, or past the cache (O_DIRECT, or

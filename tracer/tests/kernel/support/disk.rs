@@ -145,13 +145,17 @@ impl Disk {
         Self::on_loop(mib, "^has_journal", "lazy_itable_init=1,nodiscard", "rw")
     }
 
+    /// XFS with project quotas in force. It wants 300 MiB at the least; those that nobody writes take no memory.
+    pub fn xfs(mib: u64) -> Self {
+        let (device, backing) = loop_device(mib);
+        run("mkfs.xfs", &["-q", "-f", "-K", &device]);
+        Self::mount(device, Some(backing), "xfs", "prjquota")
+    }
+
     fn on_loop(mib: u64, features: &str, more: &str, options: &str) -> Self {
-        let backing = PathBuf::from(format!("/dev/shm/ctrace-test-{:x}", unique()));
-        File::create(&backing).and_then(|file| file.set_len(mib << 20)).expect("room in /dev/shm");
-        let _ = Command::new("modprobe").arg("loop").output(); // it may be built in
-        let device = run("losetup", &["--find", "--show", "--direct-io=off", &backing.to_string_lossy()]);
+        let (device, backing) = loop_device(mib);
         // Without a journal nothing else is written than what is asked for.
-        Self::mounted(device.trim().to_owned(), Some(backing), features, more, options)
+        Self::mounted(device, Some(backing), features, more, options)
     }
 
     /// The virtual machine's disk, which lets 4 MB a second through.
@@ -168,9 +172,13 @@ impl Disk {
 
     fn mounted(device: String, backing: Option<PathBuf>, features: &str, more: &str, options: &str) -> Self {
         run("mkfs.ext4", &["-q", "-F", "-O", features, "-E", more, &device]);
+        Self::mount(device, backing, "ext4", options)
+    }
+
+    fn mount(device: String, backing: Option<PathBuf>, kind: &str, options: &str) -> Self {
         let at = PathBuf::from(format!("/tmp/ctrace-test-{:x}", unique()));
         fs::create_dir_all(&at).expect("a mount point");
-        run("mount", &["-t", "ext4", "-o", options, &device, &at.to_string_lossy()]);
+        run("mount", &["-t", kind, "-o", options, &device, &at.to_string_lossy()]);
         Self { device, at, backing }
     }
 
@@ -189,6 +197,17 @@ impl Disk {
         // SAFETY: the structure that the command wants, and a path that ends.
         let set = unsafe { libc::quotactl(command, device.as_ptr(), project as i32, (&raw mut limits).cast()) };
         assert_eq!(set, 0, "quotactl: {}", std::io::Error::last_os_error());
+        directory
+    }
+
+    /// As `bounded`, in MiB, where XFS keeps the quota.
+    pub fn bounded_xfs(&self, name: &str, project: u32, mib: u64) -> String {
+        let (directory, mount) = (self.file(name), self.directory());
+        fs::create_dir(&directory).expect("a directory");
+        let quota =
+            |command: &str| run("xfs_quota", &["-x", "-D", "/dev/null", "-P", "/dev/null", "-c", command, &mount]);
+        quota(&format!("project -s -p {directory} {project}"));
+        quota(&format!("limit -p bhard={mib}m {project}"));
         directory
     }
 
@@ -221,6 +240,15 @@ impl Drop for Disk {
             let _ = fs::remove_file(backing);
         }
     }
+}
+
+/// A loop device, and its file in a tmpfs.
+fn loop_device(mib: u64) -> (String, PathBuf) {
+    let backing = PathBuf::from(format!("/dev/shm/ctrace-test-{:x}", unique()));
+    File::create(&backing).and_then(|file| file.set_len(mib << 20)).expect("room in /dev/shm");
+    let _ = Command::new("modprobe").arg("loop").output(); // it may be built in
+    let device = run("losetup", &["--find", "--show", "--direct-io=off", &backing.to_string_lossy()]);
+    (device.trim().to_owned(), backing)
 }
 
 pub fn run(program: &str, arguments: &[&str]) -> String {

@@ -1,0 +1,130 @@
+//! `ctrace io` against what fio says of itself.
+
+use std::{fs, ops::RangeInclusive};
+
+use serde_json::Value;
+
+use crate::{
+    harness::{Lack, Test, in_virtual_machine},
+    io::{ctrace, number, sample, slow_device},
+    support::{
+        cgroups::Group,
+        ctrace::Said,
+        disk::{Disk, Scratch},
+        io::{IoTree, play},
+    },
+};
+
+pub static TESTS: &[&[Test]] = &[&[
+    Test::full("fio::direct", direct).needs(&[Lack::Fio]),
+    Test::full("fio::buffered", buffered).needs(&[Lack::Fio]),
+    Test::full("fio::pauses", pauses).needs(&[Lack::Fio]),
+]];
+
+/// fio in a container, and the job of its report.
+fn fio(group: &Group, file: &str, options: &[&str]) -> Value {
+    let report = Scratch::new();
+    let (name, output) = (format!("--filename={file}"), format!("--output={}", report.path().display()));
+    let always = ["exec", "fio", "--name=load", "--ioengine=psync", "--output-format=json", &name, &output];
+    let steps: Vec<&str> = always.iter().chain(options).copied().collect();
+    let (status, _) = play(group, &steps).ended();
+    assert!(status.success(), "fio: {status}");
+    let text = fs::read_to_string(report.path()).expect("fio's report");
+    let mut report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    report["jobs"][0].take()
+}
+
+/// Within 2 %.
+fn about(count: u64) -> RangeInclusive<u64> {
+    count - count / 50..=count + count / 50
+}
+
+/// Requests are summed in the kernel: none is a record of its own.
+fn no_record_each(said: &Said) {
+    assert!(!said.lines.iter().any(|line| line.json["type"] == "event"), "a record for a request");
+    assert!(!said.lines.iter().any(|line| line.json["type"] == "loss"), "something was lost");
+}
+
+/// Reads and writes past the page cache: as many, and as many bytes.
+fn direct() {
+    let disk = Disk::fast(64);
+    let tree = IoTree::new();
+    let (busy, idle) = (tree.container(), tree.container());
+    let file = disk.file("direct");
+    fs::write(&file, vec![7; 16 << 20]).expect("room");
+    nix::unistd::sync();
+    let ctrace = ctrace();
+    let job = fio(&busy, &file, &["--rw=randrw", "--bs=8k", "--direct=1", "--size=16M", "--io_size=8M"]);
+    let (reads, writes) = (number(&job["read"], "total_ios"), number(&job["write"], "total_ios"));
+    assert!(reads > 300 && writes > 300, "{job}");
+    let row = sample(&ctrace, &busy, "all that fio did", |row| {
+        let count = |kind: &str| row["devices"][0][kind]["count"].as_u64().unwrap_or(0);
+        count("read") >= *about(reads).start() && count("write") >= *about(writes).start()
+    });
+    let device = &row["devices"][0];
+    assert_eq!(device["device"], disk.name());
+    for kind in ["read", "write"] {
+        let (own, theirs) = (&device[kind], &job[kind]);
+        assert!(about(number(theirs, "total_ios")).contains(&number(own, "count")), "{kind}: {own} against {theirs}");
+        assert!(about(number(theirs, "io_bytes")).contains(&number(own, "bytes")), "{kind}: {own} against {theirs}");
+        // What the device takes is a part of what the program waits.
+        let waited = theirs["lat_ns"]["mean"].as_f64().expect("a latency");
+        assert!((number(own, "device_ns") as f64) < waited, "{kind}: {own} against {theirs}");
+    }
+    let said = ctrace.stop();
+    no_record_each(&said);
+    assert!(said.codes(&busy).is_empty() && said.codes(&idle).is_empty());
+    let moved = |line: &Value| line["cgroup"] == idle.path && line["writes_per_s"].as_u64().unwrap_or(0) > 0;
+    assert!(!said.lines.iter().any(|line| moved(&line.json)), "the other container wrote nothing");
+}
+
+/// Through the page cache: as many bytes once they are synced, in larger requests.
+fn buffered() {
+    let disk = Disk::fast(64);
+    let tree = IoTree::new();
+    let container = tree.container();
+    let file = disk.file("buffered");
+    fs::write(&file, vec![7; 16 << 20]).expect("room");
+    nix::unistd::sync();
+    let ctrace = ctrace();
+    let job = fio(&container, &file, &["--rw=write", "--bs=4k", "--size=16M", "--end_fsync=1"]);
+    let bytes = number(&job["write"], "io_bytes");
+    assert_eq!(bytes, 16 << 20);
+    let row = sample(&ctrace, &container, "all that fio wrote", |row| {
+        row["devices"][0]["write"]["bytes"].as_u64().is_some_and(|written| written >= *about(bytes).start())
+    });
+    let write = &row["devices"][0]["write"];
+    assert!(about(bytes).contains(&number(write, "bytes")), "{write} against {job}");
+    assert!(number(write, "count") < number(&job["write"], "total_ios") / 4, "merged: {write}");
+    no_record_each(&ctrace.stop());
+}
+
+/// The part of its time that a buffered writer is paused is what fio lost in write().
+fn pauses() {
+    let disk = slow_device();
+    let tree = IoTree::new();
+    let container = tree.container().limited(192);
+    let file = disk.file("paused");
+    let ctrace = ctrace();
+    let options = ["--rw=write", "--bs=64k", "--size=64M", "--time_based", "--runtime=10", "--fallocate=none"];
+    let job = fio(&container, &file, &options);
+    let write = &job["write"];
+    let waited = write["clat_ns"]["mean"].as_f64().expect("a mean") * number(write, "total_ios") as f64;
+    let lost = waited / (number(write, "runtime") as f64 * 1e6);
+    let said = ctrace.stop();
+    let rows = said.lines.iter().map(|line| &line.json);
+    let rows = rows.filter(|row| row["sample"] == "io" && row["cgroup"] == container.path);
+    let shares: Vec<f64> = rows
+        .map(|row| number(row, "paused_ns") as f64 / number(row, "window_ns") as f64)
+        .skip_while(|share| *share == 0.0)
+        .collect();
+    // The first windows and the last ones are only partly fio's.
+    assert!(shares.len() > 7, "{shares:?}");
+    let within = &shares[2..shares.len() - 3];
+    let paused = within.iter().sum::<f64>() / within.len() as f64;
+    assert!(lost > 0.3, "the device is slow: {lost} of its time, {job}");
+    // The kernel says for how long it means to pause. A pause ends with a tick, and somebody else may be on the CPU then:
+    // where each is of one tick, as here on a fast device, it takes about twice that.
+    let least = if in_virtual_machine() { 0.6 } else { 0.25 };
+    assert!((lost * least..lost * 1.1).contains(&paused), "paused {paused} of the time, fio waited {lost}: {shares:?}");
+}
