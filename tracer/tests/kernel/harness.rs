@@ -22,6 +22,8 @@ pub enum List {
     Core,
     /// All that leave the machine as it was; the core among them.
     Full,
+    /// Of the full list, where the machine is a real one: an emulated one takes minutes, and has one test of its kind.
+    Native,
     /// Takes the whole machine's memory.
     HostOom,
     /// For a kernel booted with lockdown=confidentiality.
@@ -76,8 +78,6 @@ pub enum Lack {
     Daemons,
     /// `capable` of the libbpf-tools, to compare with.
     Capable,
-    /// The time that an emulated machine needs for it: one test of its kind runs there.
-    Speed,
     /// A load that says itself what it did.
     Fio,
     /// XFS with quotas, and the tool that makes one.
@@ -111,7 +111,6 @@ impl Lack {
             Self::Lxc => installed("lxc-start").is_none(),
             Self::Daemons => std::env::var_os("CTRACE_DAEMONS").is_none_or(|root| !Path::new(&root).is_dir()),
             Self::Capable => installed("capable").is_none(),
-            Self::Speed => in_virtual_machine(),
             Self::Fio => installed("fio").is_none(),
             Self::Xfs => {
                 let _ = std::process::Command::new("modprobe").arg("xfs").output();
@@ -149,7 +148,6 @@ impl Lack {
             Self::Lxc,
             Self::Daemons,
             Self::Capable,
-            Self::Speed,
             Self::Fio,
             Self::Xfs,
             Self::IptablesLegacy,
@@ -179,7 +177,6 @@ impl fmt::Display for Lack {
             Self::Lxc => "lxc is not installed",
             Self::Daemons => "there is no root file system with daemons (mmdebstrap makes it for `cargo xtask test`)",
             Self::Capable => "libbpf-tools are not installed",
-            Self::Speed => "it takes minutes in an emulated machine, where one of its kind is enough",
             Self::Fio => "fio is not installed",
             Self::Xfs => "xfsprogs is not installed, or this kernel was built without quotas of XFS",
             Self::IptablesLegacy => "iptables is not installed",
@@ -211,6 +208,10 @@ impl Test {
         Self { name, list: List::Full, needs: &[], run }
     }
 
+    pub const fn native(name: &'static str, run: fn()) -> Self {
+        Self { name, list: List::Native, needs: &[], run }
+    }
+
     pub const fn of(list: List, name: &'static str, run: fn()) -> Self {
         Self { name, list, needs: &[], run }
     }
@@ -237,7 +238,8 @@ pub fn measured(text: String) {
 }
 
 pub fn run(all: impl Iterator<Item = &'static Test>, list: List, filter: &str) -> ExitCode {
-    let listed = |test: &&Test| test.list == list || (list == List::Full && test.list == List::Core);
+    let of_full = |test: &Test| test.list == List::Core || (test.list == List::Native && !in_virtual_machine());
+    let listed = |test: &&Test| test.list == list || (list == List::Full && of_full(test));
     let tests: Vec<&'static Test> = all.filter(listed).filter(|test| test.name.contains(filter)).collect();
     let names: HashSet<&str> = tests.iter().map(|test| test.name).collect();
     assert_eq!(names.len(), tests.len(), "two tests have one name");

@@ -41,15 +41,8 @@ use harness::{List, Test};
 
 /// Every test, in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Test> {
-    let processes = [
-        exits::TESTS,
-        signals::TESTS,
-        overview::TESTS,
-        record::TESTS,
-        tui::TESTS,
-        containers::TESTS,
-        network::TESTS,
-    ];
+    let processes =
+        [exits::TESTS, signals::TESTS, overview::TESTS, record::TESTS, tui::TESTS, containers::TESTS, network::TESTS];
     let lenses = [
         oom::TESTS,
         pids::TESTS,
