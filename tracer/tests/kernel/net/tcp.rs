@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    harness::{Test, in_virtual_machine},
+    harness::{Lack, Test, in_virtual_machine},
     support::{
         cgroups::{Group, Tree},
         ctrace::{Ctrace, Line, command},
@@ -22,6 +22,7 @@ pub static TESTS: &[Test] = &[
     Test::full("net::tcp::no_local_port", no_local_port),
     Test::core("net::tcp::accept_queue", accept_queue),
     Test::full("net::tcp::syn_queue", syn_queue),
+    Test::full("net::tcp::conntrack_is_full", conntrack_is_full).needs(&[Lack::OwnMachine]),
 ];
 
 pub fn ctrace() -> Ctrace {
@@ -243,5 +244,35 @@ fn syn_queue() {
     let _clients = (link.play_peer(&[&clients, "pause"]), roomy.play_peer(&[&clients, "pause"]));
     let finding = refusal(&ctrace, &container, "syn-queue-full");
     assert!(number(&finding["evidence"], "count") >= 1, "{finding}");
+    none_of_tcp(ctrace, &other);
+}
+
+/// Connections that last, more than the table has room for: it holds for the whole machine.
+fn conntrack_is_full() {
+    const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+    struct Put(String);
+    impl Drop for Put {
+        fn drop(&mut self) {
+            let _ = std::fs::write(MAX, &self.0);
+        }
+    }
+    let (tree, link, few) = (Tree::new(), Link::new(), Link::new());
+    let (container, other) = (tree.container(), tree.container());
+    let _servers = (server(&link, 80), server(&few, 80));
+    for link in [&link, &few] {
+        link.inside("iptables -A OUTPUT -m conntrack --ctstate NEW -j ACCEPT");
+    }
+    let _before = Put(std::fs::read_to_string(MAX).expect("the table's size"));
+    std::fs::write(MAX, "12").expect("another size");
+    let mut own = few.play(&other, &["await", &format!("hold={}=4", at(PEER, 80)), "pause"]);
+    let mut many = link.play(&container, &["await", &format!("hold={}=40", at(PEER, 80)), "pause"]);
+    let ctrace = ctrace();
+    both_are_known(&ctrace, [&container, &other]);
+    own.go();
+    many.go();
+    let finding = refusal(&ctrace, &container, "conntrack-full");
+    let evidence = &finding["evidence"];
+    assert_eq!(number(evidence, "limit"), 12, "{evidence}");
+    assert!(number(evidence, "entries") >= 11, "{evidence}");
     none_of_tcp(ctrace, &other);
 }
