@@ -284,3 +284,24 @@ fn memory_is_bounded_and_what_is_gone_is_counted() {
     let weighed: usize = app.history.rows().map(Row::bytes).sum();
     assert_eq!(weighed, app.history.bytes());
 }
+
+/// For a recording that begins then: what lasts is found again by its rule, and what came later is in it.
+#[test]
+fn what_was_over_before_a_time_is_told_apart() {
+    use crate::model::State;
+    let mut history = History::new(1 << 20, 0);
+    let template = afternoon(NOON).remove(0);
+    let then = Timestamp(1000);
+    for (id, time, state) in [
+        ("over", 999, None),
+        ("closed", 999, Some(State::Closed)),
+        ("lasts", 999, Some(State::Open)),
+        ("later", 1000, None),
+    ] {
+        let mut finding = template.clone();
+        (finding.id, finding.time, finding.state, finding.refers_to) = (id.to_owned(), Timestamp(time), state, None);
+        history.push(&finding);
+    }
+    let told: Vec<&str> = history.told_before(then).map(|finding| finding.id.as_str()).collect();
+    assert_eq!(told, ["over", "closed"]);
+}
