@@ -99,8 +99,6 @@ pub struct Rule {
     told: BTreeSet<(String, Option<u32>, u32)>,
     findings: u64,
     finishing: bool,
-    /// What was not answered by the end was asked for once more.
-    asked_again: bool,
 }
 
 impl Rule {
@@ -176,39 +174,21 @@ impl Rule {
                 }
                 self.uncounted = totals.uncounted.iter().copied().collect();
                 if self.finishing {
-                    out.push(self.symbols());
+                    let addresses: BTreeSet<u64> = self.checks.values().flat_map(|seen| seen.stack).collect();
+                    let addresses = addresses.into_iter().filter(|address| *address != 0).collect();
+                    out.push(Output::Ask(Question::Caps(Ask::Symbols(addresses))));
                 }
             }
-            Reading::Symbols(names) => {
-                // One whose name came with the last answers is watched only now.
-                let lacking = self.lacking();
-                if !lacking.is_empty() && !std::mem::replace(&mut self.asked_again, true) {
-                    out.extend(lacking);
-                    out.push(self.symbols());
-                } else {
-                    self.reports(names, now_ns, world, out);
-                }
-            }
+            Reading::Symbols(names) => self.reports(names, now_ns, world, out),
         }
     }
 
     /// The end of the run: what was counted is asked for, and the reports come with the answers.
     pub fn finish(&mut self, _: u64, out: &mut Vec<Output>) {
         self.finishing = true;
-        out.extend(self.lacking());
+        let gone = |watched: &&Watched| watched.sets.is_none() && watched.ended_ns.is_none();
+        out.extend(self.watched.values().filter(gone).map(|watched| sets_of(&watched.container.cgroup)));
         out.push(Output::Ask(Question::Caps(Ask::Totals)));
-    }
-
-    /// Asks for the sets that are not known, of those that there are.
-    fn lacking(&self) -> Vec<Output> {
-        let lacking = |watched: &&Watched| watched.sets.is_none() && watched.ended_ns.is_none();
-        self.watched.values().filter(lacking).map(|watched| sets_of(&watched.container.cgroup)).collect()
-    }
-
-    fn symbols(&self) -> Output {
-        let addresses: BTreeSet<u64> = self.checks.values().flat_map(|seen| seen.stack).collect();
-        let addresses = addresses.into_iter().filter(|address| *address != 0).collect();
-        Output::Ask(Question::Caps(Ask::Symbols(addresses)))
     }
 
     fn reports(
