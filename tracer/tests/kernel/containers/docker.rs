@@ -1,9 +1,13 @@
 //! dockerd on a data root that nobody would guess.
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
 use super::{HOG, codes, containers, listed, live, one, oom_of};
-use crate::support::engines::docker::Docker;
+use crate::{harness::measured, support::engines::docker::Docker};
 
 pub fn by_the_name_a_person_gave() {
     let docker = Docker::start();
@@ -52,6 +56,27 @@ pub fn by_the_name_a_person_gave() {
     let unknown = containers(&["wbe"]);
     assert_eq!((unknown.code, unknown.out.len()), (Some(1), 0));
     assert!(unknown.err.join("\n").contains("did you mean web"), "{unknown:?}");
+}
+
+/// A child met the limit and PID 1 lived on; then somebody killed that. Docker says OOMKilled, with 137.
+pub fn where_its_flag_is_wrong() {
+    let docker = Docker::start();
+    docker.detached("victim", &["--memory", "24m"], &["sleep", "600"]);
+    let init = docker.run(&["inspect", "--format", "{{.State.Pid}}", "victim"]).parse::<i32>().expect("a pid");
+    let exits = live("exits", &["--container", "victim"]);
+    let _ = docker.command(&[&["exec", "victim"], &HOG[..]].concat()).output();
+    let of_hog = |line: &Value| line["event"] == "exit" && line["process"]["comm"] == "dd";
+    let hog = exits.wait_for("the end of the child", |line| of_hog(&line.json)).json;
+    assert_eq!(hog["cause"]["kind"], "oom", "{hog}");
+    kill(Pid::from_raw(init), Signal::SIGKILL).expect("it lives");
+    let of_init = |line: &Value| line["event"] == "exit" && line["process"]["pid"] == init;
+    let end = exits.wait_for("the end of PID 1", |line| of_init(&line.json)).json;
+    assert_eq!(docker.run(&["wait", "victim"]), "137");
+    let flag = docker.run(&["inspect", "--format", "{{.State.OOMKilled}}", "victim"]);
+    measured(format!("Docker's OOMKilled of a container that was killed by hand: {flag}"));
+    assert_eq!(end["cause"]["kind"], "signal", "{end}");
+    assert_eq!(end["cause"]["by"]["process"]["pid"], std::process::id(), "{end}");
+    let _ = exits.stop();
 }
 
 pub fn rights_and_limits() {

@@ -23,6 +23,7 @@ pub static TESTS: &[Test] = &[
     Test::full("containers::docker_by_the_name_a_person_gave", docker::by_the_name_a_person_gave)
         .needs(&[Lack::Docker]),
     Test::full("containers::docker_rights_and_limits", docker::rights_and_limits).needs(&[Lack::Docker]),
+    Test::full("containers::docker_where_its_flag_is_wrong", docker::where_its_flag_is_wrong).needs(&[Lack::Docker]),
     Test::full("containers::ctr_and_kubernetes", others::ctr_and_kubernetes).needs(&[Lack::Containerd]),
     Test::full("containers::podman_where_its_flag_is_wrong", others::podman_where_its_flag_is_wrong)
         .needs(&[Lack::Podman]),
