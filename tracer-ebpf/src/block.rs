@@ -58,10 +58,12 @@ pub fn block_complete(ctx: RawTracePointContext) -> i32 {
     let head = Head::of(request);
     let is_last = bytes >= u64::from(head.u32(&layout::RQ_DATA_LEN));
     let issued = if place.request == request {
+        // Before the place is free: the next one writes its own there.
+        let at_ns = place.at_ns;
         if is_last {
             place.request = 0;
         }
-        place.at_ns
+        at_ns
     } else {
         // Went to its device before ctrace came, where it is not there either.
         let Some(issued) = CROWDED.get_ptr(request) else { return 0 };

@@ -106,7 +106,7 @@ impl<K: Ord + Copy, T: Total> Window<K, T> {
     /// Of the last reading: how much that number of all keys grew.
     pub fn newest(&self, number: impl Fn(&T) -> u64) -> u64 {
         let last = self.recent.back().filter(|(then, _)| *then == self.last_ns);
-        last.into_iter().flat_map(|(_, new)| new).map(|(_, fresh)| number(fresh)).sum()
+        last.into_iter().flat_map(|(_, new)| new).map(|(_, fresh)| number(fresh)).fold(0, u64::saturating_add)
     }
 
     /// How long the window is.

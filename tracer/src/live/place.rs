@@ -129,7 +129,7 @@ fn clean(path: &str) -> String {
 }
 
 /// The mount that a path is on: the innermost, and of several at one place the last.
-fn mount_of(mounts: &str, path: &str) -> Option<Mount> {
+pub fn mount_of(mounts: &str, path: &str) -> Option<Mount> {
     around(mounts, path).pop()
 }
 

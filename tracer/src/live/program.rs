@@ -6,6 +6,7 @@
 use std::{
     ffi::CStr,
     fs,
+    io::Read,
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -15,10 +16,13 @@ use nix::{
     sys::stat::Mode,
 };
 
-use super::place::may_hang;
+use super::place::{may_hang, mount_of};
 use crate::{containers::Mount, findings::caps::FileSets};
 
 const ATTRIBUTE: &CStr = c"security.capability";
+
+/// A process may have a hundred thousand mounts.
+const LONGEST: u64 = 4 << 20;
 
 /// `None`: its file gives none.
 pub fn capabilities(pid: u32) -> Result<Option<FileSets>, String> {
@@ -26,11 +30,12 @@ pub fn capabilities(pid: u32) -> Result<Option<FileSets>, String> {
     let failed = |errno: Errno| format!("{path}: {}", errno.desc());
     // Only a handle on it: nothing is read, nobody asked.
     let file: OwnedFd = open(path.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
-    let own = |name: &str| fs::read_to_string(name).map_err(|error| format!("{name}: {error}"));
-    let info = own(&format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
-    let kind = kind(&info, &own(&format!("/proc/{pid}/mountinfo"))?)
+    let info = text(&format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let mount = mount(&info, &text(&format!("/proc/{pid}/mountinfo"))?)
         .ok_or_else(|| "its program's file is on no mount that it sees".to_owned())?;
-    if may_hang(&kind) {
+    // An overlay passes the question on to its layers.
+    let layers = if mount.kind == "overlay" { layers(&mount, &text("/proc/self/mountinfo")?) } else { Vec::new() };
+    if let Some(kind) = [mount.kind].into_iter().chain(layers).find(|kind| may_hang(kind)) {
         return Err(format!("its program's file is on {kind}, which is not asked: it may not answer"));
     }
     let mut value = [0_u8; 24];
@@ -48,11 +53,32 @@ pub fn capabilities(pid: u32) -> Result<Option<FileSets>, String> {
     }
 }
 
-/// The type of the file system that a descriptor is of.
-fn kind(fdinfo: &str, mountinfo: &str) -> Option<String> {
+/// A file of /proc, as far as a container may make it long.
+fn text(name: &str) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(name).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+    read.map_err(|error| format!("{name}: {error}"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The types of the file systems that an overlay's layers are on, as the host sees them.
+fn layers(overlay: &Mount, host_mounts: &str) -> Vec<String> {
+    let options = overlay.options.split(',');
+    let layers = options.filter_map(|option| {
+        option.split_once('=').filter(|(name, _)| name.ends_with("dir") || name.ends_with("dir+"))
+    });
+    layers
+        .flat_map(|(_, paths)| paths.split(':'))
+        .filter_map(|path| mount_of(host_mounts, path))
+        .map(|mount| mount.kind)
+        .collect()
+}
+
+/// The mount that a descriptor is of.
+fn mount(fdinfo: &str, mountinfo: &str) -> Option<Mount> {
     let id = fdinfo.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
     let line = mountinfo.lines().find(|line| line.split(' ').next() == Some(id))?;
-    Mount::of(line).map(|mount| mount.kind)
+    Mount::of(line)
 }
 
 /// `struct vfs_cap_data` of revision 1 to 3 (include/uapi/linux/capability.h).
@@ -91,9 +117,12 @@ mod tests {
     #[test]
     fn the_file_system_of_a_descriptor() {
         let mounts = "21 1 0:20 / / rw - ext4 /dev/vda rw\n131 21 0:52 / /mnt rw - fuse.x host: rw,user_id=0\n";
-        assert_eq!(kind("pos:\t0\nmnt_id:\t131\n", mounts).as_deref(), Some("fuse.x"));
-        assert_eq!(kind("pos:\t0\nmnt_id:\t13\n", mounts), None, "not the beginning of another's");
+        assert_eq!(mount("pos:\t0\nmnt_id:\t131\n", mounts).map(|mount| mount.kind).as_deref(), Some("fuse.x"));
+        assert_eq!(mount("pos:\t0\nmnt_id:\t13\n", mounts), None, "not the beginning of another's");
         assert!(may_hang("fuse.x") && !may_hang("ext4"));
+        let overlay = "140 21 0:60 / / rw - overlay overlay rw,lowerdir=/lib/a:/mnt/b,upperdir=/lib/u,workdir=/lib/w";
+        let overlay = Mount::of(overlay).expect("a mount");
+        assert_eq!(layers(&overlay, mounts), ["ext4", "fuse.x", "ext4", "ext4"]);
     }
 
     #[test]

@@ -97,7 +97,7 @@ pub fn sort(seen: &Seen) -> Sorted {
                     device: place.device.map(|(netns, ifindex)| (netns, ifindex, total.device.name.clone())),
                     reason: place.reason.clone(),
                 };
-                *sorted.stops.entry(stop).or_default() += total.packets;
+                grow(sorted.stops.entry(stop).or_default(), total.packets);
                 sorted.stopped.entry(place).and_modify(|sum| sum.add(&total)).or_insert(total);
             }
             Verdict::Refused => grow(sorted.refused.entry(container).or_default(), total.packets),

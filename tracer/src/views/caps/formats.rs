@@ -145,7 +145,9 @@ fn about(report: &Report) -> Vec<String> {
                 .to_owned(),
         });
     }
-    lines.extend(report.warnings.iter().map(|warning| format!("{}: {}", warning.code, warning.summary)));
+    lines.extend(
+        report.warnings.iter().map(|warning| format!("{}: {}", escape(&warning.code), escape(&warning.summary))),
+    );
     if report.uncounted > 0 {
         lines.push(format!("{} checks found no room and are not in here", report.uncounted));
     }

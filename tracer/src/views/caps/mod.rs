@@ -95,7 +95,7 @@ pub fn text(report: &Report, style: &Style) -> String {
     for warning in &report.warnings {
         let severity = if warning.severity == "warning" { Severity::Warning } else { Severity::Info };
         let pad = " ".repeat(LABEL.saturating_sub(warning.code.len()).max(1));
-        let _ = writeln!(out, "{}{pad}{}", paint(&warning.code, severity, style), escape(&warning.summary));
+        let _ = writeln!(out, "{}{pad}{}", paint(&escape(&warning.code), severity, style), escape(&warning.summary));
     }
     sets(&mut out, report);
     out.push('\n');
@@ -175,7 +175,7 @@ fn passing<'a>(out: &mut String, label: &str, rows: impl Iterator<Item = &'a Evi
     for row in rows {
         match lines.iter_mut().find(|(own, ..)| own.capability == row.capability && own.reason == row.reason) {
             Some((_, count, comms)) => {
-                *count += row.count;
+                *count = count.saturating_add(row.count);
                 if !comms.contains(&row.comm.as_str()) {
                     comms.push(&row.comm);
                 }

@@ -255,7 +255,8 @@ pub fn nested() {
     let own = wait_until("the inner one", || {
         let log = fs::read_to_string(outer.dir.join("log")).unwrap_or_default();
         assert!(!log.contains("failed\n"), "{log}");
-        listed(&[]).into_iter().find(|line| line["type"] == "container" && line["id"] == json!(inner_id))
+        let is_it = |line: &Value| line["id"] == json!(inner_id) && !line["init_pid"].is_null();
+        listed(&[]).into_iter().find(|line| line["type"] == "container" && is_it(line))
     });
     assert_eq!(own["runtime"], "docker", "{own}");
     let around = |container: &Value| container["ancestors"][0]["id"] == json!(outer_id);

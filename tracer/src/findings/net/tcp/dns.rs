@@ -3,7 +3,10 @@
 use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
 use serde_json::json;
-use tracer_common::dns::{IN_TIME_NS, ServerKey};
+use tracer_common::{
+    dns::{IN_TIME_NS, ServerKey},
+    hops::{HopKey, RECEIVE},
+};
 
 use super::{Subject, address, reading::DnsTotal, refused::REFUSED, sharers, whose};
 use crate::{
@@ -22,6 +25,8 @@ const NO_ANSWER: &str = "dns-timeout";
 /// Servers that a finding names.
 const NAMED: usize = 5;
 const PORT: u16 = 53;
+/// Index of `lo` in each namespace.
+const LOOPBACK: u32 = 1;
 
 #[derive(Default)]
 struct Asked {
@@ -35,7 +40,7 @@ pub fn judge(dns: &Window<ServerKey, DnsTotal>, seen: &Seen, conditions: &mut Co
     for (key, total) in dns.within(|_| true) {
         let (subject, owner) = whose(seen, key.cgroup, key.netns);
         // Who is gone was not there to hear the answer.
-        if owner.is_none() {
+        if owner.is_none() || !seen.owners.contains_key(&key.netns) || !hears(seen, key.netns) {
             continue;
         }
         let group = groups.entry(subject).or_default();
@@ -54,6 +59,13 @@ pub fn judge(dns: &Window<ServerKey, DnsTotal>, seen: &Seen, conditions: &mut Co
         }
     }
     findings
+}
+
+/// Is anything seen to arrive at a device of this namespace? What a macvlan or ipvlan device gets passes the hook by
+/// (`RX_HANDLER_ANOTHER` in net/core/dev.c): no answer would ever be seen.
+fn hears(seen: &Seen, netns: u32) -> bool {
+    let is_of_it = |key: &HopKey| (key.container, key.netns, key.direction) == (netns, netns, RECEIVE);
+    seen.counts.hops.iter().any(|(key, hop)| is_of_it(key) && key.ifindex != LOOPBACK && hop.packets > 0)
 }
 
 fn finding(seen: &Seen, news: News, subject: &Subject, group: Asked, window_ns: u64) -> Finding {

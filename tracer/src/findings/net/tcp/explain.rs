@@ -48,7 +48,7 @@ made anew.",
         lens: "net",
         title: "connections or calls of the container come to nothing",
         text: "\
-`reason` says why, `peers` to whom, most first, `count` how often within 2 s:
+`reason` says why, `peers` to whom, most first, `count` how often within `window_ns`:
 
 refused          the peer answered with a reset: nothing listens there, or a firewall rejects
 timed-out        no answer to the SYN. Told from the second repetition on (3 s), or when the program gives up before; the kernel

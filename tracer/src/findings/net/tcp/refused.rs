@@ -162,7 +162,7 @@ pub fn judge(refusals: &Window<RefusalKey, RefusalTotal>, seen: &Seen, condition
         let group = groups.entry((subject.name, reason)).or_default();
         group.owner = owner;
         group.netns = group.netns.or(subject.netns);
-        group.waiting += waiting;
+        grow(&mut group.waiting, waiting);
         let peer = (key.family != 0).then(|| SocketAddr::new(address_of(key.family, &key.address), key.port));
         let peers = group.peers.entry(peer).or_default();
         if key.kind == WAITING {

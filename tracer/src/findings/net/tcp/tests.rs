@@ -2,13 +2,14 @@
 
 use bytemuck::Zeroable;
 use tracer_common::dns::ServerKey;
+use tracer_common::hops::{HopKey, RECEIVE};
 use tracer_common::tcp::{AF_INET, AF_INET6, ATTEMPT, BIND_CALL, CONNECT_CALL, FlowKey, RefusalKey, WAITING};
 
 use super::{DnsTotal, FlowTotal, Queues, Reading, RefusalTotal, Rps};
 use crate::{
     findings::{
         fixture::{Host, SECOND, T, WEB, WEB_CGROUP},
-        net::{self, Counts},
+        net::{self, Counts, HopTotal},
     },
     model::{Finding, State},
     pipeline::{LossNote, Output},
@@ -20,11 +21,13 @@ struct Run {
     host: Host,
     rule: net::Rule,
     at_ns: u64,
+    /// The device that packets arrive at.
+    ifindex: u32,
 }
 
 impl Run {
     fn new() -> Self {
-        Self { host: Host::new(), rule: net::Rule::default(), at_ns: T }
+        Self { host: Host::new(), rule: net::Rule::default(), at_ns: T, ifindex: 2 }
     }
 
     /// What is said of a reading that comes a second later.
@@ -49,7 +52,10 @@ impl Run {
     fn outputs(&mut self, tcp: Reading) -> Vec<Output> {
         self.at_ns += SECOND;
         let netns = [(WEB.into(), NETNS)].into_iter().collect();
-        let counts = Counts { at_ns: self.at_ns, netns, host: Some(1), tcp, ..Counts::default() };
+        let arrives =
+            HopKey { container: NETNS, netns: NETNS, ifindex: self.ifindex, direction: RECEIVE, ..HopKey::zeroed() };
+        let hops = vec![(arrives, HopTotal { packets: 1, ..HopTotal::default() })];
+        let counts = Counts { at_ns: self.at_ns, netns, host: Some(1), hops, tcp, ..Counts::default() };
         let mut out = Vec::new();
         self.rule.reading(&net::Reading::Counts(counts), self.at_ns, &self.host.world(), &mut out);
         out
@@ -255,6 +261,12 @@ fn answered_names_are_no_finding() {
     // Nobody is there any more to hear the answer.
     let gone = ServerKey { cgroup: u64::MAX, netns: NETNS + 1, ..SERVER };
     assert_eq!(Run::new().says(dns(&[(gone, [2, 0, 2])])), []);
+    // Its cgroup is remembered, and its namespace has nobody.
+    let ended = ServerKey { netns: NETNS + 1, ..SERVER };
+    assert_eq!(Run::new().says(dns(&[(ended, [2, 0, 2])])), []);
+    // A macvlan device: nothing is seen to arrive but on lo.
+    let mut deaf = Run { ifindex: 1, ..Run::new() };
+    assert_eq!(deaf.says(dns(&[(SERVER, [2, 0, 2])])), []);
 }
 
 #[test]
