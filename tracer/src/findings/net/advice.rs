@@ -84,7 +84,7 @@ pub fn fix(place: &Place, device: Option<&str>, packet: Option<&Packet>, next: &
         Cause::TooBig => {
             let size = packet.filter(|packet| packet.length > 0);
             let size = size.map_or_else(String::new, |packet| format!(" (the first was {} bytes)", packet.length));
-            let name = Some(next.name.to_string()).filter(|name| !name.is_empty() && plain(&name.as_str()));
+            let name = Some(next.name.clone()).filter(|name| !name.is_empty() && plain(&name.as_str()));
             let name = name.unwrap_or_else(|| "the next device".to_owned());
             let next = next.mtu.map_or_else(String::new, |mtu| format!(", of which {name} takes {mtu} bytes"));
             vec![
