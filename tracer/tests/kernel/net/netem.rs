@@ -1,5 +1,7 @@
 //! A path that loses packets, and one that lets some overtake others: TCP sends again on both, and only one has lost any.
 
+use serde_json::Value;
+
 use crate::{
     harness::{Lack, Test},
     support::{
@@ -57,5 +59,7 @@ fn reordering() {
     assert!(number(evidence, "fast") >= 5, "{evidence}");
     assert!(number(evidence, "needless") * 2 >= number(evidence, "resent_segments"), "{evidence}");
     let said = ctrace.stop();
-    assert!(!said.codes(&container).contains(&"net.retransmits"), "nothing was lost");
+    // On a slow machine an answer may be later than the sender waits.
+    let lost = |finding: &&Value| finding["code"] == "net.retransmits" && finding["evidence"]["timeouts"] == 0;
+    assert_eq!(said.about(&container).find(lost), None, "nothing was lost");
 }
