@@ -17,7 +17,10 @@ use nix::{
 };
 
 use super::place::{may_hang, mount_of};
-use crate::{containers::Mount, findings::caps::FileSets};
+use crate::{
+    containers::{Mount, unescape},
+    findings::caps::FileSets,
+};
 
 const ATTRIBUTE: &CStr = c"security.capability";
 
@@ -69,7 +72,7 @@ fn layers(overlay: &Mount, host_mounts: &str) -> Vec<String> {
     });
     layers
         .flat_map(|(_, paths)| paths.split(':'))
-        .filter_map(|path| mount_of(host_mounts, path))
+        .filter_map(|path| mount_of(host_mounts, &unescape(path)))
         .map(|mount| mount.kind)
         .collect()
 }
