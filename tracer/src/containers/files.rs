@@ -98,6 +98,11 @@ pub trait Files {
     /// Where a symbolic link points to, unresolved.
     fn link(&self, path: &str) -> Result<String, Refused>;
 
+    /// A file as text, whatever it has in it; `None`: it could not be read.
+    fn text(&self, path: &str) -> Option<String> {
+        self.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
+    }
+
     /// A file that only root, or `owner`, can have written.
     fn read_trusted(&self, path: &str, owner: u32) -> Result<Content, Refused> {
         let content = self.read(path)?;

@@ -91,7 +91,7 @@ fn sets(path: &str, table: &Table, host: &Host) -> Option<Sets> {
     let inspected = inspector.inspect(entry);
     let init = inspected.capabilities?;
     let all = inspector.processes(&inspected.container);
-    let comm = |pid: u32| text(host, &format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned();
+    let comm = |pid: u32| host.files().text(&format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned();
     let (mut files, mut files_unknown) = (Vec::new(), None);
     let mut seen = HashSet::new();
     for process in all.iter().take(PROCESSES) {
@@ -139,7 +139,7 @@ fn strangers(host: &Host, pids: &[u32]) -> Vec<(u32, Origin)> {
             at = next;
         }
         if at != init {
-            let comm = text(host, &format!("/proc/{pid}/comm")).unwrap_or_default();
+            let comm = host.files().text(&format!("/proc/{pid}/comm")).unwrap_or_default();
             found.push((pid, if comm.starts_with("runc:[") { Origin::Runtime } else { Origin::Exec }));
         }
     }
@@ -158,13 +158,9 @@ fn init_of(host: &Host, pids: &[u32]) -> Option<u32> {
 }
 
 fn status(host: &Host, pid: u32, field: &str) -> Option<String> {
-    let status = text(host, &format!("/proc/{pid}/status"))?;
+    let status = host.files().text(&format!("/proc/{pid}/status"))?;
     let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     value.map(|value| value.trim().to_owned())
-}
-
-fn text(host: &Host, path: &str) -> Option<String> {
-    host.files().read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
 }
 
 /// Inode number and depth of a process's user namespace. Its descriptor, and those of the namespaces around it, are

@@ -98,7 +98,7 @@ impl Reader {
     fn usage(&mut self, of: &[Arc<str>], within: &[Arc<str>], files: &HostFiles, key: &Hierarchy) -> Usage {
         self.paths.retain(|(cgroup, _), _| of.binary_search(cgroup).is_ok());
         let mut usage = Usage { at_ns: machine::boottime_ns(), ..Usage::default() };
-        let read = |path: &str| text(files, path).unwrap_or_default();
+        let read = |path: &str| files.text(path).unwrap_or_default();
         usage.host = HostCpu::parse(&read("/proc/stat"), &read("/proc/loadavg"), TICK_NS);
         let mut levels: BTreeMap<String, Level> = BTreeMap::new();
         for cgroup in of {
@@ -117,7 +117,7 @@ impl Reader {
         usage.levels = levels.into_values().collect();
         for cgroup in within {
             let procs = read(&format!("{}/cgroup.procs", key.directory(cgroup)));
-            let stats = procs.lines().filter_map(|pid| Stat::parse(&text(files, &format!("/proc/{pid}/stat"))?));
+            let stats = procs.lines().filter_map(|pid| Stat::parse(&files.text(&format!("/proc/{pid}/stat"))?));
             usage.processes.extend(stats.map(|stat| ProcessTime { stat, cgroup: Arc::clone(cgroup) }));
         }
         usage
@@ -157,12 +157,12 @@ impl Reader {
         let hierarchy = self.cpuacct.as_ref()?;
         let directory = hierarchy.directory(path);
         let v1 = hierarchy.controller.is_some();
-        let stat = text(files, &format!("{directory}/{}", if v1 { "cpuacct.stat" } else { "cpu.stat" }))?;
+        let stat = files.text(&format!("{directory}/{}", if v1 { "cpuacct.stat" } else { "cpu.stat" }))?;
         let field = |name: &str| {
             stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse::<u64>().ok())
         };
         if v1 {
-            let total = text(files, &format!("{directory}/cpuacct.usage"))?;
+            let total = files.text(&format!("{directory}/cpuacct.usage"))?;
             return Some(Used {
                 total_ns: total.trim().parse().ok()?,
                 user_ns: field("user")?.saturating_mul(TICK_NS),
@@ -176,7 +176,7 @@ impl Reader {
     fn cpus(&self, path: &str, files: &HostFiles) -> Option<Vec<u32>> {
         let hierarchy = self.cpuset.as_ref()?;
         let name = if hierarchy.controller.is_some() { "cpuset.effective_cpus" } else { "cpuset.cpus.effective" };
-        cpu_list(&text(files, &format!("{}/{name}", hierarchy.directory(path)))?)
+        cpu_list(&files.text(&format!("{}/{name}", hierarchy.directory(path)))?)
     }
 
     fn sleepers(
@@ -231,16 +231,16 @@ impl Reader {
     }
 
     fn sleeper(&self, tid: u32, since_ns: Option<u64>, files: &HostFiles, key: &Hierarchy) -> Option<Sleeper> {
-        if Stat::parse(&text(files, &format!("/proc/{tid}/stat"))?)?.state != 'D' {
+        if Stat::parse(&files.text(&format!("/proc/{tid}/stat"))?)?.state != 'D' {
             return None;
         }
-        let status = text(files, &format!("/proc/{tid}/status"))?;
+        let status = files.text(&format!("/proc/{tid}/status"))?;
         let field = |name: &str| {
             status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok())
         };
         let mut found = ancestry::one(files, key, tid)?;
         found.process.pid = field("Tgid").and_then(|pid| u32::try_from(pid).ok()).unwrap_or(tid);
-        let wchan = text(files, &format!("/proc/{tid}/wchan")).filter(|name| !matches!(name.as_str(), "" | "0"));
+        let wchan = files.text(&format!("/proc/{tid}/wchan")).filter(|name| !matches!(name.as_str(), "" | "0"));
         Some(Sleeper {
             frozen: self.frozen(tid, files) || wchan.as_deref() == Some("__refrigerator"),
             process: found.process,
@@ -255,8 +255,8 @@ impl Reader {
 
     fn frozen(&self, tid: u32, files: &HostFiles) -> bool {
         let state = self.freezer.as_ref().and_then(|freezer| {
-            let cgroups = text(files, &format!("/proc/{tid}/cgroup"))?;
-            text(files, &format!("{}/freezer.state", freezer.directory(freezer.path_of(&cgroups)?)))
+            let cgroups = files.text(&format!("/proc/{tid}/cgroup"))?;
+            files.text(&format!("{}/freezer.state", freezer.directory(freezer.path_of(&cgroups)?)))
         });
         state.is_some_and(|state| state.trim() != "THAWED")
     }
@@ -269,21 +269,17 @@ enum Controller {
     Cpuset,
 }
 
-fn text(files: &HostFiles, path: &str) -> Option<String> {
-    files.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
-}
-
 /// Where the container's processes are in another hierarchy: by the same names below, or in this one alone.
 fn by_process(cgroup: &str, hierarchy: &Hierarchy, files: &HostFiles, key: &Hierarchy) -> Option<String> {
-    let procs = text(files, &format!("{}/cgroup.procs", key.directory(cgroup)))?;
-    let cgroups = text(files, &format!("/proc/{}/cgroup", procs.lines().next()?))?;
+    let procs = files.text(&format!("{}/cgroup.procs", key.directory(cgroup)))?;
+    let cgroups = files.text(&format!("/proc/{}/cgroup", procs.lines().next()?))?;
     let path = hierarchy.path_of(&cgroups)?;
     (path != "/").then(|| path.to_owned())
 }
 
 fn level(path: &str, cpu: &Hierarchy, files: &HostFiles) -> Level {
     let directory = cpu.directory(path);
-    let read = |name: &str| text(files, &format!("{directory}/{name}"));
+    let read = |name: &str| files.text(&format!("{directory}/{name}"));
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
     let micros = |micros: u64| micros.saturating_mul(1000);
     let v1 = cpu.controller.is_some();
@@ -336,7 +332,7 @@ fn waits(kernel: &Kernel, files: &HostFiles) -> Result<BTreeMap<u64, Waited>> {
             }
         }
         if let Some(worst) = &mut sum.worst {
-            let status = text(files, &format!("/proc/{}/status", worst.tid)).unwrap_or_default();
+            let status = files.text(&format!("/proc/{}/status", worst.tid)).unwrap_or_default();
             let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
             (worst.pid, worst.comm) =
                 (field("Tgid").and_then(|pid| pid.parse().ok()), field("Name").map(str::to_owned));
@@ -366,7 +362,7 @@ fn every_sleeper(files: &HostFiles) -> Vec<u32> {
 }
 
 fn stat(files: &HostFiles, directory: &str) -> Option<Stat> {
-    Stat::parse(&text(files, &format!("{directory}/stat"))?)
+    Stat::parse(&files.text(&format!("{directory}/stat"))?)
 }
 
 fn stat_of(files: &HostFiles, pid: u32, tid: &str) -> Option<Stat> {

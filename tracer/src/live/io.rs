@@ -59,7 +59,7 @@ impl Reader {
                     }
                     v1_limits(files, &directory)
                 }
-                None => text(files, &format!("{}/io.max", key.directory(path))).map(|text| v2_limits(&text)),
+                None => files.text(&format!("{}/io.max", key.directory(path))).map(|text| v2_limits(&text)),
             };
             let Some(own) = own.filter(|own| !own.is_empty()) else { continue };
             if self.blkio.is_some() && own.iter().any(|limit| limit.write_bps.or(limit.write_iops).is_some()) {
@@ -148,7 +148,7 @@ fn numbers(text: &str) -> Option<(u32, u32)> {
 }
 
 fn name(files: &HostFiles, (major, minor): (u32, u32)) -> String {
-    let text = text(files, &format!("/sys/dev/block/{major}:{minor}/uevent")).unwrap_or_default();
+    let text = files.text(&format!("/sys/dev/block/{major}:{minor}/uevent")).unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="));
     name.map_or_else(|| format!("{major}:{minor}"), str::to_owned)
 }
@@ -180,7 +180,7 @@ fn v2_limits(text: &str) -> Vec<Limit> {
 fn v1_limits(files: &HostFiles, directory: &str) -> Option<Vec<Limit>> {
     let mut limits: BTreeMap<(u32, u32), Limit> = BTreeMap::new();
     let mut read = |kind: &str, set: fn(&mut Limit, u64)| {
-        let text = text(files, &format!("{directory}/blkio.throttle.{kind}_device"))?;
+        let text = files.text(&format!("{directory}/blkio.throttle.{kind}_device"))?;
         for (device, value) in text.lines().filter_map(|line| line.split_once(' ')) {
             if let (Some(device), Ok(value)) = (numbers(device), value.trim().parse()) {
                 set(limits.entry(device).or_insert(Limit { device, ..Limit::default() }), value);
@@ -197,27 +197,23 @@ fn v1_limits(files: &HostFiles, directory: &str) -> Option<Vec<Limit>> {
 
 /// What the processes of a cgroup gave to write so far, to the page cache or to a device.
 fn written_by(files: &HostFiles, directory: &str) -> u64 {
-    let procs = text(files, &format!("{directory}/cgroup.procs")).unwrap_or_default();
+    let procs = files.text(&format!("{directory}/cgroup.procs")).unwrap_or_default();
     let of = |pid: &str| {
-        let text = text(files, &format!("/proc/{pid}/io"))?;
+        let text = files.text(&format!("/proc/{pid}/io"))?;
         text.lines().find_map(|line| line.strip_prefix("write_bytes:")?.trim().parse::<u64>().ok())
     };
     procs.lines().filter_map(of).sum()
 }
 
 fn host_dirty(files: &HostFiles) -> HostDirty {
-    let vmstat = text(files, "/proc/vmstat").unwrap_or_default();
-    let number = |knob: &str| text(files, &format!("/proc/sys/vm/{knob}"))?.trim().parse().ok();
+    let vmstat = files.text("/proc/vmstat").unwrap_or_default();
+    let number = |knob: &str| files.text(&format!("/proc/sys/vm/{knob}"))?.trim().parse().ok();
     HostDirty {
         threshold: vmstat.lines().find_map(|line| line.strip_prefix("nr_dirty_threshold ")?.trim().parse().ok()),
         ratio: number("dirty_ratio"),
         background_ratio: number("dirty_background_ratio"),
         bytes: number("dirty_bytes"),
     }
-}
-
-fn text(files: &HostFiles, path: &str) -> Option<String> {
-    files.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
 }
 
 #[cfg(test)]

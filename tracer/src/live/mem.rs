@@ -30,7 +30,7 @@ pub fn read(ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> R
             levels.insert(path.into(), level);
         }
     }
-    let swap_free = text(files, "/proc/meminfo").and_then(|text| {
+    let swap_free = files.text("/proc/meminfo").and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("SwapFree:"))?;
         Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.saturating_mul(1024))
     });
@@ -42,7 +42,7 @@ pub fn read(ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> R
 /// `None`: the cgroup is gone, or memory is not controlled there.
 fn level(files: &HostFiles, key: &Hierarchy, path: &str) -> Option<Level> {
     let directory = key.directory(path);
-    let of = |file: &str| text(files, &format!("{directory}/{file}"));
+    let of = |file: &str| files.text(&format!("{directory}/{file}"));
     let number = |file: &str| of(file).and_then(|text| text.trim().parse::<u64>().ok());
     let limit = |file: &str| number(file).filter(|limit| *limit < V1_NO_LIMIT);
     if key.controller.is_some() {
@@ -105,8 +105,4 @@ fn stalls(kernel: &Kernel) -> Result<Vec<(StallKey, StallTotal)>> {
         totals.insert(key, total);
     }
     Ok(totals.into_iter().collect())
-}
-
-fn text(files: &HostFiles, path: &str) -> Option<String> {
-    files.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
 }

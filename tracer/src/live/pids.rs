@@ -102,7 +102,7 @@ impl Reader {
             let below = listing.items.iter().map(|item| format!("{path}/{}", item.name));
             open.extend(below.take(CGROUPS.saturating_sub(levels.len() + open.len())));
             // The root has no counter, and what has no counter is not in the hierarchy of pids.
-            let read = |name: &str| text(files, &format!("{directory}/{name}"));
+            let read = |name: &str| files.text(&format!("{directory}/{name}"));
             let Some(current) = read("pids.current").and_then(|text| text.trim().parse().ok()) else { continue };
             let refused = |name: &str| {
                 let text = read(name).filter(|_| events)?;
@@ -133,30 +133,30 @@ impl Reader {
         if let Some(known) = self.keys.get(&(level.path.clone(), level.id)) {
             return Some(known.clone());
         }
-        let procs = text(files, &format!("{directory}/cgroup.procs"))?;
+        let procs = files.text(&format!("{directory}/cgroup.procs"))?;
         let pid = procs.lines().next()?;
-        key.path_of(&text(files, &format!("/proc/{pid}/cgroup"))?).map(str::to_owned)
+        key.path_of(&files.text(&format!("/proc/{pid}/cgroup"))?).map(str::to_owned)
     }
 }
 
 fn host(files: &HostFiles) -> HostPids {
-    let number = |path: &str| text(files, path)?.trim().parse().ok();
+    let number = |path: &str| files.text(path)?.trim().parse().ok();
     HostPids {
         pid_max: number("/proc/sys/kernel/pid_max"),
         threads_max: number("/proc/sys/kernel/threads-max"),
         // 0.00 0.01 0.05 RUNNING/ALL LAST
-        threads: text(files, "/proc/loadavg").and_then(|text| text.split(['/', ' ']).nth(4)?.parse().ok()),
+        threads: files.text("/proc/loadavg").and_then(|text| text.split(['/', ' ']).nth(4)?.parse().ok()),
     }
 }
 
 /// What may have refused it: the host's numbers first, they change fastest.
 fn asker(pid: u32, from: u64, uid: u32, files: &HostFiles) -> Asker {
     let host = host(files);
-    let limits = text(files, &format!("/proc/{pid}/limits"));
+    let limits = files.text(&format!("/proc/{pid}/limits"));
     let soft = |text: String| {
         text.lines().find_map(|line| line.strip_prefix("Max processes")?.split_whitespace().next()?.parse().ok())
     };
-    let status = text(files, &format!("/proc/{pid}/status"));
+    let status = files.text(&format!("/proc/{pid}/status"));
     let capable = status.as_deref().and_then(|status| u64::from_str_radix(field(status, "CapEff:")?, 16).ok());
     // What a user namespace's root may is nothing to the host: the kernel asks for its capabilities there.
     let namespace = |pid: u32| files.link(&format!("/proc/{pid}/ns/user")).ok();
@@ -184,20 +184,16 @@ fn threads_of(uid: u32, files: &HostFiles) -> u64 {
         // A zombie has none, and still counts.
         own.then(|| field(&status, "Threads:").and_then(|count| count.parse().ok()).unwrap_or(1_u64).max(1))
     };
-    pids.filter_map(|item| threads(text(files, &format!("/proc/{}/status", item.name))?)).sum()
-}
-
-fn text(files: &HostFiles, path: &str) -> Option<String> {
-    files.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
+    pids.filter_map(|item| threads(files.text(&format!("/proc/{}/status", item.name))?)).sum()
 }
 
 fn stat(files: &HostFiles, pid: u32) -> Option<Stat> {
-    Stat::parse(&text(files, &format!("/proc/{pid}/stat"))?)
+    Stat::parse(&files.text(&format!("/proc/{pid}/stat"))?)
 }
 
 fn group(cgroup: &Arc<str>, files: &HostFiles, key: &Hierarchy) -> Group {
     let mut group = Group { cgroup: cgroup.clone(), ..Group::default() };
-    let procs = text(files, &format!("{}/cgroup.procs", key.directory(cgroup))).unwrap_or_default();
+    let procs = files.text(&format!("{}/cgroup.procs", key.directory(cgroup))).unwrap_or_default();
     for stat in procs.lines().filter_map(|line| line.parse().ok()).filter_map(|pid| stat(files, pid)) {
         if stat.is_zombie() {
             continue; // it died since; who is dead is counted elsewhere
@@ -216,7 +212,7 @@ fn living_state(stat: &Stat, files: &HostFiles) -> char {
     }
     let threads = files.list(&format!("/proc/{}/task", stat.pid)).map(|listing| listing.items).unwrap_or_default();
     let mut states = threads.iter().filter_map(|thread| {
-        let text = text(files, &format!("/proc/{}/task/{}/stat", stat.pid, thread.name))?;
+        let text = files.text(&format!("/proc/{}/task/{}/stat", stat.pid, thread.name))?;
         Some(Stat::parse(&text)?.state)
     });
     states.rfind(|state| !matches!(state, 'Z' | 'X')).unwrap_or('S')
@@ -263,7 +259,7 @@ fn waiting(
 
 /// On v1 a process that ended has left its cgroup for the root's, as /proc shows it: that says nothing.
 fn cgroup_of(files: &HostFiles, key: &Hierarchy, pid: u32) -> Option<String> {
-    let text = text(files, &format!("/proc/{pid}/cgroup"))?;
+    let text = files.text(&format!("/proc/{pid}/cgroup"))?;
     let path = key.path_of(&text)?;
     (key.controller.is_none() || path != "/").then(|| path.to_owned())
 }

@@ -40,7 +40,7 @@ impl Reader {
         let rps = disordered.into_iter().filter_map(|netns| {
             let pid = inhabitants.get(&netns)?;
             let device = self.pairs.entry(netns).or_insert_with(|| pair(files, *pid)).clone()?;
-            let cpus = text(files, &format!("{DEVICES}/{device}/queues/rx-0/rps_cpus"))?.trim().to_owned();
+            let cpus = files.text(&format!("{DEVICES}/{device}/queues/rx-0/rps_cpus"))?.trim().to_owned();
             Some((netns, Rps { device, cpus }))
         });
         let rps = rps.collect();
@@ -50,7 +50,7 @@ impl Reader {
     }
 
     fn queues(&mut self, netns: u32, pid: u32, files: &HostFiles) -> Queues {
-        let of = |file: &str| text(files, &format!("/proc/{pid}/net/{file}"));
+        let of = |file: &str| files.text(&format!("/proc/{pid}/net/{file}"));
         let netstat = of("netstat").unwrap_or_default();
         let accept_overflows = netstat_count(&netstat, "ListenOverflows");
         let before = self.overflows.insert(netns, accept_overflows.unwrap_or(0));
@@ -62,7 +62,7 @@ impl Reader {
             Vec::new()
         };
         let (entries, drops) = of("stat/nf_conntrack").and_then(|table| conntrack(&table)).unzip();
-        let max = drops.filter(|drops| *drops > 0).and_then(|_| text(files, CONNTRACK_MAX)?.trim().parse().ok());
+        let max = drops.filter(|drops| *drops > 0).and_then(|_| files.text(CONNTRACK_MAX)?.trim().parse().ok());
         Queues {
             accept_overflows,
             syn_drops: netstat_count(&netstat, "TCPReqQFullDrop"),
@@ -167,21 +167,17 @@ fn conntrack(table: &str) -> Option<(u64, u64)> {
 
 /// The host's end of a container's pair, where its index leaves no doubt.
 fn pair(files: &HostFiles, pid: u32) -> Option<String> {
-    let multicast = text(files, &format!("/proc/{pid}/net/dev_mcast"))?;
+    let multicast = files.text(&format!("/proc/{pid}/net/dev_mcast"))?;
     let own: BTreeSet<u32> =
         multicast.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
     let devices = files.list(DEVICES).ok()?.items;
     let mut ends = devices.iter().filter(|device| {
-        let number = |file: &str| text(files, &format!("{DEVICES}/{}/{file}", device.name))?.trim().parse::<u32>().ok();
+        let number = |file: &str| files.text(&format!("{DEVICES}/{}/{file}", device.name))?.trim().parse::<u32>().ok();
         let (index, other) = (number("ifindex"), number("iflink"));
         index != other && other.is_some_and(|other| own.contains(&other))
     });
     let first = ends.next()?.name.clone();
     ends.next().is_none().then_some(first)
-}
-
-fn text(files: &HostFiles, path: &str) -> Option<String> {
-    files.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl Placement {
                 continue;
             };
             found.doors.entry(netns).or_insert(Door::Pid(pid));
-            let cgroup = text(files, &format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            let cgroup = files.text(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
             let owner = hierarchy.path_of(&cgroup).and_then(|path| table.owner_of_path(path));
             if let Some(container) = owner {
                 of_containers.entry(container.cgroup.as_str().into()).or_default().push((pid, netns));
@@ -212,7 +212,7 @@ fn number(file: &str) -> Option<u8> {
 
 /// Of a device of the host's namespace, by the host's sysfs.
 fn rps(files: &dyn Files, link: &Link) -> Option<Vec<String>> {
-    let file = |name: &str| text(files, &format!("{DEVICES}/{}/{name}", link.name)).map(|text| text.trim().to_owned());
+    let file = |name: &str| files.text(&format!("{DEVICES}/{}/{name}", link.name)).map(|text| text.trim().to_owned());
     // That it shows the host's devices, and this one, is not taken for granted.
     if file("ifindex")?.parse() != Ok(link.ifindex) {
         return None;
@@ -224,7 +224,7 @@ fn rps(files: &dyn Files, link: &Link) -> Option<Vec<String>> {
 
 /// The host's namespace: PID 1's; where that one may not be looked at, that of the kernel's own threads; else this one.
 fn host(files: &dyn Files) -> Option<u64> {
-    let kernel = || text(files, "/proc/2/comm").filter(|comm| comm.trim_end() == "kthreadd");
+    let kernel = || files.text("/proc/2/comm").filter(|comm| comm.trim_end() == "kthreadd");
     let link = files.link("/proc/1/ns/net").ok();
     let link = link.or_else(|| kernel().and_then(|_| files.link("/proc/2/ns/net").ok()));
     link.or_else(|| files.link("/proc/self/ns/net").ok()).as_deref().and_then(inode)
@@ -244,15 +244,11 @@ fn mounted(mountinfo: &str) -> Vec<(u64, String)> {
 /// In ticks since boot; one that is gone is nobody's oldest.
 fn start(files: &dyn Files, pid: u32) -> u64 {
     let ticks = || {
-        let stat = text(files, &format!("/proc/{pid}/stat"))?;
+        let stat = files.text(&format!("/proc/{pid}/stat"))?;
         // The command stands in parentheses and may hold any of these.
         stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
     };
     ticks().unwrap_or(u64::MAX)
-}
-
-fn text(files: &dyn Files, path: &str) -> Option<String> {
-    files.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{super::Files, Hierarchy, text};
+use super::{super::Files, Hierarchy};
 use crate::model::Unknown;
 
 /// `None` is no limit, unless `unknown` says that it could not be read.
@@ -72,7 +72,7 @@ impl Controllers {
         place.pids(self.pids.as_ref(), &mut limits, unknown);
         place.cpu(self.cpu.as_ref(), &mut limits, unknown);
         if let Some((_, directory)) = place.directory(self.cpuset.as_ref()) {
-            let cpus = |name: &str| text(files, &format!("{directory}/{name}")).map(|text| text.trim().to_owned());
+            let cpus = |name: &str| files.text(&format!("{directory}/{name}")).map(|text| text.trim().to_owned());
             limits.cpuset_cpus = cpus("cpuset.cpus").filter(|cpus| !cpus.is_empty());
         }
         limits
@@ -98,11 +98,11 @@ impl Place<'_> {
     }
 
     fn number(&self, directory: &str, file: &str) -> Option<u64> {
-        text(self.files, &format!("{directory}/{file}"))?.trim().parse().ok()
+        self.files.text(&format!("{directory}/{file}"))?.trim().parse().ok()
     }
 
     fn limit(&self, directory: &str, file: &str) -> Limit {
-        let Some(text) = text(self.files, &format!("{directory}/{file}")) else { return Limit::Unread };
+        let Some(text) = self.files.text(&format!("{directory}/{file}")) else { return Limit::Unread };
         match text.trim().parse() {
             Ok(number) if number < V1_NO_LIMIT => Limit::Of(number),
             Err(_) if text.trim() != "max" => Limit::Unread,
@@ -166,7 +166,7 @@ impl Place<'_> {
         if hierarchy.is_some_and(|hierarchy| hierarchy.controller.is_some()) {
             unknown.insert("limits.cpu_weight", "cgroup v1 has cpu_shares instead".to_owned());
             limits.cpu_shares = self.number(&directory, "cpu.shares");
-            let quota = text(self.files, &format!("{directory}/cpu.cfs_quota_us"));
+            let quota = self.files.text(&format!("{directory}/cpu.cfs_quota_us"));
             match quota.as_deref().map(|quota| quota.trim().parse::<i64>()) {
                 Some(Ok(quota)) => {
                     let period = self.number(&directory, "cpu.cfs_period_us");
@@ -180,7 +180,7 @@ impl Place<'_> {
         if limits.cpu_weight.is_none() {
             unknown.insert("limits.cpu_weight", not_there(&directory, "cpu.weight"));
         }
-        let max = text(self.files, &format!("{directory}/cpu.max"));
+        let max = self.files.text(&format!("{directory}/cpu.max"));
         match max.as_deref().map(|max| max.trim().split_once(' ')) {
             Some(Some((quota, period))) => {
                 limits.cpu_quota_cpus = quota.parse().ok().and_then(|quota| cpus(quota, period.parse().ok()?));

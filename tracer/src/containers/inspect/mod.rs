@@ -143,7 +143,7 @@ impl<'a> Inspector<'a> {
         if init.is_none() {
             unknown.insert("init_pid", no_init(&container, main));
         }
-        let proc_cgroup = main.and_then(|main| text(self.files, &format!("/proc/{}/cgroup", main.pid)));
+        let proc_cgroup = main.and_then(|main| self.files.text(&format!("/proc/{}/cgroup", main.pid)));
         let limits = self.controllers.limits(
             self.files,
             &container.cgroup,
@@ -187,11 +187,11 @@ impl<'a> Inspector<'a> {
         inspected.rootfs_readonly = spec.and_then(|spec| spec.root().as_ref()?.readonly());
         let Some(main) = main else { return };
         let own = process::Namespaces::of(self.files, main.pid);
-        let map = text(self.files, &format!("/proc/{}/uid_map", main.pid));
+        let map = self.files.text(&format!("/proc/{}/uid_map", main.pid));
         inspected.userns =
             UserNs::new(self.host.user.as_deref(), own.user.as_deref(), map.as_deref(), &inspected.container.cgroup);
         inspected.user = User { outside: Some(main.uid), inside: inspected.userns.inside(main.uid) };
-        let mountinfo = text(self.files, &format!("/proc/{}/mountinfo", main.pid));
+        let mountinfo = self.files.text(&format!("/proc/{}/mountinfo", main.pid));
         if let Some(readonly) = mountinfo.as_deref().and_then(root_is_readonly) {
             inspected.rootfs_readonly = Some(readonly);
         }
@@ -299,10 +299,6 @@ fn no_init(container: &Container, main: Option<&Process>) -> String {
             )
         }
     }
-}
-
-fn text(files: &dyn Files, path: &str) -> Option<String> {
-    files.read(path).ok().map(|content| String::from_utf8_lossy(&content.bytes).into_owned())
 }
 
 /// From the text of `/proc/PID/mountinfo`: is what is mounted at `/` (last) for reading only?

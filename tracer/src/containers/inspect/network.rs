@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use super::{
     super::{Facts, Files, Table},
     process::{Namespaces, Process, init, oldest, start_ticks},
-    text,
 };
 use crate::model::Container;
 
@@ -56,7 +55,7 @@ impl Modes {
         if host.net.as_ref() == Some(&own) {
             return Seen { mode: Ok("host".to_owned()), devices: None };
         }
-        let Some(indexed) = text(files, &format!("/proc/{pid}/net/dev")).map(|dev| devices(&dev)) else {
+        let Some(indexed) = files.text(&format!("/proc/{pid}/net/dev")).map(|dev| devices(&dev)) else {
             return Seen { mode: Err(unreadable()), devices: None };
         };
         let names: Vec<String> = indexed.into_iter().filter(|name| name != "lo").collect();
@@ -96,7 +95,7 @@ impl Modes {
 
     /// One of its devices is the other end of a pair of the host's.
     fn paired(&self, files: &dyn Files, pid: u32) -> Option<String> {
-        let multicast = text(files, &format!("/proc/{pid}/net/dev_mcast")).unwrap_or_default();
+        let multicast = files.text(&format!("/proc/{pid}/net/dev_mcast")).unwrap_or_default();
         let mut kinds = indexes(&multicast).into_iter().filter_map(|index| {
             let mut ends = self.pairs.iter().filter(|(other, _)| *other == index);
             let (first, second) = (ends.next()?, ends.next());
@@ -130,7 +129,7 @@ fn indexes(multicast: &str) -> Vec<u32> {
 fn pairs(files: &dyn Files) -> Vec<(u32, bool)> {
     let devices = files.list(DEVICES).map(|listing| listing.items).unwrap_or_default();
     let pair = |name: &str| {
-        let number = |file: &str| text(files, &format!("{DEVICES}/{name}/{file}"))?.trim().parse::<u32>().ok();
+        let number = |file: &str| files.text(&format!("{DEVICES}/{name}/{file}"))?.trim().parse::<u32>().ok();
         let (own, other) = (number("ifindex")?, number("iflink")?);
         (own != other).then(|| (other, files.link(&format!("{DEVICES}/{name}/master")).is_ok()))
     };

@@ -1,6 +1,6 @@
 //! The processes of this host, as far as a list of containers needs them.
 
-use super::{super::Files, CapabilitySets, Hierarchy, text};
+use super::{super::Files, CapabilitySets, Hierarchy};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -36,7 +36,7 @@ impl Namespaces {
     pub fn of_host(files: &dyn Files) -> Self {
         let init = Self::of(files, 1);
         let kernel =
-            text(files, "/proc/2/comm").filter(|comm| comm.trim_end() == "kthreadd").map(|_| Self::of(files, 2));
+            files.text("/proc/2/comm").filter(|comm| comm.trim_end() == "kthreadd").map(|_| Self::of(files, 2));
         let own = Self { user: files.link("/proc/self/ns/user").ok(), net: files.link("/proc/self/ns/net").ok() };
         let kernel = kernel.unwrap_or_default();
         Self { user: init.user.or(kernel.user).or(own.user), net: init.net.or(kernel.net).or(own.net) }
@@ -50,9 +50,9 @@ pub fn all(files: &dyn Files, hierarchy: &Hierarchy) -> Vec<Process> {
 }
 
 pub fn read(files: &dyn Files, hierarchy: &Hierarchy, pid: u32) -> Option<Process> {
-    let cgroup = text(files, &format!("/proc/{pid}/cgroup"))?;
+    let cgroup = files.text(&format!("/proc/{pid}/cgroup"))?;
     let cgroup = hierarchy.path_of(&cgroup)?.to_owned();
-    let status = text(files, &format!("/proc/{pid}/status"))?;
+    let status = files.text(&format!("/proc/{pid}/status"))?;
     let mut process = parse(pid, &status)?;
     process.cgroup = cgroup;
     Some(process)
@@ -95,7 +95,7 @@ pub fn oldest(processes: &[Process]) -> Option<&Process> {
 
 /// In ticks since boot.
 pub fn start_ticks(files: &dyn Files, pid: u32) -> Option<u64> {
-    let stat = text(files, &format!("/proc/{pid}/stat"))?;
+    let stat = files.text(&format!("/proc/{pid}/stat"))?;
     // The command stands in parentheses and may hold any of these.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }

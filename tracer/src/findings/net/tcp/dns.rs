@@ -1,6 +1,10 @@
 //! `net.refused`: names that are asked for in vain.
 
-use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use serde_json::json;
 use tracer_common::{
@@ -36,11 +40,12 @@ struct Asked {
 }
 
 pub fn judge(dns: &Window<ServerKey, DnsTotal>, seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
+    let hearing = hearing(seen);
     let mut groups: BTreeMap<Subject, Asked> = BTreeMap::new();
     for (key, total) in dns.within(|_| true) {
         let (subject, owner) = whose(seen, key.cgroup, key.netns);
         // Who is gone was not there to hear the answer.
-        if owner.is_none() || !seen.owners.contains_key(&key.netns) || !hears(seen, key.netns) {
+        if owner.is_none() || !seen.owners.contains_key(&key.netns) || !hearing.contains(&key.netns) {
             continue;
         }
         let group = groups.entry(subject).or_default();
@@ -61,11 +66,12 @@ pub fn judge(dns: &Window<ServerKey, DnsTotal>, seen: &Seen, conditions: &mut Co
     findings
 }
 
-/// Is anything seen to arrive at a device of this namespace? What a macvlan or ipvlan device gets passes the hook by
+/// The namespaces in which anything is seen to arrive at a device. What a macvlan or ipvlan device gets passes the hook by
 /// (`RX_HANDLER_ANOTHER` in net/core/dev.c): no answer would ever be seen.
-fn hears(seen: &Seen, netns: u32) -> bool {
-    let is_of_it = |key: &HopKey| (key.container, key.netns, key.direction) == (netns, netns, RECEIVE);
-    seen.counts.hops.iter().any(|(key, hop)| is_of_it(key) && key.ifindex != LOOPBACK && hop.packets > 0)
+fn hearing(seen: &Seen) -> BTreeSet<u32> {
+    let is_own = |key: &HopKey| key.netns == key.container && key.direction == RECEIVE && key.ifindex != LOOPBACK;
+    let arrived = seen.counts.hops.iter().filter(|(key, hop)| is_own(key) && hop.packets > 0);
+    arrived.map(|(key, _)| key.netns).collect()
 }
 
 fn finding(seen: &Seen, news: News, subject: &Subject, group: Asked, window_ns: u64) -> Finding {
