@@ -204,6 +204,8 @@ macro_rules! kernel_facts {
             RQ_ISSUE_ARGUMENT;
             /// 1: `kfree_skb` says why a packet is dropped.
             DROP_HAS_REASON;
+            /// 1: `tcp_retransmit_skb` also fires where sending failed, and says so.
+            RESENT_HAS_ERROR;
             /// Nanoseconds of a jiffy.
             TICK_NS;
             /// 1: `sched_switch` has the argument `prev_state` behind the others; 0: it ends with `next`.

@@ -35,8 +35,8 @@ const CA_STATE: u8 = 0x1f;
 /// A SYN that was sent again once may have met a neighbour that was not known yet.
 const RESENT_SYNS: u32 = 2;
 
-/// `tcp:tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb[, int err])`: once for each buffer, after it
-/// was sent and counted.
+/// `tcp:tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb)`: once for each buffer, after it was sent and
+/// counted. With `int err` since 6.17: also where it was not, for which a full queue of this host is enough.
 #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
 pub fn tcp_resent(ctx: RawTracePointContext) -> i32 {
     let sock = ctx.arg::<u64>(0);
@@ -46,6 +46,9 @@ pub fn tcp_resent(ctx: RawTracePointContext) -> i32 {
             let _ = SYN_WAITERS.insert(sock, Waiter { key, last_ns: now() }, 0);
             refuse(key, None);
         }
+        return 0;
+    }
+    if layout::RESENT_HAS_ERROR.load() == 1 && ctx.arg::<i32>(2) != 0 {
         return 0;
     }
     let key = flow(sock);

@@ -36,6 +36,7 @@ const FURTHER: &[&str] = &[
     "btf_trace_block_rq_issue",
     "btf_trace_sched_switch",
     "btf_trace_kfree_skb",
+    "btf_trace_tcp_retransmit_skb",
 ];
 
 /// `THREAD_SIZE` of x86-64 without KASAN.
@@ -145,24 +146,25 @@ impl Layout {
     }
 
     fn tracepoints(&mut self, btf: &Btf) {
-        let has_task = btf
-            .tracepoint_arguments("mark_victim")
+        let has_task = arguments_of(btf, "mark_victim")
             .is_some_and(|arguments| arguments.first().copied().flatten() == Some("task_struct"));
         self.set("MARK_VICTIM_HAS_TASK", u32::from(has_task));
         if !has_task {
             self.lack("MARK_VICTIM_HAS_TASK", "oom:mark_victim gives only a pid on this kernel".to_owned());
         }
-        let group_dead = btf.tracepoint_arguments("sched_process_exit").is_some_and(|arguments| arguments.len() >= 2);
+        let group_dead = arguments_of(btf, "sched_process_exit").is_some_and(|arguments| arguments.len() >= 2);
         self.set("EXIT_HAS_GROUP_DEAD", u32::from(group_dead));
-        if let Some(arguments) = btf.tracepoint_arguments("block_rq_issue")
+        if let Some(arguments) = arguments_of(btf, "block_rq_issue")
             && let Some(at) = arguments.iter().position(|pointee| *pointee == Some("request"))
         {
             self.set("RQ_ISSUE_ARGUMENT", at as u32);
         }
-        let reason = btf.tracepoint_arguments("kfree_skb").is_some_and(|arguments| arguments.len() >= 3);
+        let reason = arguments_of(btf, "kfree_skb").is_some_and(|arguments| arguments.len() >= 3);
         self.set("DROP_HAS_REASON", u32::from(reason));
+        let error = arguments_of(btf, "tcp_retransmit_skb").is_some_and(|arguments| arguments.len() >= 3);
+        self.set("RESENT_HAS_ERROR", u32::from(error));
         // A prototype that ctrace has not met is told by its length: 12 numbers, or 8 arguments with the control.
-        if let Some(arguments) = btf.tracepoint_arguments("balance_dirty_pages") {
+        if let Some(arguments) = arguments_of(btf, "balance_dirty_pages") {
             match (arguments.len(), arguments.get(1).copied().flatten()) {
                 (12, None) => self.set("PAUSE_HAS_CONTROL", 0),
                 (8, Some("dirty_throttle_control")) => self.set("PAUSE_HAS_CONTROL", 1),
@@ -172,7 +174,7 @@ impl Layout {
                 ),
             }
         }
-        let switch = btf.tracepoint_arguments("sched_switch").unwrap_or_default();
+        let switch = arguments_of(btf, "sched_switch").unwrap_or_default();
         match switch[..] {
             [_, Some("task_struct"), Some("task_struct"), ref more @ ..] => {
                 self.set("SWITCH_HAS_STATE", u32::from(!more.is_empty()));
@@ -285,6 +287,12 @@ fn compact_order<'a>(node: &[(&'a str, i64)], memcg: &[(&'a str, i64)], elements
         order.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
     };
     (0..=LATECOMERS.len()).map(|known| list(&LATECOMERS[known..])).find(|order| order.len() == elements)
+}
+
+/// [`Btf::tracepoint_arguments`] finds only what was looked for.
+fn arguments_of<'a>(btf: &'a Btf<'_>, tracepoint: &str) -> Option<Vec<Option<&'a str>>> {
+    debug_assert!(FURTHER.contains(&format!("btf_trace_{tracepoint}").as_str()), "{tracepoint} is not looked for");
+    btf.tracepoint_arguments(tracepoint)
 }
 
 #[cfg(test)]

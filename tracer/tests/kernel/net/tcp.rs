@@ -1,5 +1,7 @@
 //! What TCP sends again, and what is refused: in network namespaces of the test's own.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::{
@@ -9,12 +11,14 @@ use crate::{
         ctrace::{Ctrace, Line, command},
         player::Player,
         tcp::{Link, OWN, PEER},
+        wait_until,
     },
 };
 
 pub static TESTS: &[Test] = &[
     Test::core("net::tcp::loss", loss),
     Test::full("net::tcp::little_loss", little_loss),
+    Test::full("net::tcp::never_sent", never_sent),
     Test::core("net::tcp::refused", refused),
     Test::core("net::tcp::no_answer", no_answer),
     Test::core("net::tcp::no_route", no_route),
@@ -107,6 +111,39 @@ fn little_loss() {
     let said = ctrace.stop();
     assert!(!said.codes(&container).contains(&"net.retransmits"));
     drop(server);
+}
+
+/// What this host could not send is not lost on the way, though the kernel tells of it at the same place since 6.17.
+fn never_sent() {
+    let (tree, link) = (Tree::new(), Link::new());
+    let container = tree.container();
+    let _server = server(&link, 80);
+    let ctrace = ctrace();
+    let client = link.play(&container, &[&format!("stream={}=400000", at(PEER, 80)), "pause"]);
+    wait_until("the stream flows", || sockets(&link).contains(":0050 01 ").then_some(()));
+    link.in_peer("iptables -A INPUT -p tcp -j DROP");
+    link.inside("ip route flush dev eth0");
+    wait_until("the kernel tried five times", || (retries(&link, ":0050 01 ") >= 5).then_some(()));
+    drop(client);
+    let refused = format!("connect={}=1", at("127.0.0.1", 81));
+    let _last = link.play(&container, &[&refused, "pause"]);
+    refusal(&ctrace, &container, "refused");
+    let said = ctrace.stop();
+    let resent = said.about(&container).find(|finding| finding["code"] == "net.retransmits");
+    assert_eq!(resent, None, "nothing was sent");
+}
+
+/// The kernel's table of the container's TCP sockets.
+fn sockets(link: &Link) -> String {
+    let output = Command::new("ip").args(["netns", "exec", &link.container, "cat", "/proc/net/tcp"]).output();
+    String::from_utf8_lossy(&output.expect("ip").stdout).into_owned()
+}
+
+/// Timeouts in a row of the socket whose line has that (`retrnsmt`, hexadecimal).
+fn retries(link: &Link, socket: &str) -> u32 {
+    let table = sockets(link);
+    let line = table.lines().find(|line| line.contains(socket)).unwrap_or_default();
+    line.split_whitespace().nth(6).and_then(|number| u32::from_str_radix(number, 16).ok()).unwrap_or(0)
 }
 
 fn refused() {
