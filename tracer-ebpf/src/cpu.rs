@@ -23,6 +23,9 @@ use crate::kernel::{
     task,
 };
 
+/// When these programs were attached last: what a slot holds from before is not known to hold still.
+#[map]
+static HEARD_SINCE: Array<u64> = Array::with_max_entries(1, 0);
 /// Made at their sizes only where they are wanted.
 #[map]
 static TASKS: Array<Slot> = Array::with_max_entries(1, 0);
@@ -75,10 +78,16 @@ fn leave(ctx: &RawTracePointContext, tid: u32, at: u64) {
     }
 }
 
+/// Is what the slot holds this task's, and was nothing missed since?
+#[inline(always)]
+fn holds(slot: &Slot, tid: u32) -> bool {
+    slot.tid == tid && HEARD_SINCE.get(0).is_none_or(|since| slot.since_ns >= *since)
+}
+
 /// Makes it this task's slot: from another that has it nothing more is heard.
 #[inline(always)]
 fn take(slot: &mut Slot, tid: u32) {
-    if slot.tid != tid {
+    if !holds(slot, tid) {
         *slot = Slot { tid, state: 0, since_ns: 0, set: 0, cgroup: UNKNOWN_U64 };
     }
 }
@@ -184,8 +193,8 @@ pub fn wakeup(ctx: RawTracePointContext) -> i32 {
     let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) else { return 0 };
     // SAFETY: as in `leave`.
     let slot = unsafe { &mut *slot };
-    if slot.tid != tid {
-        // Another task had its slot meanwhile: how long it slept is not known any more.
+    if !holds(slot, tid) {
+        // Another task had its slot meanwhile, or nobody listened: how long it slept is not known any more.
         let _ = IN_D.remove(tid);
         take(slot, tid);
     }

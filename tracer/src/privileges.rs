@@ -5,13 +5,15 @@ use caps::{CapSet, Capability, CapsHashSet};
 
 /// To read another task's stack.
 pub const STACKS: &[Capability] = &[Capability::CAP_SYS_ADMIN];
+/// To attach what was loaded.
+pub const ATTACH: &[Capability] = &[Capability::CAP_BPF, Capability::CAP_PERFMON];
 /// To enter a network namespace; and the machine's own tools, which are asked for its rules, get no more than is permitted
 /// here: nft needs the second, iptables both.
 pub const NETWORKS: &[Capability] = &[Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
 
 /// Keeps CAP_DAC_READ_SEARCH (files of containers) and CAP_SYS_PTRACE (/proc of containers), and never gains anything
 /// again. `needs_bpf`: maps cannot be read without the privilege for it (kernels before 5.19), or more will be attached.
-/// `permitted_too`: stay permitted, not effective, see [`with_sys_admin`].
+/// `permitted_too`: stay permitted, not effective, see [`with`].
 pub fn drop_to(needs_bpf: bool, permitted_too: &[Capability]) -> Result<()> {
     let mut keep: CapsHashSet = [Capability::CAP_DAC_READ_SEARCH, Capability::CAP_SYS_PTRACE].into_iter().collect();
     if needs_bpf {
@@ -44,13 +46,20 @@ pub fn raise() -> Result<()> {
     caps::set(None, CapSet::Effective, &permitted).context("raising capabilities")
 }
 
-/// The kernel shows another task's stack to CAP_SYS_ADMIN alone, and lets nobody else into a namespace: effective, in this
-/// thread, while `work` is done, where it was kept.
+/// The kernel shows another task's stack to CAP_SYS_ADMIN alone, and lets nobody else into a namespace.
 pub fn with_sys_admin<T>(work: impl FnOnce() -> T) -> T {
+    with(&[Capability::CAP_SYS_ADMIN], work)
+}
+
+/// Effective, in this thread, while `work` is done: those of them that were kept.
+pub fn with<T>(privileges: &[Capability], work: impl FnOnce() -> T) -> T {
     let before = caps::read(None, CapSet::Effective);
-    let raised = caps::raise(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).is_ok();
+    for privilege in privileges {
+        // Not permitted: the work says what it lacks.
+        let _ = caps::raise(None, CapSet::Effective, *privilege);
+    }
     let done = work();
-    if let (true, Ok(before)) = (raised, before) {
+    if let Ok(before) = before {
         let _ = caps::set(None, CapSet::Effective, &before);
     }
     done

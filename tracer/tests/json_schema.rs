@@ -255,6 +255,7 @@ fn cpu_usage(second: u64) -> cpu::Usage {
             all: cpu::Times { user: second * SECOND, ..cpu::Times::default() },
             each: vec![cpu::Times { user: second * SECOND, ..cpu::Times::default() }; 2],
             load: Some([1.0, 2.0, 3.0]),
+            runnable: Some(1),
         },
         groups: paths.iter().map(group).collect(),
         levels: vec![level(&paths[0], second * 10, Some(quota)), level(&paths[1], 0, None)],

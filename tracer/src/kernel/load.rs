@@ -27,6 +27,7 @@ use tracer_common::{
 };
 
 use super::{
+    demand::OnDemand,
     diagnostics::{self, Diagnostics},
     host::{self, Hierarchy},
     layout::{FACTS, Layout},
@@ -38,6 +39,8 @@ use crate::model::recorded::{self, Name};
 #[derive(Clone, Debug, Default)]
 pub struct Wishes {
     pub probes: Vec<&'static Probe>,
+    /// Those of them that are loaded, and attached only by [`Kernel::begin`].
+    pub on_demand: Vec<&'static Probe>,
     /// Ring size in bytes, a power of two.
     pub ring_bytes: u32,
     /// Globals to set (`WANT_*`); what several set is or-ed.
@@ -51,7 +54,8 @@ pub struct Wishes {
 /// The kernel side, attached. Dropping it detaches everything.
 pub struct Kernel {
     /// Holds the links: dropped, they are detached.
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
+    pub(super) on_demand: Vec<OnDemand>,
     ring: RingBuf<MapData>,
     reader: Array<MapData, Shared<Reader>>,
     drains: u64,
@@ -137,7 +141,9 @@ impl Kernel {
         drop(loader);
         let diagnostics = asked.then(|| Diagnostics::of(&mut ebpf)).transpose()?;
         let btf = KernelBtf::new(|| Btf::from_sys_fs().context("reading the kernel's BTF"));
-        let taken: Vec<Taken> = wishes.probes.iter().map(|probe| take(&mut ebpf, probe, &layout, &btf)).collect();
+        let waits = |probe: &Probe| wishes.on_demand.iter().any(|own| own.name == probe.name);
+        let taken: Vec<Taken> =
+            wishes.probes.iter().map(|probe| take(&mut ebpf, probe, waits(probe), &layout, &btf)).collect();
         drop(btf);
         let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("the kernel side has no map {name}"));
         let kernel = Self {
@@ -151,6 +157,7 @@ impl Kernel {
             skipped: BTreeMap::new(),
             diagnostics,
             skips: taken.iter().filter_map(|taken| Some((taken.probe.name, program_file(&ebpf, taken)?))).collect(),
+            on_demand: taken.iter().filter(|taken| waits(taken.probe)).filter_map(OnDemand::of).collect(),
             taken,
             ebpf,
         };
@@ -313,13 +320,25 @@ impl Kernel {
         HashMap::try_from(found).with_context(|| format!("the map {map} is of another type"))
     }
 
+    /// Sets the one entry of an array of the kernel side.
+    ///
+    /// # Errors
+    /// There is no such map, or this process may not write it.
+    pub fn set<V: bytemuck::Pod>(&mut self, map: &str, value: V) -> Result<()> {
+        let found = self.ebpf.map_mut(map).with_context(|| format!("the kernel side has no map {map}"))?;
+        let mut array =
+            Array::<_, Shared<V>>::try_from(found).with_context(|| format!("the map {map} is of another type"))?;
+        array.set(0, Shared(value), 0).with_context(|| format!("writing the map {map}"))
+    }
+
     /// Can maps still be read?
     pub fn can_read_maps(&self) -> Result<()> {
         self.lost_elsewhere.get(&0, 0).map(|_| ()).context("reading a map")
     }
 
+    /// Is it attached now?
     pub fn attached(&self, probe: &Probe) -> bool {
-        self.taken.iter().any(|taken| taken.probe.name == probe.name && taken.attached())
+        !self.is_idle(&[probe]) && self.taken.iter().any(|taken| taken.probe.name == probe.name && taken.attached())
     }
 }
 
@@ -403,7 +422,8 @@ fn loader() -> EbpfLoader<'static> {
 /// takes, and a person what works where a way is broken. It is said, as any other refusal is.
 const LEFT_OUT: &str = "CTRACE_WITHOUT";
 
-fn take(ebpf: &mut Ebpf, probe: &'static Probe, layout: &Layout, btf: &KernelBtf) -> Taken {
+/// `waits`: what a tracepoint runs is loaded, and not attached yet.
+fn take(ebpf: &mut Ebpf, probe: &'static Probe, waits: bool, layout: &Layout, btf: &KernelBtf) -> Taken {
     let mut taken = Taken { probe, branch: None, refused: Vec::new() };
     if let Some(global) =
         probe.needs.iter().find(|global| matches!(layout.get(global), ABSENT) || missing(layout, global))
@@ -422,7 +442,7 @@ fn take(ebpf: &mut Ebpf, probe: &'static Probe, layout: &Layout, btf: &KernelBtf
             taken.refused.push((branch.hook.to_string(), format!("left out: {LEFT_OUT} names it")));
             continue;
         }
-        match attach(ebpf, branch, btf) {
+        match attach(ebpf, branch, waits, btf) {
             Ok(()) => {
                 taken.branch = Some(*branch);
                 break;
@@ -438,7 +458,7 @@ fn missing(layout: &Layout, global: &str) -> bool {
     global == "MARK_VICTIM_HAS_TASK" && layout.get(global) == 0
 }
 
-fn attach(ebpf: &mut Ebpf, branch: &Branch, btf: &KernelBtf) -> Result<()> {
+fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &KernelBtf) -> Result<()> {
     let program = ebpf
         .program_mut(branch.program)
         .with_context(|| format!("the kernel side has no program {}", branch.program))?;
@@ -446,7 +466,9 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, btf: &KernelBtf) -> Result<()> {
         Hook::RawTracepoint(name) => {
             let program: &mut RawTracePoint = program.try_into()?;
             program.load().map_err(verifier)?;
-            program.attach(name)?;
+            if !waits {
+                program.attach(name)?;
+            }
         }
         Hook::Kprobe(function) | Hook::Kretprobe(function) => {
             if !host::has_kprobes() {
@@ -461,7 +483,7 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, btf: &KernelBtf) -> Result<()> {
             program.attach(function, 0)?;
         }
         Hook::KprobePair(function) => {
-            attach(ebpf, &Branch { hook: Hook::Kretprobe(function), ..*branch }, btf)?;
+            attach(ebpf, &Branch { hook: Hook::Kretprobe(function), ..*branch }, waits, btf)?;
             let entry = format!("{}_entry", branch.program);
             let entry = ebpf.program_mut(&entry).with_context(|| format!("the kernel side has no program {entry}"))?;
             let program: &mut KProbe = entry.try_into()?;

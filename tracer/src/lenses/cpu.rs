@@ -14,6 +14,7 @@ pub static LENS: Registered = Registered {
     name: "cpu",
     about: "CPU throttled by a quota or contended by others, and what the load average is made of",
     probes: &[&plan::SCHED_WAKEUP, &plan::SCHED_WAKEUP_NEW, &plan::SCHED_SWITCH],
+    on_demand: &[&plan::SCHED_WAKEUP, &plan::SCHED_WAKEUP_NEW, &plan::SCHED_SWITCH],
     wants: &[],
     maps: &[("TASKS", SLOTS), ("WAITS", WAITS), ("BLOCKED", BLOCKED), ("SLEEPS", SLEEPS), ("STACKS", STACKS)],
     ring_kib: 512,

@@ -17,6 +17,7 @@ pub static LENS: Registered = Registered {
     name: "exits",
     about: "Exits: how every process ended, and why",
     probes: &[&plan::SIGNAL, &plan::OOM_SHARER, &plan::OOM_DECISION, &plan::OOM_DONE, &plan::OOM_VICTIM, &plan::EXIT],
+    on_demand: &[],
     wants: &[("WANT_ALL_EXITS", 1), ("WANT_SIGNALS", SCOPE_FATAL)],
     maps: &[],
     ring_kib: 512,

@@ -14,6 +14,7 @@ pub static LENS: Registered = Registered {
     name: "io",
     about: "Files and disks: paused writers, devices against limits, full file systems",
     probes: &[&plan::BLOCK_COMPLETE, &plan::BLOCK_ISSUE, &plan::DIRTY_PAUSE, &plan::FILE_REFUSED],
+    on_demand: &[],
     wants: &[],
     maps: &[
         ("PAUSES", PAUSES),

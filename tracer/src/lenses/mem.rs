@@ -20,6 +20,7 @@ pub static LENS: Registered = Registered {
         &plan::OVER_HIGH_END,
         &plan::OVER_HIGH_BEGIN,
     ],
+    on_demand: &[],
     wants: &[],
     maps: &[("STALLS", STALLS), ("STALLING", STALLS)],
     ring_kib: 512,

@@ -41,6 +41,9 @@ pub struct Registered {
     pub name: &'static str,
     pub about: &'static str,
     pub probes: &'static [&'static Probe],
+    /// Those of them that are too hot for the overview: attached there only while somebody looks at what they tell, or
+    /// files say that there is something to see.
+    pub on_demand: &'static [&'static Probe],
     /// Globals of the kernel side (`WANT_*`) that this lens needs set; 0 where no lens asks, or-ed where several do.
     pub wants: &'static [(&'static str, u32)],
     /// How many entries each map of this lens gets, where it runs; 1 where it does not.

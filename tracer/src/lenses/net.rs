@@ -20,6 +20,7 @@ pub static LENS: Registered = Registered {
         &plan::CALL_REFUSED,
         &plan::FILE_REFUSED,
     ],
+    on_demand: &[],
     wants: &[],
     maps: &[
         ("DROPS", DROPS),

@@ -15,6 +15,7 @@ pub static LENS: Registered = Registered {
     name: "oom",
     about: "OOM kills: who was killed, by whose limit, and why",
     probes: &[&plan::OOM_SHARER, &plan::OOM_DECISION, &plan::OOM_DONE, &plan::OOM_VICTIM, &plan::EXIT],
+    on_demand: &[],
     wants: &[],
     maps: &[],
     ring_kib: 256,

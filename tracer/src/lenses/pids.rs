@@ -13,6 +13,7 @@ pub static LENS: Registered = Registered {
     about: "refused forks, zombies, and process counts against every limit",
     // Who is reaped is watched before who ends, or the map would keep some for ever.
     probes: &[&plan::FORK_REFUSED, &plan::FORK_FAILED, &plan::PROCESS_FREE, &plan::EXIT],
+    on_demand: &[],
     wants: &[("WANT_UNREAPED", 1)],
     maps: &[("UNREAPED", UNREAPED)],
     ring_kib: 512,

@@ -14,6 +14,7 @@ pub static LENS: Registered = Registered {
     name: "signals",
     about: "Signals: sender, target, and what the kernel made of each",
     probes: &[&plan::SIGNAL, &plan::SIGNAL_DROPPED],
+    on_demand: &[],
     wants: &[("WANT_SIGNALS", SCOPE_ALL)],
     maps: &[],
     ring_kib: 1024,

@@ -11,6 +11,7 @@ use tracer_common::cpu::{BUCKETS, Blocked, WINDOW_SHIFT, Waits};
 
 use super::{
     ancestry, call,
+    demand::Signs,
     sleeps::{self, Stacks},
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
         pids::Stat,
     },
     kernel::{host as machine, load::Kernel, plan, symbols::Symbols},
-    lenses::cpu as sizes,
+    lenses::cpu::{self as sizes, LENS},
     privileges,
 };
 
@@ -48,6 +49,7 @@ pub struct Reader {
     /// The path in another hierarchy, by the path in the key's and that hierarchy's controller.
     paths: HashMap<(Arc<str>, &'static str), String>,
     stacks: Stacks,
+    pub signs: Signs,
 }
 
 impl Reader {
@@ -62,6 +64,7 @@ impl Reader {
             freezer: of("freezer").filter(|freezer| freezer.controller.is_some()),
             paths: HashMap::new(),
             stacks: Stacks::default(),
+            signs: Signs::default(),
         }
     }
 
@@ -78,7 +81,9 @@ impl Reader {
         Ok(match ask {
             Ask::Usage { of, within } => {
                 let mut usage = self.usage(of, within, files, key);
+                self.signs.used(&usage);
                 let took_ns = took();
+                usage.is_idle = kernel.is_idle(LENS.on_demand);
                 if kernel.attached(&plan::SCHED_SWITCH) {
                     usage.waits = Some(waits(kernel, files)?);
                     usage.sleeps = sleeps::read(kernel)?;
@@ -90,6 +95,7 @@ impl Reader {
             Ask::Blocked { known, sweep } => {
                 let mut sleepers = self.sleepers(known, *sweep, files, key, kernel)?;
                 sleepers.took_ns = took();
+                self.signs.slept(&sleepers, machine::boottime_ns());
                 Reading::Blocked(sleepers)
             }
         })

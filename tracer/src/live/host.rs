@@ -26,7 +26,7 @@ pub struct Host {
     next_survey: Instant,
     pids: pids::Reader,
     io: io::Reader,
-    cpu: cpu::Reader,
+    pub cpu: cpu::Reader,
     net: net::Reader,
     /// Opened with all privileges, which decide what it shows.
     symbols: Symbols,

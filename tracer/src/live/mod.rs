@@ -7,6 +7,7 @@ mod before;
 mod call;
 mod caps;
 mod cpu;
+mod demand;
 mod dns;
 pub mod host;
 mod io;
@@ -36,6 +37,7 @@ use tracer_common::caps::WANT_NEW;
 
 use self::{
     before::Log,
+    demand::Demand,
     host::{Ground, Host},
     record::Opening,
 };
@@ -95,7 +97,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut log = is_oom.then(Log::read);
     let (name, release, version) = (machine::name(), machine::release(), machine::Hierarchy::of_this_host().version);
     let mut view = View::open(&options.show, &options.lenses, &host_title(&name, &release, version), None)?;
-    let ready = ready(&kernel.taken);
+    let ready = ready(&kernel);
     // A wrong name ends the run before it says that it is ready.
     let waits = |probe: &Probe| probes(&options.lenses).any(|own| own.name == probe.name) && !kernel.attached(probe);
     // What is read from files instead counts from a first reading on: without that nothing is attached.
@@ -158,7 +160,7 @@ pub async fn run(options: Options) -> Result<()> {
     for text in host.doubts.drain(..).chain(log.into_iter().flat_map(|log| log.doubts)) {
         say(&mut run, "doubt", text)?;
     }
-    drop_privileges(&mut kernel, &options.lenses)?;
+    drop_privileges(&mut kernel, &options)?;
     give_back();
 
     // SAFETY: the descriptor is owned by the AsyncFd from here on, and nobody else closes or replaces it.
@@ -167,7 +169,11 @@ pub async fn run(options: Options) -> Result<()> {
     let mut tick = Instant::now() + TICK;
     let mut look = Some(Instant::now());
     let mut keep = false;
+    let mut demand = Demand::default();
     loop {
+        if let Some(text) = demand.follow(run.view.looks_at("cpu"), &host.cpu.signs, &mut kernel) {
+            say(&mut run, "doubt", text)?;
+        }
         answer(&mut run, &mut host, &mut kernel)?;
         if is_caps {
             let new = run.look(machine::boottime_ns())?;
@@ -279,6 +285,12 @@ fn probes(lenses: &[&'static Registered]) -> impl Iterator<Item = &'static Probe
     lenses.iter().flat_map(|lens| lens.probes).copied()
 }
 
+/// What is attached only while it is needed: on a screen with tabs. Whatever is written down is needed all the time.
+fn on_demand(options: &Options) -> Vec<&'static Probe> {
+    let has_tabs = options.lenses.len() > 1 && matches!(options.show, Show::Tui { .. });
+    options.lenses.iter().filter(|_| has_tabs).flat_map(|lens| lens.on_demand).copied().collect()
+}
+
 fn attach(options: &Options) -> Result<Kernel> {
     let mut wanted: Vec<&'static Probe> = probes(&options.lenses).chain(ATTRIBUTION.iter().copied()).collect();
     // Of a probe that lenses share the last place counts: what must be attached before it is.
@@ -292,6 +304,7 @@ fn attach(options: &Options) -> Result<Kernel> {
     }
     let kernel = Kernel::attach(&Wishes {
         probes: wanted,
+        on_demand: on_demand(options),
         ring_bytes: options.ring_bytes,
         wants,
         maps: options.lenses.iter().flat_map(|lens| lens.maps).copied().collect(),
@@ -387,16 +400,18 @@ fn give_back() {
 }
 
 /// Kernels before 5.19 let nobody read a map without the privilege to load programs.
-fn drop_privileges(kernel: &mut Kernel, lenses: &[&Registered]) -> Result<()> {
+fn drop_privileges(kernel: &mut Kernel, options: &Options) -> Result<()> {
     privileges::lower_bpf()?;
     let needs_bpf = kernel.can_read_maps().is_err();
     privileges::raise()?;
-    let stacks = if runs(lenses, "cpu") { privileges::STACKS } else { &[] };
-    privileges::drop_to(needs_bpf, stacks)
+    let stacks = if runs(&options.lenses, "cpu") { privileges::STACKS } else { &[] };
+    let attach = if on_demand(options).is_empty() { &[] } else { privileges::ATTACH };
+    privileges::drop_to(needs_bpf, &[stacks, attach].concat())
 }
 
 /// The first line of a live command: all is attached, and how.
-fn ready(taken: &[Taken]) -> Note {
+fn ready(kernel: &Kernel) -> Note {
+    let taken = &kernel.taken;
     let mut probes = Map::new();
     let mut unknown = Map::new();
     for taken in taken {
@@ -408,7 +423,9 @@ fn ready(taken: &[Taken]) -> Note {
         probes.insert(taken.probe.name.to_owned(), json!(hook));
     }
     let attached = taken.iter().filter(|taken| taken.attached()).count();
-    let mut ready = note("ready", format!("ready: {attached} of {} probes attached", taken.len()));
+    let idle = taken.iter().filter(|taken| kernel.is_idle(&[taken.probe])).count();
+    let when_needed = if idle > 0 { format!(", {idle} of them when they are needed") } else { String::new() };
+    let mut ready = note("ready", format!("ready: {attached} of {} probes attached{when_needed}", taken.len()));
     ready.fields.insert("probes".to_owned(), Value::Object(probes));
     if !unknown.is_empty() {
         ready.fields.insert("unknown".to_owned(), Value::Object(unknown));

@@ -250,7 +250,7 @@ proptest! {
         });
         let waited = cpu::Waited { count: n[0], total_ns: n[1], blocked: n[2], blocked_ns: n[3], worst, histogram: [n[4]; BUCKETS] };
         let usage = cpu::Usage {
-            at_ns: n[0], took_ns: n[1], host: cpu::HostCpu { all: times, each: vec![times], load },
+            at_ns: n[0], took_ns: n[1], host: cpu::HostCpu { all: times, each: vec![times], load, runnable: o[0] },
             groups: vec![cpu::Group { cgroup: path.as_str().into(), cpu_path: some.clone(), used, cpus }],
             levels: vec![cpu::Level {
                 path: path.clone(), quota: Some(cpu::Quota { quota_ns: n[0], period_ns: n[1], burst_ns: n[2] }), weight: o[0],
@@ -262,6 +262,7 @@ proptest! {
             waits: o[1].map(|key| [(key, waited)].into()),
             sleeps: [((n[0], 7), cpu::Slept { count: n[1], total_ns: n[2] })].into(),
             stacks: [(7, stack.clone().map(Arc::from).map_err(Arc::from))].into(),
+            is_idle: o[1].is_none(),
         };
         answered(Answer::Cpu(Box::new(cpu::Reading::Usage(Box::new(usage)))))?;
         let sleeper = cpu::Sleeper {

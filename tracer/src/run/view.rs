@@ -123,6 +123,14 @@ impl View {
         }
     }
 
+    /// Is what this lens tells looked at now? All that is written down is; on a screen what is open.
+    pub fn looks_at(&self, lens: &str) -> bool {
+        match self {
+            Self::Tui { tui, .. } => tui.looks_at(lens),
+            Self::Nothing | Self::Text { .. } | Self::Caps { .. } | Self::Picture(_) => true,
+        }
+    }
+
     /// What was said is seen at once, not when a buffer is full.
     pub fn flush(&mut self) -> Result<()> {
         match self {

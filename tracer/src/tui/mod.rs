@@ -139,6 +139,11 @@ impl Tui {
         self.shell.show(output, self.at.unwrap_or_else(now), Instant::now());
     }
 
+    /// Is what this lens tells on the screen: its own tab, or a page of all that is known?
+    pub fn looks_at(&self, lens: &str) -> bool {
+        self.shell.app.looks_at(lens)
+    }
+
     /// A replay's clock.
     pub fn at(&mut self, at: Timestamp, position: Position) {
         self.at = Some(at);

@@ -1,6 +1,11 @@
 //! The screen: the real `ctrace` in a real terminal, its keys pressed, on real events.
 
-use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use crossterm::event::KeyCode;
 use nix::{
@@ -14,6 +19,7 @@ use crate::{
     support::{
         cgroups::{Group, Tree},
         ctrace::{binary, command, run},
+        patience,
         player::Player,
         pty::Pty,
         tmux::Tmux,
@@ -32,6 +38,7 @@ pub static TESTS: &[Test] = &[
     Test::full("tui::the_terminal_is_given_back", the_terminal_is_given_back).needs(TMUX),
     Test::full("tui::no_frame_without_a_change", no_frame_without_a_change),
     Test::full("tui::a_key_under_load", a_key_under_load),
+    Test::full("tui::hot_hooks_on_demand", hot_hooks_on_demand),
 ];
 
 /// A directory that is gone with the test.
@@ -362,4 +369,54 @@ fn a_key_under_load() {
     assert!((SECONDS..=SECONDS * 10 + 1).contains(&frames), "{frames} frames in {SECONDS} s");
     // The load and others use this machine as well: the better half is what ctrace does by itself.
     assert!(took.len() >= 10 && took[took.len() / 4] < Duration::from_millis(50), "{took:?}");
+}
+
+/// Does more want to run on this machine than it has CPUs, or does something wait for a disk?
+fn is_machine_busy() -> bool {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let loads = fs::read_to_string("/proc/loadavg").expect("/proc/loadavg");
+    let runnable = loads.split_whitespace().nth(3).and_then(|tasks| tasks.split_once('/')?.0.parse::<usize>().ok());
+    let stat = fs::read_to_string("/proc/stat").expect("/proc/stat");
+    let blocked = stat.lines().find_map(|line| line.strip_prefix("procs_blocked ")?.parse::<usize>().ok());
+    runnable.is_none_or(|tasks| tasks > cpus + 1) || blocked.is_none_or(|tasks| tasks > 0)
+}
+
+/// The scheduler's hooks are there while the tab cpu is open, or while there is something to see.
+fn hot_hooks_on_demand() {
+    const HOOKS: &[&str] = &["sched_switch", "sched_wakeup", "sched_wakeup_new"];
+    let (tree, mut pty) = (Tree::new(), Pty::start(command(&[]), 120, 40));
+    let attached = |pty: &Pty| HOOKS.iter().filter(|hook| pty.is_attached(hook)).count();
+    // What else runs here may well be worth to be watched.
+    let without = |pty: &Pty, why: &str| {
+        let mut end = Instant::now() + patience();
+        while attached(pty) > 0 {
+            if is_machine_busy() {
+                end = Instant::now() + patience();
+            }
+            assert!(Instant::now() < end, "the hooks stay attached, {why}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    wait_until("the first frame", || (pty.frames_since(0) > 0).then_some(()));
+    wait_until("the other hooks", || pty.is_attached("sched_process_exit").then_some(()));
+    without(&pty, "at the start");
+    let mut presses = 0;
+    wait_until("the tab cpu to have them", || {
+        pty.press(b"\t");
+        presses += 1;
+        std::thread::sleep(Duration::from_millis(200));
+        (attached(&pty) == HOOKS.len()).then_some(())
+    });
+    harness::measured(format!("{presses} tabs on"));
+    // To the overview: nothing of cpu is on the screen.
+    for _ in 0..presses {
+        pty.press(b"\x1b[Z");
+    }
+    without(&pty, "though nobody looks");
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let container = tree.container();
+    let busy = Player::within(&container, &[&format!("busy={}", cpus + 3), "pause"]);
+    wait_until("more tasks than CPUs to be watched", || (attached(&pty) == HOOKS.len()).then_some(()));
+    drop(busy);
+    without(&pty, "though all is over");
 }

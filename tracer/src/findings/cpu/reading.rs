@@ -46,13 +46,16 @@ pub struct Usage {
     /// Of the cpu hierarchy: the containers' own cgroups and all above them.
     pub levels: Vec<Level>,
     pub processes: Vec<ProcessTime>,
-    /// By the key of the cgroup; `None`: nothing is hooked.
+    /// By the key of the cgroup; `None`: nothing is hooked, or not now.
     pub waits: Option<BTreeMap<u64, Waited>>,
     /// Uninterruptible sleeps that ended, by the key of the cgroup and of the stack.
     #[serde(with = "recorded::pairs")]
     pub sleeps: BTreeMap<(u64, u32), Slept>,
     /// The stacks of those that sum up to something.
     pub stacks: BTreeMap<u32, Stack>,
+    /// What would be hooked is not attached now: nobody looks, and no file says that there is something to see.
+    #[serde(default)]
+    pub is_idle: bool,
 }
 
 /// Functions, innermost first; else why they are not known.
@@ -70,6 +73,9 @@ pub struct HostCpu {
     pub all: Times,
     pub each: Vec<Times>,
     pub load: Option<[f64; 3]>,
+    /// Tasks that run or would like to, the reader's own included.
+    #[serde(default)]
+    pub runnable: Option<u64>,
 }
 
 /// Where the time of a CPU went, ns.
@@ -272,6 +278,7 @@ impl HostCpu {
         }
         let mut loads = loadavg.split_whitespace().map_while(|word| word.parse().ok());
         host.load = loads.next().zip(loads.next()).zip(loads.next()).map(|((one, five), fifteen)| [one, five, fifteen]);
+        host.runnable = loadavg.split_whitespace().nth(3).and_then(|tasks| tasks.split_once('/')?.0.parse().ok());
         host
     }
 }

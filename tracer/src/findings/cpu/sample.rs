@@ -25,6 +25,16 @@ const PROCESSES: usize = 5;
 /// Stacks of short sleeps, likewise.
 const SLEEPS: usize = 5;
 const NOT_HOOKED: &str = "sched_switch could not be hooked here";
+const IDLE: &str = "not watched: nobody looks, and files say of nothing that waits; the tab cpu has it watched";
+
+/// Why waits are not known.
+fn not_hooked(window: &Window) -> &'static str {
+    match &window.new.waits {
+        None if window.new.is_idle => IDLE,
+        None => NOT_HOOKED,
+        Some(_) => "watched since a moment ago",
+    }
+}
 
 /// One row per container, and one for the host.
 pub fn rows(window: &Window, tasks: &Tasks, loads: &Loads, world: &World) -> Vec<Output> {
@@ -59,17 +69,18 @@ fn container(window: &Window, group: &Group, tasks: &Tasks, loads: &Loads, world
     let own = window.chain(group).find(|level| Some(&level.path) == group.cpu_path.as_ref());
     values.put("weight", own.and_then(|level| level.weight), "the cpu controller is off for it");
     let waited = window.waited(Some(&group.cgroup), world);
-    let no_waits = if waited.is_none() { NOT_HOOKED } else { young };
+    let not_hooked = not_hooked(window);
+    let no_waits = if waited.is_none() { not_hooked } else { young };
     let demand = used.zip(waited.as_ref()).map(|(used, waited)| window.demand(used.total, waited));
     values.put("demand_cpus", demand.map(rounded), no_waits);
     let share = demand.zip(used).map(|(demand, used)| (demand - used.total) * 100.0 / demand.max(1e-9));
     values.put("wait_pct", share.map(rounded), no_waits);
-    let no_wait = if waited.is_none() { NOT_HOOKED } else { "it did not wait lately" };
+    let no_wait = if waited.is_none() { not_hooked } else { "it did not wait lately" };
     values.put("wait_p99_ns", waited.as_ref().and_then(|waited| waited.percentile_ns(99)), no_wait);
     let worst = waited.as_ref().and_then(|waited| Some(waited.worst.as_ref()?.wait_ns));
     values.put("wait_worst_ns", worst, no_wait);
-    values.put("blocked_ns", waited.as_ref().map(|waited| waited.blocked_ns), NOT_HOOKED);
-    values.put("blocked_count", waited.as_ref().map(|waited| waited.blocked), NOT_HOOKED);
+    values.put("blocked_ns", waited.as_ref().map(|waited| waited.blocked_ns), not_hooked);
+    values.put("blocked_count", waited.as_ref().map(|waited| waited.blocked), not_hooked);
     load(loads.get(&Some(Arc::clone(&group.cgroup))), no_waits, &mut values);
     values.set("blocked_tasks", blocked(tasks, Some(&group.cgroup)));
     values.set("sleeps", sleeps(window, Some(&group.cgroup), world));
@@ -145,7 +156,7 @@ fn host(window: &Window, tasks: &Tasks, loads: &Loads, world: &World) -> Output 
         values.put(name, pct, "/proc/stat could not be read");
     }
     values.put("loadavg", window.new.host.load, "/proc/loadavg could not be read");
-    load(loads.get(&None), NOT_HOOKED, &mut values);
+    load(loads.get(&None), not_hooked(window), &mut values);
     values.set("blocked_tasks", blocked(tasks, None));
     values.set("sleeps", sleeps(window, None, world));
     row(None, values, window, world)

@@ -285,6 +285,11 @@ impl App {
         }
     }
 
+    pub fn looks_at(&self, lens: &str) -> bool {
+        let is_page = |popup: &Popup| matches!(popup.kind, popup::Kind::Page(_));
+        self.tabs.get(self.tab).is_some_and(|tab| tab.panel.lens == lens) || self.popups.iter().any(is_page)
+    }
+
     /// The finding that keys are about: the open page's, else the list's.
     pub fn chosen(&self) -> Option<&Row> {
         let page = self.popups.iter().rev().find_map(|popup| match &popup.kind {

@@ -55,6 +55,14 @@ impl Pty {
         Self { child, keyboard, written }
     }
 
+    /// Does it hold a link to this tracepoint?
+    pub fn is_attached(&self, tracepoint: &str) -> bool {
+        let directory = format!("/proc/{}/fdinfo", self.child.id());
+        let files = std::fs::read_dir(directory).expect("ctrace runs").flatten();
+        let mut texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        texts.any(|text| text.lines().any(|line| line.strip_prefix("tp_name:").map(str::trim) == Some(tracepoint)))
+    }
+
     /// How much was written until now.
     pub fn length(&self) -> usize {
         self.written.lock().expect("nobody panics with it").len()
