@@ -37,9 +37,12 @@ pub struct Io {
     pub worst_ns: u64,
     /// From the request's making to its issue; 0 where the kernel does not keep it.
     pub queued_ns: u64,
+    /// Of [`READ`] and [`WRITE`]: of a process's own memory, and of the page cache. What is in neither is not told.
+    pub direct_bytes: u64,
+    pub buffered_bytes: u64,
     pub histogram: [u32; BUCKETS],
 }
-const _: () = assert!(size_of::<Io>() == 120);
+const _: () = assert!(size_of::<Io>() == 136);
 
 /// Places for requests under way: a power of two.
 pub const REQUESTS_BITS: u32 = 14;

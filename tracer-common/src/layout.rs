@@ -105,6 +105,12 @@ macro_rules! kernel_fields {
             DISK_MAJOR = "gendisk.major";
             DISK_MINOR = "gendisk.first_minor";
             BIO_BLKG = "bio.bi_blkg";
+            BIO_VECTOR = "bio.bi_io_vec";
+            VECTOR_PAGE = "bio_vec.bv_page";
+            PAGE_HEAD = "page.compound_head|page.compound_info";
+            PAGE_MAPPING = "page.mapping";
+            MAPPING_HOST = "address_space.host";
+            INODE_SB = "inode.i_sb";
             BLKG_BLKCG = "blkcg_gq.blkcg";
             BLKCG_CSS = "blkcg.css";
             REGS_SYSCALL = "pt_regs.orig_ax|pt_regs.syscallno";
@@ -200,6 +206,10 @@ macro_rules! kernel_facts {
             EXIT_HAS_GROUP_DEAD;
             /// 1: `balance_dirty_pages` passes its `dirty_throttle_control`; 0: the numbers in it.
             PAUSE_HAS_CONTROL;
+            /// The flag of a request that is of swap.
+            RQ_SWAP;
+            /// 1: a page that is part of a larger one has a mask that leads to the first; 0: that one's address.
+            PAGE_HEAD_IS_MASK;
             /// Which argument of `block_rq_issue` is the request.
             RQ_ISSUE_ARGUMENT;
             /// 1: `kfree_skb` says why a packet is dropped.

@@ -20,6 +20,7 @@ pub mod pids;
 pub mod signal;
 pub mod space;
 pub mod stall;
+pub mod sync;
 pub mod task;
 pub mod tcp;
 

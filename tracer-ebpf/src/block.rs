@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use tracer_common::{
-    ABSENT,
+    ABSENT, UNKNOWN_U64,
     block::{BUCKETS, FIRST_BOUND_NS, Io, IoKey, Issued, OTHER, READ, REQUESTS_BITS, WRITE},
 };
 
@@ -15,7 +15,7 @@ use crate::kernel::{
     cgroup,
     histogram::bucket,
     layout,
-    read::{Head, Ptr, follow, place, u32_at},
+    read::{Head, Ptr, follow, place, u32_at, u64_at},
 };
 
 /// Requests that went to their device, each at a place that its address gives: neither a bucket's lock nor an allocation.
@@ -90,6 +90,13 @@ fn count(request: &Head, bytes: u64, issued: u64, is_last: bool) {
     // SAFETY: this CPU's own value.
     let io = unsafe { &mut *io };
     io.bytes += bytes;
+    if key.op != OTHER {
+        match asked(request) {
+            Asked::Direct => io.direct_bytes += bytes,
+            Asked::Buffered => io.buffered_bytes += bytes,
+            Asked::Untold => {}
+        }
+    }
     if !is_last {
         return; // the rest is still to come
     }
@@ -104,6 +111,52 @@ fn count(request: &Head, bytes: u64, issued: u64, is_last: bool) {
     let bucket = bucket::<BUCKETS>(took, FIRST_BOUND_NS);
     if bucket < BUCKETS {
         io.histogram[bucket] += 1;
+    }
+}
+
+/// How a request was asked for.
+enum Asked {
+    Direct,
+    Buffered,
+    Untold,
+}
+
+/// Its memory tells: a process's own is direct I/O, a page of the page cache is buffered. By its first page: what is merged
+/// into one request is of one kind. Not told: swap, and what a layer above (encryption, say) has copied to pages of its own.
+#[inline(always)]
+fn asked(request: &Head) -> Asked {
+    const ANONYMOUS: u64 = 1; // include/linux/page-flags.h
+    const TMPFS: u64 = 0x0102_1994;
+    const HUGETLBFS: u64 = 0x9584_58f6;
+    let first = follow(request.u64(&layout::RQ_BIO), &layout::BIO_VECTOR);
+    let page = head_of(follow(first, &layout::VECTOR_PAGE));
+    let mapping = follow(page, &layout::PAGE_MAPPING);
+    if mapping == 0 || mapping == UNKNOWN_U64 {
+        return Asked::Untold;
+    }
+    if mapping & ANONYMOUS != 0 {
+        let is_swap = request.u32(&layout::RQ_FLAGS) & layout::RQ_SWAP.load() != 0;
+        return if is_swap { Asked::Untold } else { Asked::Direct };
+    }
+    // Memory that processes share is a file of a tmpfs: nothing is written from there but swap.
+    let owner = follow(follow(mapping, &layout::MAPPING_HOST), &layout::INODE_SB);
+    match u64_at(place(owner, &layout::SB_MAGIC)) {
+        TMPFS | HUGETLBFS => Asked::Direct,
+        UNKNOWN_U64 => Asked::Untold,
+        _ => Asked::Buffered,
+    }
+}
+
+/// The first page of those that make a larger one (`compound_head`, include/linux/page-flags.h).
+#[inline(always)]
+fn head_of(page: Ptr) -> Ptr {
+    let head = u64_at(place(page, &layout::PAGE_HEAD));
+    if head & 1 == 0 {
+        page
+    } else if layout::PAGE_HEAD_IS_MASK.load() == 1 && head != UNKNOWN_U64 {
+        page & head
+    } else {
+        head - 1
     }
 }
 
@@ -146,4 +199,13 @@ fn now() -> u64 {
 }
 
 /// From here and not from the stack, which it would fill.
-static NOTHING: Io = Io { count: 0, bytes: 0, device_ns: 0, worst_ns: 0, queued_ns: 0, histogram: [0; BUCKETS] };
+static NOTHING: Io = Io {
+    count: 0,
+    bytes: 0,
+    device_ns: 0,
+    worst_ns: 0,
+    queued_ns: 0,
+    direct_bytes: 0,
+    buffered_bytes: 0,
+    histogram: [0; BUCKETS],
+};

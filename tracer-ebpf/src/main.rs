@@ -24,6 +24,7 @@ mod refusals;
 mod signal;
 mod space;
 mod stall;
+mod sync;
 mod tcp;
 
 #[cfg(not(test))]

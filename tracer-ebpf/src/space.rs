@@ -20,7 +20,7 @@ use crate::kernel::{
     emit::{emit, now},
     layout,
     read::{NOWHERE, Ptr, follow, place, u16_at, u32_at, u64_at},
-    task,
+    syscall, task,
 };
 
 #[map]
@@ -57,9 +57,11 @@ pub fn file_refused(ctx: RawTracePointContext) -> i32 {
     }
     let about = if is_x86() { about_x86(number) } else { about_generic(number) };
     let (on, path, at) = match about {
-        About::Path(argument) => (ON_PATH, self::argument(regs, argument), AT_FDCWD),
-        About::PathAt(argument) => (ON_PATH, self::argument(regs, argument), self::argument(regs, argument - 1) as i32),
-        About::File(argument) => (ON_FILE, NOWHERE, self::argument(regs, argument) as i32),
+        About::Path(argument) => (ON_PATH, syscall::argument(regs, argument), AT_FDCWD),
+        About::PathAt(argument) => {
+            (ON_PATH, syscall::argument(regs, argument), syscall::argument(regs, argument - 1) as i32)
+        }
+        About::File(argument) => (ON_FILE, NOWHERE, syscall::argument(regs, argument) as i32),
         About::Nothing => return 0,
     };
     if errno == u64::from(EROFS) && (on != ON_PATH || !is_sysctl(path)) {
@@ -74,7 +76,7 @@ const AT_FDCWD: i32 = -100;
 #[inline(always)]
 fn refuse(syscall: u32, errno: u32, on: u32, path: Ptr, at: i32) {
     let current = task::current();
-    let dentry = if on == ON_FILE { follow(file(current, at), &layout::FILE_DENTRY) } else { NOWHERE };
+    let dentry = if on == ON_FILE { follow(task::file(current, at), &layout::FILE_DENTRY) } else { NOWHERE };
     let block = follow(dentry, &layout::DENTRY_SB);
     let inode = follow(dentry, &layout::DENTRY_INODE);
     let device = u32_at(place(block, &layout::SB_DEV));
@@ -133,26 +135,6 @@ fn fold(key: RefusedKey) -> Option<u64> {
     }
     count.told_ns = at;
     Some(count.count)
-}
-
-/// `current->files->fdt->fd[number]`.
-#[inline(always)]
-fn file(current: Ptr, number: i32) -> Ptr {
-    let table = follow(follow(current, &layout::TASK_FILES), &layout::FILES_FDT);
-    if number < 0 || number as u32 >= u32_at(place(table, &layout::FDT_MAX)) {
-        return NOWHERE;
-    }
-    u64_at(follow(table, &layout::FDT_FD).wrapping_add(number as u64 * 8))
-}
-
-#[inline(always)]
-fn argument(regs: Ptr, number: u32) -> u64 {
-    match number {
-        0 => u64_at(place(regs, &layout::REGS_ARG0)),
-        1 => u64_at(place(regs, &layout::REGS_ARG1)),
-        2 => u64_at(place(regs, &layout::REGS_ARG2)),
-        _ => u64_at(place(regs, &layout::REGS_ARG3)),
-    }
 }
 
 /// Does the path begin with `/proc/sys/`?

@@ -186,18 +186,32 @@ fn pids_readings() -> [pids::Reading; 3] {
 
 /// A writer that is paused, requests at their limit.
 fn io_reading(second: u64) -> io::Reading {
-    use tracer_common::{block, dirty};
+    use tracer_common::{block, dirty, sync};
     let path: std::sync::Arc<str> = format!("/docker/{}", "ab".repeat(32)).into();
     let who = Some(tracer::events::process(&task(101, 2)));
     let (histogram, last) = ([second; dirty::BUCKETS], io::Control::default());
     let (count, total_ns) = (12 * second, second * SECOND);
     let pauses = io::PauseTotal { who, count, total_ns, worst_ns: 9, worst_call_ns: 9, histogram, last };
+    let (who, file) = (pauses.who.clone(), "wal".to_owned());
+    let slow_ns = sync::SLOW_NS * second;
+    let syncs = io::SyncTotal {
+        who,
+        count: second,
+        total_ns: slow_ns,
+        worst_ns: sync::SLOW_NS,
+        slow: second,
+        slow_ns,
+        histogram: [second; sync::BUCKETS],
+        file,
+    };
+    let sync_key = sync::SyncKey { cgroup: CGROUP, tgid: 101, call: sync::FSYNC, device: 8 << 20, reserved: 0 };
     let requests = io::IoTotal { count: second, bytes: second * 1000, ..io::IoTotal::default() };
     let limit = io::Limit { device: (8, 0), write_bps: Some(1000), ..io::Limit::default() };
     io::Reading::Counts(io::Counts {
         at_ns: second * SECOND,
         pauses: vec![(dirty::PauseKey { cgroup: CGROUP, tgid: 101, reserved: 0 }, pauses)],
         requests: vec![(block::IoKey { cgroup: CGROUP, major: 8, minor: 0, op: block::WRITE, reserved: 0 }, requests)],
+        syncs: vec![(sync_key, syncs)],
         limits: [(path, vec![limit])].into(),
         ..io::Counts::default()
     })
@@ -326,6 +340,7 @@ fn every_line_is_as_documented() {
         ("sample", "pids"),
         ("sample", "mem"),
         ("code", "io.dirty-throttled"),
+        ("code", "io.slow-sync"),
         ("code", "io.throttled"),
         ("code", "fs.no-space"),
         ("code", "net.sysctl-readonly"),

@@ -38,3 +38,14 @@ pub fn at(registers: Ptr) -> u32 {
         _ => NO_SYSCALL,
     }
 }
+
+/// What a call was given.
+#[inline(always)]
+pub fn argument(registers: Ptr, number: u32) -> u64 {
+    match number {
+        0 => u64_at(place(registers, &layout::REGS_ARG0)),
+        1 => u64_at(place(registers, &layout::REGS_ARG1)),
+        2 => u64_at(place(registers, &layout::REGS_ARG2)),
+        _ => u64_at(place(registers, &layout::REGS_ARG3)),
+    }
+}

@@ -9,7 +9,7 @@ use tracer_common::task::Task;
 
 use super::{
     layout,
-    read::{Ptr, follow, i16_at, place, u32_at, u64_at},
+    read::{NOWHERE, Ptr, follow, i16_at, place, u32_at, u64_at},
 };
 
 const PF_EXITING: u32 = 0x4;
@@ -44,6 +44,16 @@ pub fn tgid(task: Ptr) -> u32 {
 #[inline(always)]
 pub fn tid(task: Ptr) -> u32 {
     u32_at(place(task, &layout::TASK_PID))
+}
+
+/// `current->files->fdt->fd[number]`.
+#[inline(always)]
+pub fn file(current: Ptr, number: i32) -> Ptr {
+    let table = follow(follow(current, &layout::TASK_FILES), &layout::FILES_FDT);
+    if number < 0 || number as u32 >= u32_at(place(table, &layout::FDT_MAX)) {
+        return NOWHERE;
+    }
+    u64_at(follow(table, &layout::FDT_FD).wrapping_add(number as u64 * 8))
 }
 
 /// The number of a `struct pid` in its innermost namespace: `pid->numbers[pid->level]`.

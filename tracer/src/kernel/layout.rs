@@ -30,6 +30,8 @@ const FURTHER: &[&str] = &[
     "k_sigaction",
     "thread_union",
     "pt_regs",
+    "page",
+    "req_flag_bits",
     "btf_trace_mark_victim",
     "btf_trace_sched_process_exit",
     "btf_trace_balance_dirty_pages",
@@ -75,6 +77,7 @@ impl Layout {
         }
         layout.controllers(&btf);
         layout.shapes(&btf);
+        layout.requests(&btf);
         layout.statistics(&btf);
         layout.tracepoints(&btf);
         Ok(layout)
@@ -143,6 +146,16 @@ impl Layout {
         if let Some((stack, registers)) = stack.zip(btf.size("pt_regs")) {
             self.set("REGS_IN_STACK", stack - registers);
         }
+    }
+
+    fn requests(&mut self, btf: &Btf) {
+        if let Some(bit) = btf.enumerator("req_flag_bits", "__REQ_SWAP").and_then(|bit| 1_u32.checked_shl(bit as u32)) {
+            self.set("RQ_SWAP", bit);
+        }
+        // `compound_info_has_mask`, include/linux/page-flags.h: where pages lie so that a mask can do it.
+        let has_mask = btf.member("page.compound_info").is_some();
+        let is_aligned = btf.size("page").is_some_and(u32::is_power_of_two);
+        self.set("PAGE_HEAD_IS_MASK", u32::from(has_mask && is_aligned));
     }
 
     fn tracepoints(&mut self, btf: &Btf) {

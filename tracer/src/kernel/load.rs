@@ -482,6 +482,20 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &KernelBtf) -> Res
             }
             program.attach(function, 0)?;
         }
+        Hook::Kprobes(functions) => {
+            if !host::has_kprobes() {
+                bail!("this kernel was built without kprobes (CONFIG_KPROBE_EVENTS)");
+            }
+            let program: &mut KProbe = program.try_into()?;
+            program.load().map_err(verifier)?;
+            for function in functions {
+                if let Err(error) = program.attach(function, 0) {
+                    // What is hooked by now goes with it.
+                    program.unload()?;
+                    return Err(anyhow!(error).context(format!("hooking {function}")));
+                }
+            }
+        }
         Hook::KprobePair(function) => {
             attach(ebpf, &Branch { hook: Hook::Kretprobe(function), ..*branch }, waits, btf)?;
             let entry = format!("{}_entry", branch.program);
@@ -534,6 +548,9 @@ fn explain(hook: Hook, error: &anyhow::Error) -> String {
             if text.contains("No such file") || text.contains("not found in BTF") =>
         {
             format!("this kernel has no function {function} to hook (inlined or renamed)")
+        }
+        Hook::Kprobes(_) if text.contains("No such file") => {
+            format!("this kernel has not all of these functions to hook: {text}")
         }
         Hook::RawTracepoint(name) if text.contains("No such file") => format!("this kernel has no tracepoint {name}"),
         _ => text,

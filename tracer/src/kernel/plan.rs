@@ -9,6 +9,8 @@ pub enum Hook {
     RawTracepoint(&'static str),
     Kprobe(&'static str),
     Kretprobe(&'static str),
+    /// The entries of several functions, of which none may be missing.
+    Kprobes(&'static [&'static str]),
     /// A function's return with its arguments, where neither fexit nor a tracepoint gives them: a kretprobe, and the
     /// program `…_entry` as its kprobe.
     KprobePair(&'static str),
@@ -24,6 +26,7 @@ impl fmt::Display for Hook {
             Self::RawTracepoint(name) => write!(f, "raw tracepoint {name}"),
             Self::Kprobe(function) => write!(f, "kprobe {function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe {function}"),
+            Self::Kprobes(functions) => write!(f, "kprobes {}", functions.join(", ")),
             Self::KprobePair(function) => write!(f, "kprobe and kretprobe {function}"),
             Self::Fentry(function) => write!(f, "fentry {function}"),
             Self::Fexit(function) => write!(f, "fexit {function}"),
@@ -285,6 +288,46 @@ pub static FILE_REFUSED: Probe = Probe {
     needs: &["REGS_SYSCALL", "REGS_ARG0"],
     without: Some("full disks and quotas are not seen"),
 };
+pub static SYNC_BEGIN: Probe = Probe {
+    name: "sync_begin",
+    question: "who begins to wait until what was written is on the device",
+    branches: &[
+        branch(Hook::Kprobes(SYNC_CALLS), "sync_begin_call"),
+        Branch {
+            hook: Hook::RawTracepoint("sys_enter"),
+            program: "sync_begin",
+            costs: "every system call passes by, and nearly all at once",
+        },
+    ],
+    needs: &["REGS_SYSCALL", "REGS_ARG0"],
+    without: Some("how long fsync and its like take is not known"),
+};
+pub static SYNC_END: Probe = Probe {
+    name: "sync_end",
+    question: "how long that takes",
+    branches: &[branch(Hook::RawTracepoint("sys_exit"), "sync_end")],
+    needs: &["REGS_SYSCALL", "REGS_ARG0"],
+    without: Some("how long fsync and its like take is not known"),
+};
+/// SYSCALL_DEFINE of fs/sync.c and mm/msync.c, since 4.17: (const struct pt_regs *regs).
+#[cfg(target_arch = "x86_64")]
+const SYNC_CALLS: &[&str] = &[
+    "__x64_sys_fsync",
+    "__x64_sys_fdatasync",
+    "__x64_sys_sync",
+    "__x64_sys_syncfs",
+    "__x64_sys_sync_file_range",
+    "__x64_sys_msync",
+];
+#[cfg(target_arch = "aarch64")]
+const SYNC_CALLS: &[&str] = &[
+    "__arm64_sys_fsync",
+    "__arm64_sys_fdatasync",
+    "__arm64_sys_sync",
+    "__arm64_sys_syncfs",
+    "__arm64_sys_sync_file_range",
+    "__arm64_sys_msync",
+];
 pub static SCHED_WAKEUP: Probe = Probe {
     name: "sched_wakeup",
     question: "since when does a task wait for a CPU",

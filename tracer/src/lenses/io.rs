@@ -13,7 +13,15 @@ use crate::{
 pub static LENS: Registered = Registered {
     name: "io",
     about: "Files and disks: paused writers, devices against limits, full file systems",
-    probes: &[&plan::BLOCK_COMPLETE, &plan::BLOCK_ISSUE, &plan::DIRTY_PAUSE, &plan::FILE_REFUSED],
+    // What ends a wait is hooked before what begins one.
+    probes: &[
+        &plan::BLOCK_COMPLETE,
+        &plan::BLOCK_ISSUE,
+        &plan::DIRTY_PAUSE,
+        &plan::FILE_REFUSED,
+        &plan::SYNC_END,
+        &plan::SYNC_BEGIN,
+    ],
     on_demand: &[],
     wants: &[],
     maps: &[
@@ -22,6 +30,8 @@ pub static LENS: Registered = Registered {
         ("REQUESTS", 1 << REQUESTS_BITS),
         ("CROWDED", 4096),
         ("REFUSED", 4096),
+        ("SYNCS", SYNCS),
+        ("SYNCING", SYNCS),
     ],
     ring_kib: 512,
     in_overview: true,
@@ -32,6 +42,9 @@ pub static LENS: Registered = Registered {
 pub const PAUSES: u32 = 2048;
 /// Cgroups, devices and kinds of requests that are counted apart.
 pub const DEVICE_IO: u32 = 4096;
+
+/// Processes, calls and file systems whose waits are counted apart, and threads that may wait at once.
+pub const SYNCS: u32 = 2048;
 
 #[derive(Default)]
 struct Io {

@@ -6,15 +6,16 @@ use anyhow::Result;
 use tracer_common::{
     block::{self, IoKey},
     dirty::{self, PauseKey, Pauses},
+    sync::{self, SyncKey, Syncs},
 };
 
 use super::place;
 use crate::{
     containers::{Files, Hierarchy, HostFiles},
     events,
-    findings::io::{Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Reading},
+    findings::io::{Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Reading, SyncTotal},
     kernel::{host as machine, load::Kernel},
-    lenses::io::{DEVICE_IO, PAUSES},
+    lenses::io::{DEVICE_IO, PAUSES, SYNCS},
 };
 
 /// Reads for the io lens.
@@ -47,6 +48,7 @@ impl Reader {
         let at_ns = machine::boottime_ns();
         let pauses = pauses(kernel)?;
         let requests = requests(kernel)?;
+        let syncs = syncs(kernel)?;
         let mut limits = BTreeMap::new();
         let mut written = BTreeMap::new();
         let mut ids = BTreeMap::new();
@@ -71,6 +73,7 @@ impl Reader {
             .iter()
             .map(|(key, _)| (key.major, key.minor))
             .chain(limits.values().flatten().map(|limit| limit.device))
+            .chain(syncs.iter().filter_map(|(key, _)| key.device()))
             .chain(pauses.iter().filter_map(|(_, total)| numbers(&total.last.device)))
         {
             self.devices.entry(device).or_insert_with(|| name(files, device));
@@ -79,6 +82,7 @@ impl Reader {
             at_ns,
             pauses,
             requests,
+            syncs,
             blkio: self.blkio.is_some().then_some(ids),
             limits,
             written,
@@ -131,11 +135,36 @@ fn requests(kernel: &Kernel) -> Result<Vec<(IoKey, IoTotal)>> {
             total.bytes += io.bytes;
             total.device_ns += io.device_ns;
             total.queued_ns += io.queued_ns;
+            total.direct_bytes += io.direct_bytes;
+            total.buffered_bytes += io.buffered_bytes;
             total.worst_ns = total.worst_ns.max(io.worst_ns);
             for (bucket, count) in total.histogram.iter_mut().zip(io.histogram) {
                 *bucket += u64::from(count);
             }
         }
+        totals.insert(key, total);
+    }
+    Ok(totals.into_iter().collect())
+}
+
+fn syncs(kernel: &Kernel) -> Result<Vec<(SyncKey, SyncTotal)>> {
+    let mut totals = BTreeMap::new();
+    for (key, values) in kernel.entries_per_cpu::<SyncKey, Syncs>("SYNCS", SYNCS as usize)? {
+        let mut histogram = [0; sync::BUCKETS];
+        for (bucket, count) in values.iter().flat_map(|syncs| syncs.histogram.iter().enumerate()) {
+            histogram[bucket] += u64::from(*count);
+        }
+        let Some(worst) = values.iter().max_by_key(|syncs| syncs.worst_ns) else { continue };
+        let total = SyncTotal {
+            who: values.iter().find(|syncs| syncs.who.tgid != 0).map(|syncs| events::process(&syncs.who)),
+            count: values.iter().map(|syncs| syncs.count).sum(),
+            total_ns: values.iter().map(|syncs| syncs.total_ns).sum(),
+            worst_ns: worst.worst_ns,
+            slow: values.iter().map(|syncs| syncs.slow).sum(),
+            slow_ns: values.iter().map(|syncs| syncs.slow_ns).sum(),
+            histogram,
+            file: events::text(&worst.name),
+        };
         totals.insert(key, total);
     }
     Ok(totals.into_iter().collect())

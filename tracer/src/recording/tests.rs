@@ -19,6 +19,7 @@ use tracer_common::{
     dirty::{self, PauseKey},
     signal::FoldKey,
     stall::StallKey,
+    sync::{self, SyncKey},
 };
 
 use super::*;
@@ -213,7 +214,12 @@ proptest! {
             who, count: n[0], total_ns: n[1], worst_ns: n[2], worst_call_ns: n[3], histogram: [n[4]; dirty::BUCKETS], last,
         };
         let total = io::IoTotal {
-            count: n[0], bytes: n[1], device_ns: n[2], queued_ns: n[3], worst_ns: n[4], histogram: [n[5]; block::BUCKETS],
+            count: n[0], bytes: n[1], device_ns: n[2], queued_ns: n[3], worst_ns: n[4], direct_bytes: n[6],
+            buffered_bytes: n[7], histogram: [n[5]; block::BUCKETS],
+        };
+        let synced = io::SyncTotal {
+            who: pause.who.clone(), count: n[0], total_ns: n[1], worst_ns: n[2], slow: n[3], slow_ns: n[4],
+            histogram: [n[5]; sync::BUCKETS], file: text.clone(),
         };
         let limit = io::Limit { device: (8, 0), read_bps: o[0], write_bps: o[1], read_iops: o[2], write_iops: o[3] };
         let path: Arc<str> = text.as_str().into();
@@ -221,6 +227,7 @@ proptest! {
             at_ns: n[0], took_ns: n[1],
             pauses: vec![(PauseKey { cgroup: n[0], tgid: 1, reserved: 0 }, pause)],
             requests: vec![(IoKey { cgroup: n[0], major: 8, minor: 1, op: 2, reserved: 0 }, total)],
+            syncs: vec![(SyncKey { cgroup: n[1], tgid: 2, call: 6, device: 7 << 20, reserved: 0 }, synced)],
             blkio: in_memcg.map(|_| ids.into_iter().map(|(id, path)| (id, path.into())).collect()),
             limits: [(path.clone(), vec![limit])].into(), written: [(path, n[2])].into(),
             devices: [((8, 0), text.clone()), ((253, 1), String::new())].into(),

@@ -19,21 +19,25 @@ fn number(sample: &SampleRow, key: &str) -> u64 {
     sample.fields.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
-/// By bytes, and by time in pauses.
+/// By bytes, and by time in pauses and syncs.
 fn rank(sample: &SampleRow) -> u64 {
-    let bytes = number(sample, "read_bytes_per_s").saturating_add(number(sample, "write_bytes_per_s"));
-    bytes.saturating_add(number(sample, "paused_ns"))
+    let keys = ["read_bytes_per_s", "write_bytes_per_s", "paused_ns", "sync_ns"];
+    keys.iter().fold(0, |sum: u64, key| sum.saturating_add(number(sample, key)))
 }
 
 fn head() -> Line {
-    let numbers =
-        ["READ/S", "WRITE/S", "READS/S", "WRITES/S", "QUEUED", "DEVICE", "PAUSED"].map(str::to_owned).to_vec();
+    let numbers = ["READ/S", "WRITE/S", "READS/S", "WRITES/S", "QUEUED", "DEVICE", "PAUSED", "SYNCING"]
+        .map(str::to_owned)
+        .to_vec();
     Line { name: "CONTAINER".to_owned(), numbers, last: "DEVICES".to_owned() }
 }
 
 fn line(sample: &SampleRow) -> Line {
     let time = |key: &str| sample.fields.get(key).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), span);
     let window = number(sample, "window_ns").max(1);
+    // Of all its tasks: it may be more than 100.
+    let share =
+        |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), |ns| format!("{} %", ns.saturating_mul(100) / window));
     let numbers = vec![
         short(number(sample, "read_bytes_per_s")),
         short(number(sample, "write_bytes_per_s")),
@@ -41,7 +45,8 @@ fn line(sample: &SampleRow) -> Line {
         number(sample, "writes_per_s").to_string(),
         time("queued_ns"),
         time("device_ns"),
-        format!("{} %", number(sample, "paused_ns").saturating_mul(100) / window),
+        share(Some(number(sample, "paused_ns"))),
+        share(sample.fields.get("sync_ns").and_then(Value::as_u64)),
     ];
     let devices = sample.fields.get("devices").and_then(Value::as_array).into_iter().flatten();
     let devices: Vec<&str> = devices.filter_map(|device| device["device"].as_str()).collect();
@@ -86,6 +91,12 @@ pub fn body(finding: &Finding, out: &mut String) {
             row(out, "writer", &text);
         }
     }
+    if finding.code.0 == "io.slow-sync" {
+        row(out, "calls", &histogram(evidence.get("histogram")));
+        for slow in evidence.get("calls").and_then(Value::as_array).into_iter().flatten() {
+            row(out, "waited", &slow_calls(slow));
+        }
+    }
     if finding.code.0.starts_with("fs.") {
         let text = |key: &str| evidence.get(key).and_then(Value::as_str).map_or_else(|| "unknown".into(), escape);
         row(out, "file", &text("path"));
@@ -109,6 +120,26 @@ pub fn body(finding: &Finding, out: &mut String) {
     unknown(out, finding, |field| {
         !matches!(field, "upper" | "disk_bytes" | "disk_used_bytes" | "limit_bytes_per_s" | "limit_requests_per_s")
     });
+}
+
+/// `postgres 4711   fsync of 000000010000 on vda   3 of 12 slow, 1.2 s, the longest 800 ms`.
+fn slow_calls(slow: &Value) -> String {
+    let number = |key: &str| slow[key].as_u64().unwrap_or(0);
+    let text = |value: &Value| escape(value.as_str().unwrap_or("?")).into_owned();
+    let part =
+        |word: &str, key: &str| slow[key].as_str().map_or_else(String::new, |it| format!(" {word} {}", escape(it)));
+    format!(
+        "{} {}   {}{}{}   {} of {} slow, {}, the longest so far {}",
+        text(&slow["process"]["comm"]),
+        slow["process"]["pid"].as_u64().unwrap_or(0),
+        text(&slow["call"]),
+        part("of", "file"),
+        part("on", "file_system"),
+        number("slow"),
+        number("count"),
+        span(number("slow_ns")),
+        span(number("worst_ns"))
+    )
 }
 
 /// `3 below 8 ms   1 below 256 ms`.

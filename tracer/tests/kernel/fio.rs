@@ -68,6 +68,8 @@ fn direct() {
         let (own, theirs) = (&device[kind], &job[kind]);
         assert!(about(number(theirs, "total_ios")).contains(&number(own, "count")), "{kind}: {own} against {theirs}");
         assert!(about(number(theirs, "io_bytes")).contains(&number(own, "bytes")), "{kind}: {own} against {theirs}");
+        assert_eq!(number(own, "direct_bytes"), number(own, "bytes"), "{kind}: {own}");
+        assert_eq!((number(own, "buffered_bytes"), number(own, "untold_bytes")), (0, 0), "{kind}: {own}");
         // What the device takes is a part of what the program waits.
         let waited = theirs["lat_ns"]["mean"].as_f64().expect("a latency");
         assert!((number(own, "device_ns") as f64) < waited, "{kind}: {own} against {theirs}");
@@ -102,6 +104,8 @@ fn buffered() {
     let written = wait_until("all that fio wrote", || Some(sum("bytes")).filter(|sum| sum >= about(bytes).start()));
     let requests = sum("count");
     assert!(written < bytes / 2 * 3, "{written} against {job}");
+    let (direct, buffered) = (sum("direct_bytes"), sum("buffered_bytes"));
+    assert_eq!((direct, buffered), (0, written), "all of it through the page cache");
     assert!(requests < number(&job["write"], "total_ios") / 4, "merged: {requests} against {job}");
     no_record_each(&ctrace.stop());
 }

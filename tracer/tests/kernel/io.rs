@@ -21,6 +21,9 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("io::requests_are_counted", requests_are_counted),
     Test::core("io::throttled", throttled),
     Test::core("io::buffered_passes_blkio", buffered_passes_blkio).needs(&[Lack::CgroupV1]),
+    Test::core("io::slow_sync", slow_sync),
+    Test::core("io::each_sync_is_counted", each_sync_is_counted),
+    Test::full("io::syncs_without_kprobes", syncs_without_kprobes),
     Test::core("io::tmpfs_is_full", tmpfs_is_full),
     Test::full("io::disk_is_full", disk_is_full),
     Test::core("io::quota_of_an_overlay", quota_of_an_overlay).needs(&[Lack::Quotas]),
@@ -178,6 +181,73 @@ fn buffered_passes_blkio() {
     assert!(number(&finding["evidence"], "buffered_bytes") >= MIB, "{finding}");
     sample(&ctrace, &direct, "some", |row| row["write_bytes_per_s"].as_u64().is_some_and(|rate| rate > 0));
     assert!(!ctrace.stop().codes(&direct).contains(&"io.blkio-v1-buffered"));
+}
+
+/// Its own limit makes one wait, since whoever syncs submits the writes; the other one syncs the same disk, and is not limited.
+fn slow_sync() {
+    let disk = Disk::fast(64);
+    let tree = IoTree::new();
+    let (held, free) = (tree.container(), tree.container());
+    limit_writes(&held, &disk.numbers(), MIB);
+    let ctrace = ctrace();
+    let often = format!("fsyncs={}=50", disk.file("free"));
+    let _quick = play(&free, &[&often, "say=synced", "pause"]);
+    let slow = format!("timed-fsync={}=1", disk.file("held"));
+    let waiter = play(&held, &["comm=postgres", &slow, "pause"]);
+    let finding = ctrace.finding("io.slow-sync", &held).json;
+    let waited = waiter.said("waited").pid;
+    assert!(waited > 500_000_000, "a MiB at a MiB a second: {waited} ns");
+    assert_eq!(finding["severity"], "warning");
+    assert_eq!(finding["process"]["comm"], "postgres");
+    assert_eq!(finding["process"]["pid"], waiter.pid());
+    let evidence = &finding["evidence"];
+    let took = number(evidence, "worst_ns");
+    assert!((waited / 2..=waited).contains(&took), "it waited {waited} ns: {evidence}");
+    assert_eq!((number(evidence, "slow"), number(evidence, "slow_ns")), (1, took), "{evidence}");
+    assert_eq!(evidence["device"], disk.name());
+    let call = &evidence["calls"][0];
+    assert_eq!(
+        (&call["call"], &call["file"], &call["file_system"]),
+        (&"fsync".into(), &"held".into(), &disk.name().into())
+    );
+    assert!(finding["why"].as_str().is_some_and(|why| why.contains("a limit on a device is in force")), "{finding}");
+    let row = sample(&ctrace, &free, "all its syncs", |row| row["syncs"][0]["count"] == 50);
+    assert!(number(&row, "sync_ns") > 0, "{row}");
+    assert!(!ctrace.stop().codes(&free).contains(&"io.slow-sync"));
+}
+
+fn each_sync_is_counted() {
+    count_each_sync(ctrace());
+}
+
+/// As on a kernel whose functions cannot be hooked.
+fn syncs_without_kprobes() {
+    let mut command = command(&["io", "--json"]);
+    command.env("CTRACE_WITHOUT", "sync_begin_call");
+    count_each_sync(Ctrace::ready(command));
+}
+
+fn count_each_sync(ctrace: Ctrace) {
+    let disk = Disk::fast(64);
+    let tree = Tree::new();
+    let container = tree.container();
+    let each = format!("sync-each-way={}", disk.file("file"));
+    let _player = Player::within(&container, &[&each, "pause"]);
+    let counts = |row: &Value| -> Vec<(String, u64)> {
+        let syncs = row["syncs"].as_array().into_iter().flatten();
+        let named = syncs.map(|sync| (sync["call"].as_str().unwrap_or_default().to_owned(), number(sync, "count")));
+        named.collect()
+    };
+    let row = sample(&ctrace, &container, "each call", |row| counts(row).len() == 6);
+    let wanted = [("fsync", 2), ("fdatasync", 3), ("sync", 1), ("syncfs", 4), ("sync_file_range", 5), ("msync", 6)];
+    assert_eq!(counts(&row), wanted.map(|(call, count)| (call.to_owned(), count)));
+    for sync in row["syncs"].as_array().into_iter().flatten() {
+        let counted: u64 =
+            sync["histogram"].as_array().into_iter().flatten().map(|bucket| number(bucket, "count")).sum();
+        assert_eq!(counted, number(sync, "count"), "{sync}");
+        assert!(number(sync, "total_ns") >= number(sync, "worst_ns") && number(sync, "worst_ns") > 0, "{sync}");
+    }
+    ctrace.stop();
 }
 
 /// Not on the share of a virtual machine: what is below a FUSE file system is not asked.

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tracer_common::{block::WRITE, dirty::PauseKey};
+use tracer_common::{
+    block::WRITE,
+    dirty::{FIRST_BOUND_NS, PauseKey},
+};
 
 use super::{
-    Seen,
+    Seen, histogram,
     reading::{Control, PauseTotal},
 };
 use crate::{
@@ -116,7 +119,7 @@ fn finding(
     numbers.set("worst_ns", sum.worst_ns);
     numbers.set("worst_call_ns", sum.worst_call_ns);
     numbers.set("window_ns", seen.pauses.length_ns());
-    numbers.set("histogram", histogram(&sum.histogram));
+    numbers.set("histogram", histogram(&sum.histogram, FIRST_BOUND_NS));
     numbers.set("domain", domain.name());
     numbers.set("inferred", inferred);
     let bytes = |pages: u64| Some(pages).filter(|pages| *pages != u64::MAX).map(|pages| pages.saturating_mul(page));
@@ -220,18 +223,6 @@ fn fix(domain: Domain, seen: &Seen, device: &str, last: &Control, written: Optio
     };
     fix.extend([slower, direct]);
     fix
-}
-
-/// `[{"below_ns": 1000000, "count": 3}, …]`, empty ones left out; the last has no bound.
-fn histogram(buckets: &[u64]) -> Vec<Value> {
-    let bound = |at: usize| (at + 1 < buckets.len()).then(|| 1_000_000_u64 << at);
-    let filled = buckets.iter().enumerate().filter(|(_, count)| **count > 0);
-    filled
-        .map(|(at, count)| match bound(at) {
-            Some(bound) => json!({"below_ns": bound, "count": count}),
-            None => json!({"count": count}),
-        })
-        .collect()
 }
 
 /// What was written to that device within the window, by anybody.

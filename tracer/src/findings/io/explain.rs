@@ -31,6 +31,25 @@ fdatasync little by little). On a host with much memory and a slow device the ra
 vm.dirty_background_bytes to some seconds of what the device writes.",
     },
     Explained {
+        code: Code("io.slow-sync"),
+        severity: Warning,
+        lens: "io",
+        title: "fsync, or another call that waits for the device, took 100 ms or more",
+        text: "\
+fsync, fdatasync, sync, syncfs, msync with MS_SYNC, and sync_file_range with a flag that makes it wait, return when the device has
+what was written. A database's commit waits for one. What makes it long: much of the file is still dirty; the device is slow
+or busy; a limit on it (io.max, blkio.throttle) holds back the writes, which the caller itself submits; or the file system's journal
+must first write what others changed (ext4 in ordered mode writes their data, too).
+
+It fires at one such call of 100 ms or more within 2 s. `calls` names process, call and file, `histogram` counts all calls by length,
+`worst_ns` is the longest since ctrace came. `device` is the one that most of the container's own writes went to, `device_ns` what
+a write to it took at the device. A call counts when it returns. Writes to files opened with O_SYNC or O_DSYNC, calls of
+32-bit programs and of io_uring are not seen.
+
+What to do: sync smaller portions; put what syncs on a file system of its own; use fsync of one file instead of sync or syncfs; a device
+whose write cache survives a loss of power answers at once.",
+    },
+    Explained {
         code: Code("io.throttled"),
         severity: Info,
         lens: "io",

@@ -1,4 +1,4 @@
-//! Writers that are paused, devices and their limits, file systems that are full. What is read for it is asked for, and
+//! Writers that are paused, calls that wait for a device, devices and their limits, file systems that are full. What is read for it is asked for, and
 //! comes back as a [`Reading`].
 
 mod devices;
@@ -7,15 +7,19 @@ mod explain;
 pub mod reading;
 mod sample;
 mod space;
+mod syncs;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tracer_common::{block::IoKey, dirty::PauseKey, space::EROFS};
+use serde_json::{Value, json};
+use tracer_common::{block::IoKey, dirty::PauseKey, space::EROFS, sync::SyncKey};
 
 pub use explain::EXPLAINED;
-pub use reading::{Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Place, Reading, What, Where};
+pub use reading::{
+    Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Place, Reading, SyncTotal, What, Where,
+};
 
 use self::space::Refusals;
 use super::{
@@ -36,6 +40,7 @@ use crate::{
 pub struct Rule {
     pauses: Window<PauseKey, PauseTotal>,
     requests: Window<IoKey, IoTotal>,
+    syncs: Window<SyncKey, SyncTotal>,
     written: BTreeMap<Arc<str>, devices::Written>,
     refusals: Refusals,
     sysctls: sysctl::Rule,
@@ -49,6 +54,7 @@ struct Seen<'a> {
     counts: &'a Counts,
     pauses: &'a Window<PauseKey, PauseTotal>,
     requests: &'a Window<IoKey, IoTotal>,
+    syncs: &'a Window<SyncKey, SyncTotal>,
     world: &'a World<'a>,
 }
 
@@ -78,8 +84,10 @@ impl Rule {
                 self.pace.came(now_ns, counts.took_ns);
                 self.pauses.take_in(world, counts.at_ns, &counts.pauses);
                 self.requests.take_in(world, counts.at_ns, &counts.requests);
-                let seen = Seen { counts, pauses: &self.pauses, requests: &self.requests, world };
+                self.syncs.take_in(world, counts.at_ns, &counts.syncs);
+                let seen = Seen { counts, pauses: &self.pauses, requests: &self.requests, syncs: &self.syncs, world };
                 findings.extend(dirty::judge(&seen, &mut self.conditions));
+                findings.extend(syncs::judge(&seen, &mut self.conditions));
                 findings.extend(devices::judge(&seen, &mut self.written, &mut self.conditions));
                 out.extend(sample::rows(&seen));
             }
@@ -97,8 +105,23 @@ impl Rule {
 fn over(code: Code) -> &'static str {
     match code.0 {
         "io.dirty-throttled" => "its writers are no longer paused",
+        "io.slow-sync" => "its syncs are fast again, or it makes none",
         "io.throttled" => "it is no longer at its limit",
         "io.blkio-v1-buffered" => "it writes no more past its limit",
         _ => "no call was refused for a while",
     }
+}
+
+/// `[{"below_ns": 16000, "count": 3}, …]`, empty ones left out; bounds double, and the last has none.
+fn histogram(buckets: &[u64], first_bound_ns: u64) -> Vec<Value> {
+    let filled = buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+    filled
+        .map(|(at, count)| {
+            if at + 1 < buckets.len() {
+                json!({"below_ns": first_bound_ns << at, "count": count})
+            } else {
+                json!({"count": count})
+            }
+        })
+        .collect()
 }

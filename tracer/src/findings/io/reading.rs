@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracer_common::{
     block::{self, IoKey},
     dirty::{self, PauseKey},
+    sync::{self, SyncKey},
 };
 
 use crate::{
@@ -57,6 +58,8 @@ pub struct Counts {
     /// Since attach.
     pub pauses: Vec<(PauseKey, PauseTotal)>,
     pub requests: Vec<(IoKey, IoTotal)>,
+    #[serde(default)]
+    pub syncs: Vec<(SyncKey, SyncTotal)>,
     /// v1: paths of cgroups of the blkio hierarchy, by id; on v2 the ids are those of the containers.
     pub blkio: Option<BTreeMap<u64, Arc<str>>>,
     /// Limits in force, those without any left out.
@@ -117,7 +120,27 @@ pub struct IoTotal {
     pub device_ns: u64,
     pub queued_ns: u64,
     pub worst_ns: u64,
+    /// Of reads and writes: past the page cache, and through it. The rest is not told, as nothing is in older recordings.
+    #[serde(default)]
+    pub direct_bytes: u64,
+    #[serde(default)]
+    pub buffered_bytes: u64,
     pub histogram: [u64; block::BUCKETS],
+}
+
+/// Calls of one process that waited until what was written was on the device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncTotal {
+    pub who: Option<Process>,
+    pub count: u64,
+    pub total_ns: u64,
+    pub worst_ns: u64,
+    /// Those of `SLOW_NS` and more.
+    pub slow: u64,
+    pub slow_ns: u64,
+    pub histogram: [u64; sync::BUCKETS],
+    /// The name of the file of the longest one; empty where there is none.
+    pub file: String,
 }
 
 /// A cgroup's limit on one device; `None`: no limit of that kind.
@@ -187,6 +210,8 @@ impl Total for IoTotal {
             device_ns: self.device_ns.saturating_sub(before.device_ns),
             queued_ns: self.queued_ns.saturating_sub(before.queued_ns),
             worst_ns: self.worst_ns,
+            direct_bytes: self.direct_bytes.saturating_sub(before.direct_bytes),
+            buffered_bytes: self.buffered_bytes.saturating_sub(before.buffered_bytes),
             histogram: std::array::from_fn(|at| self.histogram[at].saturating_sub(before.histogram[at])),
         }
     }
@@ -196,9 +221,41 @@ impl Total for IoTotal {
         grow(&mut self.bytes, more.bytes);
         grow(&mut self.device_ns, more.device_ns);
         grow(&mut self.queued_ns, more.queued_ns);
+        grow(&mut self.direct_bytes, more.direct_bytes);
+        grow(&mut self.buffered_bytes, more.buffered_bytes);
         self.worst_ns = self.worst_ns.max(more.worst_ns);
         for (bucket, more) in self.histogram.iter_mut().zip(more.histogram) {
             grow(bucket, more);
+        }
+    }
+}
+
+impl Total for SyncTotal {
+    fn count(&self) -> u64 {
+        self.count
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            count: self.count.saturating_sub(before.count),
+            total_ns: self.total_ns.saturating_sub(before.total_ns),
+            slow: self.slow.saturating_sub(before.slow),
+            slow_ns: self.slow_ns.saturating_sub(before.slow_ns),
+            histogram: std::array::from_fn(|at| self.histogram[at].saturating_sub(before.histogram[at])),
+            ..self.clone()
+        }
+    }
+
+    fn add(&mut self, more: &Self) {
+        grow(&mut self.count, more.count);
+        grow(&mut self.total_ns, more.total_ns);
+        grow(&mut self.slow, more.slow);
+        grow(&mut self.slow_ns, more.slow_ns);
+        for (bucket, more) in self.histogram.iter_mut().zip(more.histogram) {
+            grow(bucket, more);
+        }
+        if more.worst_ns > self.worst_ns {
+            (self.worst_ns, self.file) = (more.worst_ns, more.file.clone());
         }
     }
 }

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tracer_common::block::{FIRST_BOUND_NS, IoKey, OTHER, READ, WRITE};
+use tracer_common::{
+    block::{FIRST_BOUND_NS, IoKey, OTHER, READ, WRITE},
+    sync,
+};
 
 use super::{
-    Seen,
-    reading::{IoTotal, Limit},
+    Seen, histogram,
+    reading::{IoTotal, Limit, SyncTotal},
+    syncs,
 };
 use crate::{
     findings::{
@@ -36,8 +40,9 @@ pub fn rows(seen: &Seen) -> Vec<Output> {
         owners.entry(Some(path.to_string())).or_insert_with(|| (owner, Sums::new()));
     }
     // Who waits need not be who is charged: on v1, and where the io controller is off, flushers write for nobody.
-    for key in seen.pauses.within(|_| true).keys() {
-        if let Some(owner) = seen.world.containers.owner(key.cgroup) {
+    let (paused, syncing) = (seen.pauses.within(|_| true), seen.syncs.within(|_| true));
+    for cgroup in paused.keys().map(|key| key.cgroup).chain(syncing.keys().map(|key| key.cgroup)) {
+        if let Some(owner) = seen.world.containers.owner(cgroup) {
             let cgroup = Some(owner.cgroup.clone());
             owners.entry(cgroup).or_insert_with(|| (Some(owner), Sums::new()));
         }
@@ -67,12 +72,20 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
     let mean = |ns: u64| ns.checked_div(served);
     numbers.put("device_ns", mean(total(all.iter().map(|total| total.device_ns))), idle);
     numbers.put("queued_ns", mean(total(all.iter().map(|total| total.queued_ns))), idle);
-    let paused = seen.pauses.within(|key| match (&cgroup, seen.world.containers.owner(key.cgroup)) {
+    let own = |id: u64| match (&cgroup, seen.world.containers.owner(id)) {
         (Some(cgroup), Some(container)) => container.cgroup == *cgroup,
         (None, None) => true,
         _ => false,
-    });
+    };
+    let paused = seen.pauses.within(|key| own(key.cgroup));
     numbers.set("paused_ns", total(paused.values().map(|pauses| pauses.total_ns)));
+    let syncs = sync_sums(seen, own);
+    let are_seen = seen.world.attached("sync_end") && seen.world.attached("sync_begin");
+    let not_seen = "calls that wait for a device were not watched";
+    let waited = total(syncs.values().map(|syncs| syncs.total_ns));
+    numbers.put("sync_ns", are_seen.then_some(waited), not_seen);
+    let syncs: Vec<Value> = syncs.iter().map(|(call, total)| sync_row(*call, total)).collect();
+    numbers.put("syncs", are_seen.then_some(syncs), not_seen);
     numbers.set("window_ns", window);
     let devices: Vec<Value> = sums.iter().map(|(device, of)| device_row(&seen.device(*device), of, &per_s)).collect();
     numbers.set("devices", devices);
@@ -89,13 +102,29 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
     }))
 }
 
+/// By call.
+fn sync_sums(seen: &Seen, own: impl Fn(u64) -> bool) -> BTreeMap<u32, SyncTotal> {
+    let mut sums: BTreeMap<u32, SyncTotal> = BTreeMap::new();
+    for (key, total) in seen.syncs.within(|key| own(key.cgroup)) {
+        sums.entry(key.call).and_modify(|sum| sum.add(&total)).or_insert(total);
+    }
+    sums
+}
+
+fn sync_row(call: u32, total: &SyncTotal) -> Value {
+    json!({"call": syncs::call(call), "count": total.count, "total_ns": total.total_ns, "worst_ns": total.worst_ns,
+        "slow": total.slow, "histogram": histogram(&total.histogram, sync::FIRST_BOUND_NS)})
+}
+
 fn device_row(device: &str, of: &[IoTotal; 3], per_s: &dyn Fn(u64) -> u64) -> Value {
     let kinds = ["read", "write", "other"].iter().zip(of).filter(|(_, total)| total.count > 0 || total.bytes > 0);
     let kinds = kinds.map(|(name, total)| {
         let each = |ns: u64| ns.checked_div(total.count).unwrap_or(0);
         let value = json!({"count": total.count, "bytes": total.bytes, "bytes_per_s": per_s(total.bytes),
             "per_s": per_s(total.count), "device_ns": each(total.device_ns), "queued_ns": each(total.queued_ns),
-            "worst_ns": total.worst_ns, "histogram": histogram(&total.histogram)});
+            "worst_ns": total.worst_ns, "direct_bytes": total.direct_bytes, "buffered_bytes": total.buffered_bytes,
+            "untold_bytes": total.bytes.saturating_sub(total.direct_bytes).saturating_sub(total.buffered_bytes),
+            "histogram": histogram(&total.histogram, FIRST_BOUND_NS)});
         ((*name).to_owned(), value)
     });
     let mut row: serde_json::Map<String, Value> = kinds.collect();
@@ -117,18 +146,4 @@ fn limit_row(seen: &Seen, limit: &Limit) -> Value {
         }
     }
     Value::Object(row)
-}
-
-/// `[{"below_ns": 16000, "count": 3}, …]`, empty ones left out; the last has no bound.
-fn histogram(buckets: &[u64]) -> Vec<Value> {
-    let filled = buckets.iter().enumerate().filter(|(_, count)| **count > 0);
-    filled
-        .map(|(at, count)| {
-            if at + 1 < buckets.len() {
-                json!({"below_ns": FIRST_BOUND_NS << at, "count": count})
-            } else {
-                json!({"count": count})
-            }
-        })
-        .collect()
 }

@@ -2,6 +2,7 @@ use bytemuck::Zeroable;
 use tracer_common::{
     block::{READ, WRITE},
     space::{EDQUOT, ENOSPC, EROFS, ON_FILE, ON_PATH, Refused},
+    sync::{self, FSYNC, SLOW_NS, SYNC},
 };
 
 use super::*;
@@ -230,6 +231,141 @@ fn what_is_written_and_not_charged_passes_a_v1_limit() {
     assert_eq!(found[0].evidence["buffered_bytes"], 6 * MIB);
     assert!(judge(writes, 6 * MIB).is_empty(), "all of it is direct");
     assert!(judge(Limit { device: DISK, read_bps: Some(MIB), ..Limit::default() }, 0).is_empty(), "reads are limited");
+}
+
+const MS: u64 = 1_000_000;
+
+/// So many syncs of a process of `web`, of which the last `slow` took 200 ms each.
+fn syncs(call: u32, count: u64, slow: u64) -> (SyncKey, SyncTotal) {
+    let who = Process { pid: 42, tid: 42, ns_pid: Some(7), ppid: Some(1), comm: "postgres".to_owned(), uid: Some(0) };
+    let mut histogram = [0; sync::BUCKETS];
+    (histogram[1], histogram[11]) = (count - slow, slow);
+    let total = SyncTotal {
+        who: Some(who),
+        count,
+        total_ns: (count - slow) * 150_000 + slow * 200 * MS,
+        worst_ns: if slow > 0 { 200 * MS } else { SLOW_NS - 1 },
+        slow,
+        slow_ns: slow * 200 * MS,
+        histogram,
+        file: "wal".to_owned(),
+    };
+    (SyncKey { cgroup: WEB_CGROUP, tgid: 42, call, device: 8 << 20, reserved: 0 }, total)
+}
+
+#[test]
+fn one_slow_sync_is_told_with_its_file_and_what_the_device_took() {
+    let mut bench = Bench::new(2);
+    let read = |calls| Counts {
+        syncs: vec![
+            syncs(FSYNC, calls, 0),
+            (SyncKey { cgroup: OTHER_CGROUP, ..syncs(FSYNC, 9, 0).0 }, syncs(FSYNC, 9, 0).1),
+        ],
+        ..Counts::default()
+    };
+    assert!(bench.counts(0, read(1000)).is_empty(), "many, and fast");
+    let (key, write) = io(WEB_CGROUP, WRITE, 4, 4 * MIB);
+    let others = (IoKey { cgroup: OTHER_CGROUP, ..key }, IoTotal { count: 4, device_ns: 12 * MS, ..write });
+    let requests = vec![(key, write), others];
+    let found = bench
+        .counts(1, Counts { syncs: vec![syncs(FSYNC, 1010, 2), syncs(SYNC, 1, 0)], requests, ..Counts::default() });
+    assert_eq!(codes(&found), [("io.slow-sync", State::Open)]);
+    let (evidence, finding) = (&found[0].evidence, &found[0]);
+    assert_eq!((&evidence["count"], &evidence["slow"]), (&1011.into(), &2.into()), "of the last two seconds");
+    assert_eq!(evidence["slow_ns"], 400 * MS);
+    assert_eq!(evidence["worst_ns"], 200 * MS);
+    assert_eq!(
+        (&evidence["device"], &evidence["device_ns"]),
+        (&"sda".into(), &(2 * MS).into()),
+        "of everybody's writes"
+    );
+    let calls = evidence["calls"].as_array().map_or(0, Vec::len);
+    assert_eq!((calls, &evidence["calls"][0]["call"]), (1, &"fsync".into()), "those that were slow");
+    assert_eq!((&evidence["calls"][0]["file"], &evidence["calls"][0]["file_system"]), (&"wal".into(), &"sda".into()));
+    assert_eq!(finding.process.as_ref().map(|process| process.comm.as_str()), Some("postgres"));
+    assert_eq!(finding.container.as_ref().map(|container| container.cgroup.as_str()), Some(WEB));
+    assert_eq!(
+        finding.summary,
+        "fsync of wal took 100 ms or more: 2 calls waited 400 ms within 2.0 s, the longest so far 200 ms; sda takes 2 ms for a write"
+    );
+    assert!(finding.why.contains("all of the file"), "{}", finding.why);
+    // No more of them, and it is over.
+    let again = || Counts { syncs: vec![syncs(FSYNC, 1010, 2), syncs(SYNC, 1, 0)], ..Counts::default() };
+    for second in 2..6 {
+        assert!(bench.counts(second, again()).is_empty());
+    }
+    assert_eq!(codes(&bench.counts(7, again())), [("io.slow-sync", State::Closed)]);
+}
+
+#[test]
+fn a_slow_sync_of_all_is_told_as_such_and_what_is_not_known_is_null() {
+    let mut bench = Bench::new(2);
+    let limit = Limit { device: DISK, write_bps: Some(MIB), ..Limit::default() };
+    let of_all = SyncKey { device: u32::MAX, ..syncs(SYNC, 1, 1).0 };
+    let (limits, syncs) =
+        ([(WEB.into(), vec![limit])].into(), vec![(of_all, SyncTotal { file: String::new(), ..syncs(SYNC, 1, 1).1 })]);
+    let found = bench.counts(0, Counts { syncs, limits, ..Counts::default() });
+    assert_eq!(codes(&found), [("io.slow-sync", State::Open)]);
+    let (evidence, finding) = (&found[0].evidence, &found[0]);
+    assert!(evidence["calls"][0]["file"].is_null() && evidence["calls"][0]["file_system"].is_null());
+    assert!(
+        evidence["device"].is_null()
+            && finding.unknown.contains_key("device")
+            && finding.unknown.contains_key("device_ns")
+    );
+    assert!(
+        finding.why.contains("what everybody wrote") && finding.why.contains("a limit on a device"),
+        "{}",
+        finding.why
+    );
+    assert!(finding.summary.starts_with("sync took 100 ms or more: 1 call waited"), "{}", finding.summary);
+    assert!(finding.fix[0].starts_with("fsync the files"), "{:?}", finding.fix);
+}
+
+#[test]
+fn a_row_has_syncs_by_call_or_says_that_they_were_not_watched() {
+    let row = |attached: &[&'static str]| {
+        let mut bench = Bench::new(2);
+        bench.host.facts.attached.extend(attached);
+        let syncs = vec![syncs(FSYNC, 10, 1), (SyncKey { tgid: 43, ..syncs(FSYNC, 1, 0).0 }, syncs(FSYNC, 2, 0).1)];
+        let reading = Reading::Counts(Counts { at_ns: T, syncs, ..Counts::default() });
+        let mut out = Vec::new();
+        bench.rule.reading(&reading, T, &bench.host.world(), &mut out);
+        let own = |output| match output {
+            Output::Sample(row) if row.cgroup.as_deref() == Some(WEB) => Some(*row),
+            _ => None,
+        };
+        out.into_iter().find_map(own).expect("who waits has a row")
+    };
+    let watched = row(&["sync_begin", "sync_end"]);
+    assert_eq!(watched.fields["sync_ns"], 11 * 150_000 + 200 * MS);
+    assert_eq!(watched.fields["syncs"].as_array().map(Vec::len), Some(1));
+    let fsync = &watched.fields["syncs"][0];
+    assert_eq!((&fsync["call"], &fsync["count"], &fsync["slow"]), (&"fsync".into(), &12.into(), &1.into()));
+    assert_eq!(
+        fsync["histogram"],
+        serde_json::json!([{"below_ns": 200_000, "count": 11}, {"below_ns": 204_800_000, "count": 1}])
+    );
+    let blind = row(&["sync_end"]);
+    assert!(blind.fields["sync_ns"].is_null() && blind.fields["syncs"].is_null());
+    assert!(blind.unknown.contains_key("sync_ns") && blind.unknown.contains_key("syncs"));
+}
+
+#[test]
+fn what_is_neither_direct_nor_buffered_is_untold() {
+    let mut bench = Bench::new(2);
+    let (key, total) = io(WEB_CGROUP, READ, 3, 10_000);
+    let requests = vec![(key, IoTotal { direct_bytes: 6_000, buffered_bytes: 3_000, ..total })];
+    let reading = Reading::Counts(Counts { at_ns: T, requests, ..Counts::default() });
+    let mut out = Vec::new();
+    bench.rule.reading(&reading, T, &bench.host.world(), &mut out);
+    let row = out.into_iter().find_map(|output| match output {
+        Output::Sample(row) if row.container.is_some() => Some(*row),
+        _ => None,
+    });
+    let read = &row.expect("a row").fields["devices"][0]["read"];
+    let bytes = ["direct_bytes", "buffered_bytes", "untold_bytes"].map(|key| read[key].as_u64());
+    assert_eq!(bytes, [Some(6_000), Some(3_000), Some(1_000)]);
 }
 
 fn call(errno: u32, on: u32, path: &str) -> Refused {

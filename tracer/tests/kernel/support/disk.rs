@@ -108,6 +108,62 @@ pub fn write_and_sync(path: &str) {
     file.write_all(&[7; 4096]).and_then(|()| file.sync_all()).expect("room on the disk");
 }
 
+/// `FILE=MIB`: so many MiB through the page cache, then onto the disk. Writes how many ns the second part took.
+pub fn timed_sync(what: &str) {
+    let (path, mib) = what.split_once('=').expect("FILE=MIB");
+    let mut file = File::create(path).expect("a new file");
+    file.write_all(&vec![7; mib.parse::<usize>().expect("a number") * MIB]).expect("room on the disk");
+    let begun = std::time::Instant::now();
+    file.sync_all().expect("a disk");
+    println!("waited {} 0", begun.elapsed().as_nanos());
+}
+
+/// `FILE=N`: the first page is written and synced again and again.
+pub fn syncs(what: &str) {
+    let (path, count) = what.split_once('=').expect("FILE=N");
+    for _ in 0..count.parse::<usize>().expect("a number") {
+        write_and_sync(path);
+    }
+}
+
+/// Each call that waits for a disk, as often as its place in the list says, and those that do not wait: they only begin to
+/// write, or are refused.
+pub fn sync_each_way(path: &str) {
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("a file");
+    file.write_all(&[7; 4096]).expect("room on the disk");
+    let number = file.as_raw_fd();
+    // SAFETY: a mapping of its own, of a page that the file has, and calls about it and the file alone.
+    unsafe {
+        let (read_write, none) = (libc::PROT_READ | libc::PROT_WRITE, std::ptr::null_mut());
+        let page = libc::mmap(none, 4096, read_write, libc::MAP_SHARED, number, 0);
+        assert!(page != libc::MAP_FAILED, "no mapping");
+        let calls: [&dyn Fn() -> i32; 6] = [
+            // Of all disks: it may take its time, and the others come within a moment.
+            &|| {
+                libc::sync();
+                0
+            },
+            &|| libc::fsync(number),
+            &|| libc::fdatasync(number),
+            &|| libc::syncfs(number),
+            &|| libc::sync_file_range(number, 0, 4096, libc::SYNC_FILE_RANGE_WAIT_BEFORE),
+            &|| libc::msync(page, 4096, libc::MS_SYNC),
+        ];
+        for (times, call) in (1..).zip(calls) {
+            for _ in 0..times {
+                page.cast::<u8>().write_volatile(times);
+                assert_eq!(call(), 0, "call {times}");
+            }
+        }
+        assert_eq!(libc::sync_file_range(number, 0, 4096, libc::SYNC_FILE_RANGE_WRITE), 0);
+        assert_eq!(libc::msync(page, 4096, libc::MS_ASYNC), 0);
+        assert_eq!(libc::fsync(-1), -1);
+        let mut pipe = [0; 2];
+        assert_eq!(libc::pipe(pipe.as_mut_ptr()), 0);
+        assert_eq!(libc::fsync(pipe[0]), -1, "a pipe is on no disk");
+    }
+}
+
 /// The first page, through the page cache.
 pub fn read_page(mut file: &File) {
     let _ = file.read(&mut [0; 4096]); // whoever serves it may go meanwhile

@@ -31,6 +31,7 @@
 //! | `zombies=N`, `orphans=N` | N children that end and are not waited for; its own, or its children's |
 //! | `leaderless-herd=N` | N children whose leader is gone and whose thread waits |
 //! | `fsync=FILE` | writes a page, and waits until it is on the disk |
+//! | `fsyncs=FILE=N`, `timed-fsync=FILE=MIB`, `sync-each-way=FILE` | the same again and again; with more, and says `waited NS`; by each call |
 //! | `opened=FILE` | opens it, says `opened`, and reads a page of it after a line on stdin |
 //! | `say=WORD` | writes `WORD PID TID`, as the host sees them |
 //! | `await` | waits for a line on stdin |
@@ -235,6 +236,9 @@ fn go_on(steps: &[OsString]) {
             "fill" => disk::fill(&text),
             "fill-inodes" => disk::fill_inodes(&text),
             "fsync" => disk::write_and_sync(&text),
+            "fsyncs" => disk::syncs(&text),
+            "timed-fsync" => disk::timed_sync(&text),
+            "sync-each-way" => disk::sync_each_way(&text),
             // Opened before, so that only the read waits for whoever serves it.
             "opened" => {
                 let file = fs::File::open(&*text).expect("a file");
