@@ -113,7 +113,7 @@ fn lines() -> Vec<Value> {
             let from = out.len();
             pipeline.record(Record::Kernel(Bytes::copy_from_slice(bytemuck::bytes_of(&refused))), 0, &mut out);
             for output in out.split_off(from) {
-                let Output::Ask(Question::Io(io::Ask::Place(wanted))) = output else {
+                let Output::Ask(Question::Io(io::Ask::Place { wanted, .. })) = output else {
                     out.push(output);
                     continue;
                 };

@@ -9,11 +9,11 @@ use tracer_common::{
     sync::{self, SyncKey, Syncs},
 };
 
-use super::place;
+use super::{place, writers};
 use crate::{
     containers::{Files, Hierarchy, HostFiles},
     events,
-    findings::io::{Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Reading, SyncTotal},
+    findings::io::{Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Reading, Roots, SyncTotal, Writer},
     kernel::{host as machine, load::Kernel},
     lenses::io::{DEVICE_IO, PAUSES, SYNCS},
 };
@@ -25,22 +25,48 @@ pub struct Reader {
     /// v1: of the blkio controller.
     blkio: Option<Hierarchy>,
     devices: BTreeMap<(u32, u32), String>,
+    /// By disk: when they were read, and what they were.
+    writers: BTreeMap<(u32, u32), (u64, Vec<Writer>)>,
 }
+
+const WRITERS_NS: u64 = 5_000_000_000;
 
 impl Reader {
     pub fn new(mountinfo: &str) -> Self {
         let blkio = Hierarchy::of_controller(mountinfo, "blkio").filter(|found| found.controller.is_some());
-        Self { mountinfo: mountinfo.to_owned(), blkio, devices: BTreeMap::new() }
+        Self { mountinfo: mountinfo.to_owned(), blkio, devices: BTreeMap::new(), writers: BTreeMap::new() }
     }
 
     pub fn answer(&mut self, ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Result<Reading> {
         match ask {
             Ask::Counts { of } => Ok(Reading::Counts(self.counts(of, files, key, kernel)?)),
-            Ask::Place(wanted) => {
-                let found = place::find(wanted, files, key, &self.mountinfo);
+            Ask::Roots { of } => {
+                let start = machine::cpu_ns();
+                let root = |cgroups: &Vec<Arc<str>>| place::root_of(cgroups, files, key, &self.mountinfo);
+                let of = of.iter().filter_map(|(owner, cgroups)| Some((owner.clone(), root(cgroups)?))).collect();
+                Ok(Reading::Roots(Roots { took_ns: machine::cpu_ns().saturating_sub(start), of }))
+            }
+            Ask::Place { wanted, of } => {
+                let mut found = place::find(wanted, files, key, &self.mountinfo);
+                if let Some(disk) = found.disk_of_all() {
+                    found.writers = Some(self.writers(disk, of, files, key));
+                }
                 Ok(Reading::Place(wanted.clone(), Box::new(found)))
             }
         }
+    }
+
+    /// Read anew after some seconds: it is asked for each refused call.
+    fn writers(&mut self, disk: (u32, u32), of: &[Arc<str>], files: &HostFiles, key: &Hierarchy) -> Vec<Writer> {
+        let now_ns = machine::boottime_ns();
+        if let Some((at_ns, known)) = self.writers.get(&disk)
+            && now_ns.saturating_sub(*at_ns) < WRITERS_NS
+        {
+            return known.clone();
+        }
+        let found = writers::of(disk, of, files, key, &self.mountinfo);
+        self.writers.insert(disk, (now_ns, found.clone()));
+        found
     }
 
     fn counts(&mut self, of: &[Arc<str>], files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Result<Counts> {
@@ -225,7 +251,7 @@ fn v1_limits(files: &HostFiles, directory: &str) -> Option<Vec<Limit>> {
 }
 
 /// What the processes of a cgroup gave to write so far, to the page cache or to a device.
-fn written_by(files: &HostFiles, directory: &str) -> u64 {
+pub(super) fn written_by(files: &HostFiles, directory: &str) -> u64 {
     let procs = files.text(&format!("{directory}/cgroup.procs")).unwrap_or_default();
     let of = |pid: &str| {
         let text = files.text(&format!("/proc/{pid}/io"))?;

@@ -22,6 +22,7 @@ mod sleeps;
 #[cfg(feature = "sockets")]
 mod sockets;
 mod tcp;
+mod writers;
 
 use std::{collections::BTreeSet, io::Write, sync::Arc, time::Duration};
 

@@ -3,6 +3,8 @@
 //! A container may have mounted anything, also a file system whose server never answers: what is asked is chosen by the
 //! text of the mount table alone, and no link is followed.
 
+use std::sync::Arc;
+
 use crate::{
     containers::{Files, Hierarchy, HostFiles, Mount, unescape},
     findings::io::{Place, What, Where},
@@ -23,7 +25,6 @@ struct Viewer {
 }
 
 pub fn find(wanted: &Where, files: &HostFiles, key: &Hierarchy, host_mounts: &str) -> Place {
-    let mut place = Place::default();
     let mut viewers = viewers(wanted, files, key, host_mounts);
     let found = match &wanted.what {
         What::File { device, path } => viewers.find_map(|viewer| {
@@ -37,15 +38,30 @@ pub fn find(wanted: &Where, files: &HostFiles, key: &Hierarchy, host_mounts: &st
         }),
     };
     let Some((viewer, mount, path)) = found else {
-        place.unknown = Some("the process was gone before its files and mounts could be read".to_owned());
-        return place;
+        let unknown = Some("the process was gone before its files and mounts could be read".to_owned());
+        return Place { unknown, ..Place::default() };
     };
-    place.path = Some(path);
-    place.kind = Some(mount.kind.clone());
-    place.mount = Some(mount.at.clone());
+    Place { path: Some(path), ..measured(&viewer, &mount, files, host_mounts) }
+}
+
+/// The file system that a container has as its root, as one of its processes sees it; `None`: it has none, or only such
+/// as are not to be seen.
+pub fn root_of(cgroups: &[Arc<str>], files: &HostFiles, key: &Hierarchy, host_mounts: &str) -> Option<Place> {
+    let viewer = cgroups.iter().find_map(|cgroup| first_of(cgroup, files, key))?;
+    let mount = mount_of(&viewer.mounts, "/")?;
+    Some(measured(&viewer, &mount, files, host_mounts))
+}
+
+/// How full it is.
+fn measured(viewer: &Viewer, mount: &Mount, files: &HostFiles, host_mounts: &str) -> Place {
+    let mut place = Place {
+        kind: Some(mount.kind.clone()),
+        mount: Some(mount.at.clone()),
+        device: Some(mount.device).filter(|_| mount.kind != "overlay"),
+        ..Place::default()
+    };
     // Neither it, nor any on the way to it.
-    let hangs = may_hang;
-    if around(&viewer.mounts, &mount.at).iter().any(|mount| hangs(&mount.kind)) {
+    if around(&viewer.mounts, &mount.at).iter().any(|mount| may_hang(&mount.kind)) {
         place.unknown = Some(format!("a {} file system is not asked: it may not answer", mount.kind));
         return place;
     }
@@ -54,9 +70,10 @@ pub fn find(wanted: &Where, files: &HostFiles, key: &Hierarchy, host_mounts: &st
         place.upper = upper.map(unescape);
         let disk = place.upper.as_deref().and_then(|upper| mount_of(host_mounts, upper));
         if let Some(disk) = disk {
+            place.device = Some(disk.device);
             (place.disk_kind, place.disk_mount) = (Some(disk.kind), Some(disk.at.clone()));
             // An overlay passes the question on.
-            if let Some(other) = around(host_mounts, &disk.at).iter().find(|mount| hangs(&mount.kind)) {
+            if let Some(other) = around(host_mounts, &disk.at).iter().find(|mount| may_hang(&mount.kind)) {
                 place.unknown = Some(format!("a {} file system is not asked: it may not answer", other.kind));
                 return place;
             }
@@ -76,17 +93,22 @@ fn viewers<'a>(
     key: &'a Hierarchy,
     host_mounts: &'a str,
 ) -> impl Iterator<Item = Viewer> + 'a {
-    let mounts = |pid: u32| {
-        let content = files.read(&format!("/proc/{pid}/mountinfo")).ok()?;
-        let mounts = String::from_utf8_lossy(&content.bytes).into_owned();
-        (!mounts.is_empty()).then_some(Viewer { pid: Some(pid), mounts })
-    };
-    let others = wanted.cgroup.iter().filter_map(move |cgroup| {
-        let procs = files.read(&format!("{}/cgroup.procs", key.directory(cgroup))).ok()?;
-        String::from_utf8_lossy(&procs.bytes).lines().find_map(|pid| mounts(pid.parse().ok()?))
-    });
+    let others = wanted.cgroup.iter().filter_map(move |cgroup| first_of(cgroup, files, key));
     let host = std::iter::once_with(|| Viewer { pid: None, mounts: host_mounts.to_owned() });
-    mounts(wanted.pid).into_iter().chain(others).chain(host)
+    viewer(wanted.pid, files).into_iter().chain(others).chain(host)
+}
+
+/// `None`: it is gone.
+fn viewer(pid: u32, files: &HostFiles) -> Option<Viewer> {
+    let content = files.read(&format!("/proc/{pid}/mountinfo")).ok()?;
+    let mounts = String::from_utf8_lossy(&content.bytes).into_owned();
+    (!mounts.is_empty()).then_some(Viewer { pid: Some(pid), mounts })
+}
+
+/// The first process of a cgroup that is there.
+fn first_of(cgroup: &str, files: &HostFiles, key: &Hierarchy) -> Option<Viewer> {
+    let procs = files.read(&format!("{}/cgroup.procs", key.directory(cgroup))).ok()?;
+    String::from_utf8_lossy(&procs.bytes).lines().find_map(|pid| viewer(pid.parse().ok()?, files))
 }
 
 /// A path that a process named, as it sees it.
@@ -184,6 +206,30 @@ mod tests {
         let at = |path: &str| of_device(part, (8, 1), path).map(|(_, path)| path);
         assert_eq!(at("/vol/x/y").as_deref(), Some("/srv/y"));
         assert_eq!(at("/…/y").as_deref(), Some("/…/y"));
+    }
+
+    /// A container's root, as the process of this test: its cgroup is a folder with that one in it.
+    #[test]
+    fn the_root_of_a_cgroup_without_processes_is_not_the_hosts() {
+        let files = HostFiles::here();
+        let folder = tempfile::tempdir().expect("a folder");
+        let key =
+            Hierarchy { controller: None, mount: folder.path().to_string_lossy().into_owned(), root: "/".to_owned() };
+        let procs = |name: &str, text: &str| {
+            let at = folder.path().join(name);
+            std::fs::create_dir_all(&at).and_then(|()| std::fs::write(at.join("cgroup.procs"), text)).expect("a file");
+        };
+        procs("empty", "");
+        procs("gone", &format!("{}\n", u32::MAX));
+        procs("here", &format!("{}\n", std::process::id()));
+        let of = |names: &[&str]| {
+            let cgroups: Vec<Arc<str>> = names.iter().map(|name| (*name).into()).collect();
+            root_of(&cgroups, &files, &key, "1 0 0:1 / / rw - hostfs x rw\n")
+        };
+        assert_eq!(of(&["/empty", "/gone", "/none"]), None);
+        let own = of(&["/empty", "/here"]).expect("its root");
+        assert_eq!(own.mount.as_deref(), Some("/"));
+        assert!(own.kind.is_some_and(|kind| kind != "hostfs"));
     }
 
     /// This very process, on whatever its files are.

@@ -229,7 +229,7 @@ proptest! {
             requests: vec![(IoKey { cgroup: n[0], major: 8, minor: 1, op: 2, reserved: 0 }, total)],
             syncs: vec![(SyncKey { cgroup: n[1], tgid: 2, call: 6, device: 7 << 20, reserved: 0 }, synced)],
             blkio: in_memcg.map(|_| ids.into_iter().map(|(id, path)| (id, path.into())).collect()),
-            limits: [(path.clone(), vec![limit])].into(), written: [(path, n[2])].into(),
+            limits: [(path.clone(), vec![limit])].into(), written: [(path.clone(), n[2])].into(),
             devices: [((8, 0), text.clone()), ((253, 1), String::new())].into(),
             host: io::HostDirty { threshold: o[0], ratio: o[1], background_ratio: o[2], bytes: o[3] },
         };
@@ -237,10 +237,14 @@ proptest! {
         let space = Space { total_bytes: n[0], free_bytes: n[1], available_bytes: n[2], inodes: n[3], inodes_free: n[4] };
         for what in [io::What::File { device: (8, 1), path: text.clone() }, io::What::Path { at: -100, path: text.clone() }] {
             let asked = io::Where { pid: 1, cgroup: some.clone(), what };
+            let writer = io::Writer { cgroup: path.clone(), charged: o[0], given: n[5] };
             let place = io::Place {
                 path: some.clone(), kind: some.clone(), mount: None, space: Some(space), upper: some.clone(), disk_kind: None,
-                disk_mount: some.clone(), disk: Some(space), unknown: some.clone(),
+                disk_mount: some.clone(), disk: Some(space), unknown: some.clone(), device: Some((8, 1)),
+                writers: Some(vec![writer]),
             };
+            let roots = io::Roots { took_ns: n[6], of: [(path.clone(), place.clone())].into() };
+            answered(Answer::Io(Box::new(io::Reading::Roots(roots))))?;
             answered(Answer::Io(Box::new(io::Reading::Place(asked, Box::new(place)))))?;
         }
     }

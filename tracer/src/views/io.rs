@@ -13,7 +13,7 @@ use crate::{
     pipeline::SampleRow,
 };
 
-pub static TABLE: Shape = Shape { sample: "io", codes: &["io.", "fs."], head, line, rank, below: |_| None };
+pub static TABLE: Shape = Shape { sample: "io", codes: &["io.", "fs."], head, line, rank, below };
 
 fn number(sample: &SampleRow, key: &str) -> u64 {
     sample.fields.get(key).and_then(Value::as_u64).unwrap_or(0)
@@ -53,6 +53,22 @@ fn line(sample: &SampleRow) -> Line {
     let limited = sample.fields.get("limits").and_then(Value::as_array).is_some_and(|limits| !limits.is_empty());
     let last = if limited { format!("{} (limited)", devices.join(" ")) } else { devices.join(" ") };
     Line { name: name(sample), numbers, last: last.trim().to_owned() }
+}
+
+/// How full its root is.
+fn below(sample: &SampleRow) -> Option<String> {
+    let upper = sample.fields.get("upper").and_then(Value::as_str)?;
+    let bytes = |key: &str| sample.fields.get(key).and_then(Value::as_u64).map(size);
+    let own = match (bytes("upper_used_bytes"), bytes("upper_limit_bytes")) {
+        (Some(used), Some(limit)) => format!("{used} of its quota of {limit}"),
+        _ => "no quota: how much is its own is not known".to_owned(),
+    };
+    let mount = sample.fields.get("upper_disk_mount").and_then(Value::as_str).unwrap_or("(where is not known)");
+    let disk = match (bytes("upper_disk_used_bytes"), bytes("upper_disk_bytes")) {
+        (Some(used), Some(all)) => format!("{used} of {all} used by all"),
+        _ => "how full is not known".to_owned(),
+    };
+    Some(format!("  writes to {upper}: {own}; {mount}: {disk}"))
 }
 
 /// The numbers below a finding's first line.
@@ -113,12 +129,27 @@ pub fn body(finding: &Finding, out: &mut String) {
                 number("inodes").map_or_else(|| "unknown".to_owned(), |count| count.to_string())
             ),
         );
+        for writer in evidence.get("writers").and_then(Value::as_array).into_iter().flatten() {
+            let bytes = |key: &str| writer[key].as_u64().map_or_else(|| "not counted".to_owned(), size);
+            let name =
+                writer["container"]["name"].as_str().or_else(|| writer["container"]["id"].as_str()).unwrap_or("?");
+            let text = format!(
+                "{}   charged at the disk {}   given to write by living processes {}",
+                escape(name),
+                bytes("charged_bytes"),
+                bytes("given_bytes")
+            );
+            row(out, "wrote", &text);
+        }
         if let Some(upper) = evidence.get("upper").and_then(Value::as_str) {
             row(out, "upper", &escape(upper));
         }
     }
     unknown(out, finding, |field| {
-        !matches!(field, "upper" | "disk_bytes" | "disk_used_bytes" | "limit_bytes_per_s" | "limit_requests_per_s")
+        !matches!(
+            field,
+            "upper" | "writers" | "disk_bytes" | "disk_used_bytes" | "limit_bytes_per_s" | "limit_requests_per_s"
+        )
     });
 }
 

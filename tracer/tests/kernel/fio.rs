@@ -43,7 +43,8 @@ fn about(count: u64) -> RangeInclusive<u64> {
 /// Requests are summed in the kernel: none is a record of its own.
 fn no_record_each(said: &Said) {
     assert!(!said.lines.iter().any(|line| line.json["type"] == "event"), "a record for a request");
-    assert!(!said.lines.iter().any(|line| line.json["type"] == "loss"), "something was lost");
+    let lost: Vec<_> = said.lines.iter().map(|line| &line.json).filter(|line| line["type"] == "loss").collect();
+    assert!(lost.is_empty(), "something was lost: {lost:?}");
 }
 
 /// Reads and writes past the page cache: as many, and as many bytes.
@@ -104,8 +105,9 @@ fn buffered() {
     let written = wait_until("all that fio wrote", || Some(sum("bytes")).filter(|sum| sum >= about(bytes).start()));
     let requests = sum("count");
     assert!(written < bytes / 2 * 3, "{written} against {job}");
-    let (direct, buffered) = (sum("direct_bytes"), sum("buffered_bytes"));
-    assert_eq!((direct, buffered), (0, written), "all of it through the page cache");
+    // What ext4 zeroes by itself is in no page cache.
+    assert_eq!(sum("direct_bytes"), 0);
+    assert!(about(bytes).contains(&sum("buffered_bytes")), "all of it through the page cache: {written} written");
     assert!(requests < number(&job["write"], "total_ios") / 4, "merged: {requests} against {job}");
     no_record_each(&ctrace.stop());
 }

@@ -7,12 +7,12 @@ use serde_json::Value;
 use crate::{
     harness::{Lack, Test, in_virtual_machine},
     support::{
-        cgroups::{Group, Tree},
+        cgroups::{Group, Tree, is_v1},
         ctrace::{Ctrace, Line, command},
         disk::{Disk, Scratch},
         io::{IoTree, limit_writes, play},
         player::Player,
-        unique,
+        unique, wait_until,
     },
 };
 
@@ -28,6 +28,9 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("io::disk_is_full", disk_is_full),
     Test::core("io::quota_of_an_overlay", quota_of_an_overlay).needs(&[Lack::Quotas]),
     Test::full("io::quota_of_xfs", quota_of_xfs).needs(&[Lack::Xfs]),
+    Test::core("io::who_filled_the_disk", who_filled_the_disk),
+    Test::core("io::upper_without_a_quota", upper_without_a_quota),
+    Test::core("io::upper_within_a_quota", upper_within_a_quota).needs(&[Lack::Quotas]),
     Test::full("io::inodes_are_used_up", inodes_are_used_up),
     Test::core("io::other_enospc_is_no_disk", other_enospc_is_no_disk),
     Test::core("io::sysctl_is_read_only", sysctl_is_read_only),
@@ -294,6 +297,80 @@ fn disk_is_full() {
     assert_eq!(number(evidence, "available_bytes"), 0);
     assert!(number(evidence, "limit_bytes") <= 16 * MIB, "{evidence}");
     ctrace.stop();
+}
+
+/// Who gets the refusal is not who filled it. A third one writes as much, and cannot reach that disk.
+fn who_filled_the_disk() {
+    let (disk, elsewhere) = (Disk::fast(24), Disk::fast(64));
+    let tree = IoTree::new();
+    let (hog, refused, other) = (tree.container(), tree.container(), tree.container());
+    let ctrace = ctrace();
+    let much = format!("burst={}=12=0", disk.file("hog"));
+    // The very file: what is not on the disk yet is charged to nobody.
+    let (synced, unmount) = (format!("fsync={}", disk.file("hog")), format!("unmount={}", disk.directory()));
+    let filler = play(&hog, &[&much, &synced, "say=written", "pause"]);
+    filler.said("written");
+    let burst = format!("burst={}=20=0", elsewhere.file("other"));
+    let bystander = play(&other, &["mounts", &unmount, &burst, "say=written", "pause"]);
+    bystander.said("written");
+    let fill = format!("fill={}", disk.file("data"));
+    let _refused = play(&refused, &[&fill, "pause"]);
+    let finding = ctrace.finding("fs.no-space", &refused).json;
+    let evidence = &finding["evidence"];
+    let writers = evidence["writers"].as_array().expect("writers");
+    assert_eq!(writers[0]["container"]["cgroup"], hog.path, "{evidence}");
+    let given = number(&writers[0], "given_bytes");
+    assert!((12 * MIB..13 * MIB).contains(&given), "{evidence}");
+    if is_v1() {
+        assert!(writers[0].get("charged_bytes").is_none(), "v1 does not charge it: {evidence}");
+    } else {
+        let charged = number(&writers[0], "charged_bytes");
+        assert!((12 * MIB..14 * MIB).contains(&charged), "{evidence}");
+    }
+    assert!(!writers.iter().any(|writer| writer["container"]["cgroup"] == other.path), "{evidence}");
+    assert!(finding["why"].as_str().is_some_and(|why| why.contains("most was written by")), "{finding}");
+    ctrace.stop();
+}
+
+fn upper_without_a_quota() {
+    let disk = Disk::fast(64);
+    let directory = disk.file("free");
+    fs::create_dir(&directory).expect("a directory");
+    let row = row_with_a_root(&directory);
+    assert!(row["upper_used_bytes"].is_null() && row["upper_limit_bytes"].is_null(), "{row}");
+    assert!(row["unknown"]["upper_used_bytes"].as_str().is_some_and(|why| why.contains("no quota")), "{row}");
+    let stat = nix::sys::statvfs::statvfs(disk.directory().as_str()).expect("the disk");
+    assert_eq!(number(&row, "upper_disk_bytes"), stat.blocks() * stat.fragment_size());
+    let used = (stat.blocks() - stat.blocks_free()) * stat.fragment_size();
+    assert!(number(&row, "upper_disk_used_bytes").abs_diff(used) < MIB, "{used}: {row}");
+}
+
+fn upper_within_a_quota() {
+    let disk = Disk::with_quotas(64);
+    let row = row_with_a_root(&disk.bounded("bounded", 42, 4096));
+    assert_eq!(number(&row, "upper_limit_bytes"), 4 * MIB, "{row}");
+    assert!((2 * MIB..3 * MIB).contains(&number(&row, "upper_used_bytes")), "{row}");
+    assert!(number(&row, "upper_disk_bytes") > 32 * MIB, "{row}");
+}
+
+/// What is said of a container whose root is an overlay, and which wrote two MiB there.
+fn row_with_a_root(directory: &str) -> Value {
+    for name in ["lower", "upper", "work"] {
+        fs::create_dir(format!("{directory}/{name}")).expect("a directory");
+    }
+    let tree = Tree::new();
+    let container = tree.container();
+    let at = mount_point();
+    let (overlay, root) = (format!("overlay={at}={directory}"), format!("root={at}"));
+    let steps = ["mounts", &overlay, &root, "burst=/data=2=0", "fsync=/data", "write=/here=yes", "pause"];
+    let _player = Player::within(&container, &steps);
+    wait_until("it to have written", || fs::exists(format!("{directory}/upper/here")).is_ok_and(|is| is).then_some(()));
+    let ctrace = ctrace();
+    let upper = format!("{directory}/upper");
+    let row = sample(&ctrace, &container, "with its root", |row| row["upper"] == upper);
+    let _ = fs::remove_dir(&at);
+    ctrace.stop();
+    row
 }
 
 /// As an engine bounds a container: a project quota on the directory that holds the overlay's upper one.

@@ -93,6 +93,11 @@ The numbers are of the file system that the file is on, read when the call was r
 A path that a program hands over is taken by its name in the mount table, links in it are not followed. File systems whose
 server might not answer (FUSE, NFS) are not asked. Calls of 32-bit programs and of io_uring are not seen.
 
+Where no quota bounds the container, `writers` names the containers that can write to the same file system, most first: `charged_bytes`
+is what io.stat of cgroup v2 charged to each at that disk since it was made; `given_bytes` what its living processes gave to write
+(write_bytes of /proc/PID/io), to any file system. What was overwritten or deleted since is in both; the host's own processes are not
+among them.
+
 What to do: see what holds the space (`du -x` on the directory shown), and bound each container with a quota, so that one cannot
 fill the disk for all.",
     },

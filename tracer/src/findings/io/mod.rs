@@ -18,7 +18,7 @@ use tracer_common::{block::IoKey, dirty::PauseKey, space::EROFS, sync::SyncKey};
 
 pub use explain::EXPLAINED;
 pub use reading::{
-    Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Place, Reading, SyncTotal, What, Where,
+    Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Place, Reading, Roots, SyncTotal, What, Where, Writer,
 };
 
 use self::space::Refusals;
@@ -47,7 +47,12 @@ pub struct Rule {
     conditions: Conditions,
     said: Said,
     pace: Pace,
+    roots: BTreeMap<Arc<str>, Place>,
+    roots_pace: Pace,
 }
+
+/// How full a container's root is changes slowly.
+const ROOTS_EVERY_NS: u64 = 10_000_000_000;
 
 /// What the verdicts of one reading rest on.
 struct Seen<'a> {
@@ -55,6 +60,7 @@ struct Seen<'a> {
     pauses: &'a Window<PauseKey, PauseTotal>,
     requests: &'a Window<IoKey, IoTotal>,
     syncs: &'a Window<SyncKey, SyncTotal>,
+    roots: &'a BTreeMap<Arc<str>, Place>,
     world: &'a World<'a>,
 }
 
@@ -64,12 +70,26 @@ impl Rule {
         if refused.errno == EROFS {
             out.extend(self.sysctls.event(event, world).map(|finding| Output::Finding(Box::new(finding))));
         } else {
-            out.extend(self.refusals.refused(refused, world).map(|place| Output::Ask(Question::Io(Ask::Place(place)))));
+            out.extend(
+                self.refusals
+                    .refused(refused, world)
+                    .map(|wanted| Output::Ask(Question::Io(Ask::Place { wanted, of: world.owned_paths() }))),
+            );
         }
     }
 
     pub fn tick(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
         out.extend(self.sysctls.tick(now_ns, world).into_iter().map(|finding| Output::Finding(Box::new(finding))));
+        if self.roots_pace.is_due(now_ns) {
+            self.roots_pace.asked(now_ns, ROOTS_EVERY_NS);
+            let mut of: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
+            for path in world.owned_paths() {
+                if let Some(container) = world.containers.owner_of_path(&path) {
+                    of.entry(container.cgroup.as_str().into()).or_default().push(path);
+                }
+            }
+            out.push(Output::Ask(Question::Io(Ask::Roots { of })));
+        }
         if !self.pace.is_due(now_ns) {
             return;
         }
@@ -85,11 +105,22 @@ impl Rule {
                 self.pauses.take_in(world, counts.at_ns, &counts.pauses);
                 self.requests.take_in(world, counts.at_ns, &counts.requests);
                 self.syncs.take_in(world, counts.at_ns, &counts.syncs);
-                let seen = Seen { counts, pauses: &self.pauses, requests: &self.requests, syncs: &self.syncs, world };
+                let seen = Seen {
+                    counts,
+                    pauses: &self.pauses,
+                    requests: &self.requests,
+                    syncs: &self.syncs,
+                    roots: &self.roots,
+                    world,
+                };
                 findings.extend(dirty::judge(&seen, &mut self.conditions));
                 findings.extend(syncs::judge(&seen, &mut self.conditions));
                 findings.extend(devices::judge(&seen, &mut self.written, &mut self.conditions));
                 out.extend(sample::rows(&seen));
+            }
+            Reading::Roots(roots) => {
+                self.roots_pace.came(now_ns, roots.took_ns);
+                self.roots = roots.of.clone();
             }
             Reading::Place(place, found) => {
                 findings.extend(self.refusals.placed(place, found, now_ns, world, &mut self.conditions));

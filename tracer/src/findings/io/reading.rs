@@ -20,8 +20,10 @@ use crate::{
 pub enum Ask {
     /// The kernel side's sums, the host's dirty pages, and the limits of these cgroups.
     Counts { of: Vec<Arc<str>> },
-    /// Where the file of a refused call is, and how full that is.
-    Place(Where),
+    /// Where the file of a refused call is, how full that is, and which of these cgroups wrote how much there.
+    Place { wanted: Where, of: Vec<Arc<str>> },
+    /// The root file systems of these containers, each with its cgroups.
+    Roots { of: BTreeMap<Arc<str>, Vec<Arc<str>>> },
 }
 
 /// The file of a refused call.
@@ -47,6 +49,7 @@ pub enum What {
 pub enum Reading {
     Counts(Counts),
     Place(Where, Box<Place>),
+    Roots(Roots),
 }
 
 /// All that was read at one time.
@@ -153,6 +156,14 @@ pub struct Limit {
     pub write_iops: Option<u64>,
 }
 
+/// The containers' root file systems, by their cgroups.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Roots {
+    /// Of a processor.
+    pub took_ns: u64,
+    pub of: BTreeMap<Arc<str>, Place>,
+}
+
 /// Where a file is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
@@ -168,8 +179,37 @@ pub struct Place {
     pub disk_kind: Option<String>,
     pub disk_mount: Option<String>,
     pub disk: Option<Space>,
+    /// The device of the file system that is written to.
+    #[serde(default)]
+    pub device: Option<(u32, u32)>,
     /// Why there are no numbers.
     pub unknown: Option<String>,
+    /// Where no quota bounds it: the cgroups that can write to the same file system, and what they wrote.
+    #[serde(default)]
+    pub writers: Option<Vec<Writer>>,
+}
+
+/// What one cgroup wrote so far; `None`: not counted here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    pub cgroup: Arc<str>,
+    /// To the disk, charged to it and all below it since it was made (v2's io.stat).
+    pub charged: Option<u64>,
+    /// Given to write by its living processes, to any file system, whether it is on a device yet or not.
+    pub given: u64,
+}
+
+impl Place {
+    /// What all share that write there: no quota, and no tmpfs of its own bounds them.
+    pub fn disk_of_all(&self) -> Option<(u32, u32)> {
+        let is_shared = self.space.is_some() && !self.has_quota() && self.kind.as_deref() != Some("tmpfs");
+        self.device.filter(|_| is_shared)
+    }
+
+    /// A project quota has another size than the disk that it is on.
+    pub fn has_quota(&self) -> bool {
+        self.space.zip(self.disk).is_some_and(|(own, disk)| own.total_bytes != disk.total_bytes)
+    }
 }
 
 impl Total for PauseTotal {

@@ -10,7 +10,8 @@ use tracer_common::{
 
 use super::{
     Seen, histogram,
-    reading::{IoTotal, Limit, SyncTotal},
+    reading::{IoTotal, Limit, Place, SyncTotal},
+    space::used,
     syncs,
 };
 use crate::{
@@ -45,6 +46,11 @@ pub fn rows(seen: &Seen) -> Vec<Output> {
         if let Some(owner) = seen.world.containers.owner(cgroup) {
             let cgroup = Some(owner.cgroup.clone());
             owners.entry(cgroup).or_insert_with(|| (Some(owner), Sums::new()));
+        }
+    }
+    for path in seen.roots.iter().filter(|(_, root)| root.upper.is_some()).map(|(path, _)| path) {
+        if let Some(owner) = seen.world.containers.owner_of_path(path) {
+            owners.entry(Some(path.to_string())).or_insert_with(|| (Some(owner), Sums::new()));
         }
     }
     owners.entry(None).or_default();
@@ -92,6 +98,7 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
     let limits = cgroup.as_deref().and_then(|cgroup| seen.counts.limits.get(cgroup));
     let limits: Vec<Value> = limits.into_iter().flatten().map(|limit| limit_row(seen, limit)).collect();
     numbers.set("limits", limits);
+    upper(cgroup.as_deref().and_then(|cgroup| seen.roots.get(cgroup)), &mut numbers);
     Output::Sample(Box::new(SampleRow {
         time: seen.world.at(seen.counts.at_ns),
         sample: "io",
@@ -100,6 +107,27 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
         fields: numbers.values,
         unknown: numbers.unknown,
     }))
+}
+
+/// What a container wrote outside of its volumes: told by a quota, never by walking its directory.
+fn upper(root: Option<&Place>, numbers: &mut Numbers) {
+    let not_read = "its root was not read: no process of it was there";
+    let no_overlay = root.map_or(not_read, |_| "its root is no overlay");
+    let upper = root.and_then(|root| root.upper.as_deref());
+    numbers.put("upper", upper, no_overlay);
+    let root = root.filter(|root| root.upper.is_some());
+    let unread = root.map_or(no_overlay, |root| root.unknown.as_deref().unwrap_or("it could not be read"));
+    let quota = root.filter(|root| root.has_quota()).and_then(|root| root.space);
+    let no_quota = match root.map(|root| (root.space, root.disk)) {
+        Some((Some(_), Some(_))) => "no quota bounds it, and only a walk through it could tell",
+        _ => unread,
+    };
+    numbers.put("upper_limit_bytes", quota.map(|space| space.total_bytes), no_quota);
+    numbers.put("upper_used_bytes", quota.map(used), no_quota);
+    let disk = root.and_then(|root| root.disk);
+    numbers.put("upper_disk_bytes", disk.map(|disk| disk.total_bytes), unread);
+    numbers.put("upper_disk_used_bytes", disk.map(used), unread);
+    numbers.put("upper_disk_mount", root.and_then(|root| root.disk_mount.as_deref()), unread);
 }
 
 /// By call.

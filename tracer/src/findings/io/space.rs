@@ -1,7 +1,8 @@
 //! `fs.no-space`, `fs.quota`: calls that a file system refused.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use serde_json::{Value, json};
 use tracer_common::space::{EDQUOT, NAME_LEN, ON_FILE, Refused};
 
 use super::reading::{Place, What, Where};
@@ -10,10 +11,10 @@ use crate::{
     events::{self, text},
     findings::{
         World,
-        numbers::Numbers,
+        numbers::{Numbers, grow},
         state::{Conditions, News},
     },
-    model::{Code, Finding, Owner, Process, Severity, size},
+    model::{Code, Container, Finding, Owner, Process, Severity, size},
 };
 
 pub const NO_SPACE: Code = Code("fs.no-space");
@@ -26,6 +27,9 @@ const S_IFDIR: u32 = 0o040_000;
 /// bpf, mqueue's and anonymous inodes.
 const NO_STORE: [u64; 9] =
     [0x0027_e0eb, 0x6367_7270, 0x9fa0, 0x6265_6572, 0x7472_6163, 0x6462_6720, 0xcafe_4a11, 0x1980_0202, 0x0904_1934];
+
+/// Writers that a finding names.
+const NAMED: usize = 5;
 
 /// Places that are looked up for one cgroup a second: a container that has many processes refused must not keep ctrace busy.
 const LOOK_UPS: u32 = 8;
@@ -132,7 +136,7 @@ impl<'a> Facts<'a> {
         }
         let Some(space) = self.found.space else { return Layer::Unknown };
         // With a project quota statfs tells of the quota, and the whole disk has other numbers.
-        if self.found.disk.is_some_and(|disk| disk.total_bytes != space.total_bytes) {
+        if self.found.has_quota() {
             return Layer::Quota;
         }
         if space.inodes > 0 && space.inodes_free == 0 && space.available_bytes > 0 {
@@ -189,6 +193,9 @@ impl<'a> Facts<'a> {
         numbers.put("upper", self.found.upper.clone(), no_overlay);
         numbers.put("disk_bytes", self.found.disk.map(|disk| disk.total_bytes), no_overlay);
         numbers.put("disk_used_bytes", self.found.disk.map(used), no_overlay);
+        let writers = if layer == Layer::Blocks { self.writers() } else { None };
+        let shown: Option<Vec<Value>> = writers.as_ref().map(|all| all.iter().take(NAMED).map(Writing::row).collect());
+        numbers.put("writers", shown, "asked for only where no quota and no tmpfs of its own bounds the container");
         numbers.put("syscall", syscall_name(self.refused.syscall), "ctrace has no name for it");
         numbers.set("refused", self.refused.count);
         numbers.set("cgroup", self.cgroup.as_str());
@@ -210,10 +217,27 @@ impl<'a> Facts<'a> {
             (code, Severity::Critical),
             process,
             summary,
-            self.why(layer),
+            self.why(layer) + &most(writers.as_deref().unwrap_or_default()),
             self.fix(layer),
             numbers,
         ))
+    }
+
+    /// Containers that can write there, most first.
+    fn writers(&self) -> Option<Vec<Writing>> {
+        let mut by_owner: BTreeMap<String, Writing> = BTreeMap::new();
+        for writer in self.found.writers.as_ref()? {
+            let Some(container) = self.world.containers.owner_of_path(&writer.cgroup) else { continue };
+            // What is charged to a cgroup is charged to all above it.
+            let charged = writer.charged.filter(|_| container.cgroup == *writer.cgroup);
+            let sum =
+                by_owner.entry(container.cgroup.clone()).or_insert(Writing { container, charged: None, given: 0 });
+            sum.charged = sum.charged.or(charged);
+            grow(&mut sum.given, writer.given);
+        }
+        let mut writers: Vec<Writing> = by_owner.into_values().filter(|sum| sum.bytes() > 0).collect();
+        writers.sort_by_key(|sum| std::cmp::Reverse(sum.bytes()));
+        Some(writers)
     }
 
     fn why(&self, layer: Layer) -> String {
@@ -284,7 +308,42 @@ impl<'a> Facts<'a> {
     }
 }
 
-fn used(space: Space) -> u64 {
+/// What a container wrote, as far as it is counted.
+struct Writing {
+    container: Arc<Container>,
+    charged: Option<u64>,
+    given: u64,
+}
+
+impl Writing {
+    /// Each of the two lacks what the other may have: what is not on the disk yet, and what ended processes wrote.
+    fn bytes(&self) -> u64 {
+        self.charged.unwrap_or(0).max(self.given)
+    }
+
+    fn row(&self) -> Value {
+        let mut row = json!({"container": self.container, "given_bytes": self.given});
+        if let Some(charged) = self.charged {
+            row["charged_bytes"] = json!(charged);
+        }
+        row
+    }
+}
+
+/// `; of the containers that can write there, web wrote most (…)`.
+fn most(writers: &[Writing]) -> String {
+    let named: Vec<String> =
+        writers.iter().take(2).map(|sum| format!("{} {}", sum.container.label(), size(sum.bytes()))).collect();
+    if named.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; of the containers that can write there, most was written by {} (as counted: what was overwritten or deleted since is in it, and what living processes wrote elsewhere)",
+        named.join(", then ")
+    )
+}
+
+pub fn used(space: Space) -> u64 {
     space.total_bytes.saturating_sub(space.free_bytes)
 }
 

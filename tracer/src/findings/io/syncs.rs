@@ -89,12 +89,7 @@ fn finding(
 ) -> Finding {
     let mut worst: Vec<(&SyncKey, &SyncTotal)> = syncs.iter().filter(|(_, total)| total.slow > 0).collect();
     worst.sort_by_key(|(_, total)| std::cmp::Reverse(total.slow_ns));
-    let named = worst.iter().take(NAMED).map(|(key, total)| {
-        json!({"process": total.who, "call": call(key.call), "file": Some(&total.file).filter(|file| !file.is_empty()),
-            "file_system": key.device().map(|device| seen.device(device)), "count": total.count, "slow": total.slow,
-            "slow_ns": total.slow_ns, "worst_ns": total.worst_ns})
-    });
-    let named: Vec<Value> = named.collect();
+    let named: Vec<Value> = worst.iter().take(NAMED).map(|(key, total)| call_row(seen, key, total)).collect();
     let device = device(seen, cgroup);
     let name = device.as_ref().map(|(device, _)| seen.device(*device));
     let device_ns = device.as_ref().and_then(|(_, total)| total.device_ns.checked_div(total.count));
@@ -143,6 +138,19 @@ fn finding(
         refers_to: None,
         unknown: numbers.unknown,
     }
+}
+
+/// sync and msync name no file.
+fn call_row(seen: &Seen, key: &SyncKey, total: &SyncTotal) -> Value {
+    let mut row = json!({"process": total.who, "call": call(key.call), "count": total.count, "slow": total.slow,
+        "slow_ns": total.slow_ns, "worst_ns": total.worst_ns});
+    if !total.file.is_empty() {
+        row["file"] = json!(total.file);
+    }
+    if let Some(device) = key.device() {
+        row["file_system"] = json!(seen.device(device));
+    }
+    row
 }
 
 fn why(seen: &Seen, cgroup: &str, number: Option<u32>) -> String {

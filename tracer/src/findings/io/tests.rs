@@ -9,7 +9,7 @@ use super::*;
 use crate::model::State;
 use crate::{
     containers::Space,
-    findings::fixture::{self, Host, OTHER_CGROUP, SECOND, T, WEB, WEB_CGROUP},
+    findings::fixture::{self, Host, OTHER, OTHER_CGROUP, SECOND, T, WEB, WEB_CGROUP},
     model::Process,
 };
 
@@ -47,7 +47,7 @@ impl Bench {
         let mut out = Vec::new();
         self.rule.event(&Event::FileRefused(Box::new(*refused)), &self.host.world(), &mut out);
         let asked = out.extract_if(.., |output| matches!(output, Output::Ask(_))).next();
-        if let Some(Output::Ask(Question::Io(Ask::Place(wanted)))) = asked {
+        if let Some(Output::Ask(Question::Io(Ask::Place { wanted, .. }))) = asked {
             let reading = Reading::Place(wanted, Box::new(place));
             self.rule.reading(&reading, refused.header.time_ns, &self.host.world(), &mut out);
         }
@@ -307,7 +307,7 @@ fn a_slow_sync_of_all_is_told_as_such_and_what_is_not_known_is_null() {
     let found = bench.counts(0, Counts { syncs, limits, ..Counts::default() });
     assert_eq!(codes(&found), [("io.slow-sync", State::Open)]);
     let (evidence, finding) = (&found[0].evidence, &found[0]);
-    assert!(evidence["calls"][0]["file"].is_null() && evidence["calls"][0]["file_system"].is_null());
+    assert!(evidence["calls"][0].get("file").is_none() && evidence["calls"][0].get("file_system").is_none());
     assert!(
         evidence["device"].is_null()
             && finding.unknown.contains_key("device")
@@ -441,13 +441,111 @@ fn which_layer_was_full() {
 }
 
 #[test]
+fn who_wrote_most_to_a_full_disk_is_named() {
+    let writer = |cgroup: &str, charged, given| Writer { cgroup: cgroup.into(), charged, given };
+    let below = format!("{OTHER}/inner");
+    let writers = || {
+        // What is charged below the container is in its own number, and what is given is not; the last is of the host.
+        Some(vec![
+            writer(WEB, Some(MIB), 2 * MIB),
+            writer(OTHER, Some(5 * MIB), MIB),
+            writer(&below, Some(3 * MIB), MIB),
+            writer("/", Some(90 * MIB), 90 * MIB),
+        ])
+    };
+    let judge = |place: Place| Bench::new(2).refused(&call(ENOSPC, ON_FILE, "/data/x"), place);
+    let found = judge(Place { writers: writers(), ..place("ext4", space(9 * MIB, 0)) });
+    let named = found[0].evidence["writers"].as_array().expect("writers");
+    let number = |at: usize, key: &str| named[at][key].as_u64();
+    assert_eq!(named.len(), 2);
+    assert_eq!((&named[0]["container"]["cgroup"], &named[1]["container"]["cgroup"]), (&OTHER.into(), &WEB.into()));
+    assert_eq!((number(0, "charged_bytes"), number(0, "given_bytes")), (Some(5 * MIB), Some(2 * MIB)));
+    assert_eq!((number(1, "charged_bytes"), number(1, "given_bytes")), (Some(MIB), Some(2 * MIB)));
+    assert!(found[0].why.contains("most was written by") && found[0].why.contains("5.0 MiB"), "{}", found[0].why);
+    let uncounted = judge(Place { writers: Some(vec![writer(WEB, None, MIB)]), ..place("ext4", space(MIB, 0)) });
+    assert!(uncounted[0].evidence["writers"][0].get("charged_bytes").is_none(), "v1 charges nobody");
+    let nobody = judge(Place { writers: Some(Vec::new()), ..place("ext4", space(MIB, 0)) });
+    assert!(!nobody[0].why.contains("most was written"), "{}", nobody[0].why);
+    // A quota bounds it: what others wrote has nothing to do with it.
+    let bounded = Place { writers: writers(), ..overlay(space(MIB, 0), space(99 * MIB, 50 * MIB)) };
+    let bounded = judge(bounded);
+    assert!(bounded[0].evidence["writers"].is_null() && bounded[0].unknown.contains_key("writers"));
+    // For whom they are read at all.
+    let at = |place: Place| Place { device: Some((8, 1)), ..place }.disk_of_all();
+    assert_eq!(at(place("ext4", space(MIB, 0))), Some((8, 1)));
+    assert_eq!(at(overlay(space(MIB, 0), space(MIB, 0))), Some((8, 1)));
+    assert_eq!(at(overlay(space(MIB, 0), space(2 * MIB, MIB))), None, "a quota");
+    assert_eq!(at(place("tmpfs", space(MIB, 0))), None);
+    assert_eq!(at(Place::default()), None);
+}
+
+#[test]
+fn a_root_is_as_full_as_its_quota_says_and_no_walk_tells_else() {
+    let row = |root: Option<Place>| {
+        let mut bench = Bench::new(2);
+        let of = root.into_iter().map(|root| (WEB.into(), root)).collect();
+        let mut out = Vec::new();
+        bench.rule.reading(&Reading::Roots(Roots { took_ns: 0, of }), T, &bench.host.world(), &mut out);
+        let counts = Counts { at_ns: T, pauses: vec![pauses(42, 1, 1)], ..Counts::default() };
+        bench.rule.reading(&Reading::Counts(counts), T, &bench.host.world(), &mut out);
+        let own = |output| match output {
+            Output::Sample(row) if row.cgroup.as_deref() == Some(WEB) => Some(*row),
+            _ => None,
+        };
+        out.into_iter().find_map(own).expect("a row")
+    };
+    let numbers = |row: &crate::pipeline::SampleRow| {
+        let keys = ["upper_limit_bytes", "upper_used_bytes", "upper_disk_bytes", "upper_disk_used_bytes"];
+        let values = keys.map(|key| row.fields[key].as_u64());
+        for key in keys.iter().filter(|key| row.fields[**key].is_null()) {
+            assert!(row.unknown.contains_key(key), "{key} is null without a reason");
+        }
+        values.map(|bytes| bytes.map(|bytes| bytes / MIB))
+    };
+    let bounded = row(Some(overlay(space(4 * MIB, MIB), space(99 * MIB, 50 * MIB))));
+    assert_eq!(numbers(&bounded), [Some(4), Some(3), Some(99), Some(49)]);
+    assert_eq!(bounded.fields["upper"], "/var/lib/docker/overlay2/x/diff");
+    let free = row(Some(overlay(space(99 * MIB, 50 * MIB), space(99 * MIB, 50 * MIB))));
+    assert_eq!(numbers(&free), [None, None, Some(99), Some(49)]);
+    assert!(free.unknown["upper_used_bytes"].contains("no quota"), "{:?}", free.unknown);
+    let other = row(Some(place("ext4", space(MIB, 0))));
+    assert_eq!(numbers(&other), [None; 4]);
+    assert!(other.unknown["upper"].contains("no overlay"), "{:?}", other.unknown);
+    assert!(row(None).unknown["upper"].contains("not read"));
+    let unread = Place {
+        unknown: Some("fuse is not asked".to_owned()),
+        space: None,
+        disk: None,
+        ..overlay(space(0, 0), space(0, 0))
+    };
+    assert_eq!(row(Some(unread)).unknown["upper_used_bytes"], "fuse is not asked");
+}
+
+#[test]
+fn roots_are_asked_for_now_and_then_with_all_cgroups_of_each() {
+    let mut bench = Bench::new(2);
+    let mut asked = |second: u64| {
+        let mut out = Vec::new();
+        bench.rule.tick(T + second * SECOND, &bench.host.world(), &mut out);
+        out.into_iter().find_map(|output| match output {
+            Output::Ask(Question::Io(Ask::Roots { of })) => Some(of),
+            _ => None,
+        })
+    };
+    let first = asked(0).expect("at once");
+    assert_eq!(first.get(WEB).map(|cgroups| cgroups.iter().map(|path| &**path).collect()), Some(vec![WEB]));
+    assert!(asked(9).is_none());
+    assert!(asked(10).is_some());
+}
+
+#[test]
 fn the_file_is_named_as_the_kernel_side_read_it() {
     let asked = |refused: Refused| {
         let mut out = Vec::new();
         let mut bench = Bench::new(2);
         bench.rule.event(&Event::FileRefused(Box::new(refused)), &bench.host.world(), &mut out);
         match out.pop() {
-            Some(Output::Ask(Question::Io(Ask::Place(wanted)))) => Some(wanted),
+            Some(Output::Ask(Question::Io(Ask::Place { wanted, .. }))) => Some(wanted),
             _ => None,
         }
     };

@@ -39,6 +39,7 @@
 //! | `mounts`, `unmount=DIR`, `tmpfs=DIR`, `write=FILE=TEXT` | a mount namespace of its own, and what is in it |
 //! | `caps`, `caps=without` | each capability's own program, with all of them or without its own; says `ready` and `done`, and waits for a line after each |
 //! | `try=CAP` | one of them |
+//! | `root=DIR` | has that directory as its root |
 //! | `chroot` | changes its root directory for itself |
 //! | `filter`, `keyctl` | from now on keyctl(2) is answered with EPERM by a seccomp filter; calls it |
 //! | `userns` | a user namespace of its own, root in it |
@@ -310,6 +311,10 @@ fn go_on(steps: &[OsString]) {
                 let ground = Ground::prepare();
                 ground.exercise(text.parse().expect("a capability"), None);
                 ground.end();
+            }
+            "root" => {
+                nix::unistd::chdir(&*text).expect("a directory");
+                nix::unistd::chroot(".").expect("another root");
             }
             "chroot" => nix::unistd::chroot("/").expect("another root"),
             "filter" => capable::filter(libc::SYS_keyctl),
