@@ -17,7 +17,12 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use super::{Ended, Set, Stage, ending, program, watch::Watch};
+use super::{
+    Ended, Set, Stage, ending, go_on,
+    home::{self, Home},
+    program,
+    watch::Watch,
+};
 use crate::{containers::select, findings::caps::Report, listing, model::Runtime};
 
 pub struct Bundle {
@@ -26,7 +31,7 @@ pub struct Bundle {
     rootfs: PathBuf,
     check: Vec<String>,
     /// All that is made stands in here.
-    home: PathBuf,
+    home: Home,
     trials: u32,
 }
 
@@ -52,14 +57,12 @@ impl Bundle {
         let root = spec["root"]["path"].as_str().with_context(|| format!("{path} names no root"))?;
         let rootfs = Path::new(&bundle).join(root);
         let runtime = if container.runtime == Some(Runtime::Crun) { "crun" } else { "runc" };
-        let home = PathBuf::from(format!("/run/ctrace-verify-{}", std::process::id()));
-        fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
-        let made = Self { runtime, spec, rootfs, check: check.to_vec(), home, trials: 0 };
+        let made = Self { runtime, spec, rootfs, check: check.to_vec(), home: Home::make()?, trials: 0 };
         // The layers are mounted where nobody else sees them, and gone with this process.
         unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace of its own (run it as root)")?;
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).context("mounts of its own")?;
-        mount(Some("tmpfs"), &made.home, Some("tmpfs"), MsFlags::empty(), none)
+        mount(Some("tmpfs"), &made.home.path, Some("tmpfs"), MsFlags::empty(), none)
             .context("a tmpfs for what is written")?;
         Ok(made)
     }
@@ -71,7 +74,7 @@ impl Bundle {
         }
         let options = format!(
             "lowerdir={},upperdir={},workdir={}",
-            self.rootfs.display(),
+            escaped(&self.rootfs),
             at.join("upper").display(),
             at.join("work").display()
         );
@@ -79,14 +82,30 @@ impl Bundle {
             .with_context(|| format!("a layer over {}", self.rootfs.display()))
     }
 
-    fn name(trial: u32) -> String {
-        format!("ctrace-verify-{}-{trial}", std::process::id())
-    }
-
     fn runtime(&self) -> Command {
         let mut command = Command::new(self.runtime);
-        command.arg("--root").arg(self.home.join("state"));
+        command.arg("--root").arg(self.home.path.join("state"));
         command
+    }
+
+    /// Ends a trial's container, also one that is on its way still and that the runtime does not know yet.
+    fn end(&self, container: &mut Child, name: &str) {
+        let start = Instant::now();
+        loop {
+            let mut delete = self.runtime();
+            let _ = delete.args(["delete", "--force", name]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            if !matches!(container.try_wait(), Ok(None)) {
+                break;
+            }
+            if start.elapsed() > RUNTIME {
+                let _ = container.kill();
+                let _ = container.wait();
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        // What the runtime did not bring to an end.
+        home::end(|trial| trial == name);
     }
 
     /// Runs the check against a running container until it passes.
@@ -127,11 +146,23 @@ impl Bundle {
     }
 }
 
+/// A path as overlayfs reads it among its options.
+fn escaped(path: &Path) -> String {
+    let mut text = path.display().to_string();
+    for special in ['\\', ':', ','] {
+        text = text.replace(special, &format!("\\{special}"));
+    }
+    text
+}
+
+/// A runtime that does not delete a container in this time is killed with it.
+const RUNTIME: Duration = Duration::from_secs(5);
+
 impl Stage for Bundle {
     fn run(&mut self, set: &Set, timeout: Duration) -> Result<Ended> {
         self.trials += 1;
-        let name = Self::name(self.trials);
-        let at = self.home.join(&name);
+        let name = home::trial(self.trials);
+        let at = self.home.path.join(&name);
         self.layer(&at)?;
         let spec = reduced(&self.spec, set, &name);
         fs::write(at.join("config.json"), spec.to_string()).context("writing a spec")?;
@@ -151,8 +182,7 @@ impl Stage for Bundle {
             .spawn()
             .with_context(|| format!("cannot run {}", self.runtime))?;
         let ended = self.check(&mut container, &pid_file, &name, timeout);
-        let _ = self.runtime().args(["delete", "--force", &name]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        let _ = container.wait();
+        self.end(&mut container, &name);
         let _ = umount2(&at.join("rootfs"), MntFlags::MNT_DETACH);
         let mut ended = ended?;
         if !ended.passed && ended.how.starts_with("the container ended") {
@@ -167,8 +197,9 @@ impl Stage for Bundle {
 
     fn watch(&mut self, timeout: Duration) -> Result<Report> {
         let given = given(&self.spec)?;
-        let watch = Watch::start(&Self::name(self.trials + 1))?;
+        let watch = Watch::start(&home::trial(self.trials + 1))?;
         let ended = self.run(&given, timeout)?;
+        go_on()?;
         if !ended.passed {
             bail!("the check does not even pass with all that the container is given: {}", ended.how);
         }
@@ -178,8 +209,7 @@ impl Stage for Bundle {
 
 impl Drop for Bundle {
     fn drop(&mut self) {
-        let _ = umount2(&self.home, MntFlags::MNT_DETACH);
-        let _ = fs::remove_dir(&self.home);
+        let _ = umount2(&self.home.path, MntFlags::MNT_DETACH);
     }
 }
 
@@ -208,8 +238,7 @@ fn reduced(spec: &Value, set: &Set, name: &str) -> Value {
         whole.remove("hooks");
     }
     if let Some(linux) = spec["linux"].as_object_mut() {
-        // At the top: the runtime removes the last level alone. In a form that is known as a container's, by ctrace too.
-        linux.insert("cgroupsPath".to_owned(), json!(format!("/runc-{name}.scope")));
+        linux.insert("cgroupsPath".to_owned(), json!(home::cgroup(name)));
         // Joining the other's network would find its ports taken.
         for namespace in linux.get_mut("namespaces").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(namespace) = namespace.as_object_mut() {

@@ -2,6 +2,7 @@
 //! taken away it fails, or that one was not needed.
 
 mod bundle;
+mod home;
 mod program;
 mod watch;
 
@@ -95,11 +96,19 @@ pub trait Stage {
 const SLOWER: u32 = 3;
 const LEAST: Duration = Duration::from_secs(2);
 
-/// Set by SIGINT and SIGTERM: what was started is ended, and the run is over.
+/// Set by SIGINT, SIGTERM and SIGHUP: what was started is ended, and the run is over.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
 fn ending() -> bool {
     ENDING.load(Ordering::Relaxed)
+}
+
+/// A trial that a signal cut short says nothing.
+fn go_on() -> Result<()> {
+    if ending() {
+        bail!("ended by a signal: nothing is proven");
+    }
+    Ok(())
 }
 
 /// # Errors
@@ -147,6 +156,7 @@ pub fn run(options: &Options) -> Result<()> {
 pub fn prove(set: &Set, timeout: Duration, stage: &mut dyn Stage) -> Result<Proof> {
     let mut proof = Proof::default();
     let whole = stage.run(set, timeout)?;
+    go_on()?;
     proof.trials.push(trial(set, None, &whole));
     if !whole.passed {
         bail!(
@@ -163,10 +173,8 @@ pub fn prove(set: &Set, timeout: Duration, stage: &mut dyn Stage) -> Result<Proo
         let mut again = Vec::new();
         // A failure may be an accident, a pass is none: who failed once is asked again.
         for _ in 0..2 {
-            if ending() {
-                bail!("ended by a signal");
-            }
             let ended = stage.run(&fewer, patience)?;
+            go_on()?;
             proof.trials.push(trial(&fewer, Some(*one), &ended));
             again.push(ended.passed);
             if ended.passed {
@@ -259,9 +267,14 @@ fn catch_signals() -> Result<()> {
         ENDING.store(true, Ordering::Relaxed);
     }
     let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler stores one flag.
-        unsafe { sigaction(signal, &action) }.context("catching signals")?;
+        let before = unsafe { sigaction(signal, &action) }.context("catching signals")?;
+        if matches!(before.handler(), SigHandler::SigIgn) {
+            // Under nohup it goes on.
+            // SAFETY: as it was.
+            unsafe { sigaction(signal, &before) }.context("catching signals")?;
+        }
     }
     Ok(())
 }

@@ -9,6 +9,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use caps::{CapSet, CapsHashSet};
+use nix::{
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
+};
 
 use super::{Ended, Set, Stage, ending};
 use crate::findings::caps::Report;
@@ -62,8 +69,10 @@ fn limit(command: &mut Command, set: &Set) {
 /// Runs it to its end, or for as long as it may.
 pub fn wait(mut command: Command, timeout: Duration) -> Result<Ended> {
     let program = command.get_program().display().to_string();
-    // In a group of its own: what it starts ends with it.
+    // In a group of its own: what it starts ends with it. Should verify be killed, it goes too.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    // SAFETY: one system call, between fork and exec.
+    unsafe { command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)) };
     let start = Instant::now();
     let mut child = match command.spawn() {
         Ok(child) => child,
@@ -78,8 +87,7 @@ pub fn wait(mut command: Command, timeout: Duration) -> Result<Ended> {
             return Ok(Ended { passed: status.success(), took: start.elapsed(), how: status.to_string() });
         }
         if start.elapsed() >= timeout || ending() {
-            let group = nix::unistd::Pid::from_raw(-(child.id() as i32));
-            let _ = nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL);
+            let _ = kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGKILL);
             child.wait().context("waiting for the check")?;
             let how = format!("no end within {:.1} s", timeout.as_secs_f64());
             return Ok(Ended { passed: false, took: start.elapsed(), how });

@@ -1,8 +1,9 @@
 //! `ctrace caps verify`: a program, and a container.
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
 use ::caps::Capability;
+use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::{Value, json};
 
 use super::{has, report};
@@ -17,6 +18,7 @@ use crate::{
 pub static TESTS: &[Test] = &[
     Test::core("caps::verify_a_program", verify_a_program),
     Test::full("caps::verify_a_container", verify_a_container).needs(&[Lack::Runc]),
+    Test::full("caps::verify_leaves_nothing", nothing_is_left).needs(&[Lack::Runc]),
 ];
 
 /// `ctrace caps verify` with a check that needs to change its root, and nothing else.
@@ -121,17 +123,68 @@ fn verify_a_container() {
     );
     // Without a set: another of the same spec is watched first.
     let verify = ["caps", "verify", "--container", &name, "--format", "json"];
-    let ended = run(command(&[&verify[..], &alive[..]].concat()));
-    assert_eq!((ended.code, ended.out.len()), (Some(0), 1), "{ended:?}");
-    let proof: Value = serde_json::from_str(&ended.out[0]).expect("an object");
-    evidence::check_proof(&proof);
+    let mut watched = Ctrace::start(command(&[&verify[..], &alive[..]].concat()));
+    assert_eq!((watched.exited().code(), watched.lines().len()), (Some(0), 1), "{:?}", watched.errors());
+    assert_eq!(made_by(watched.pid()), Vec::<PathBuf>::new());
+    let proof = &watched.lines()[0].json;
+    evidence::check_proof(proof);
     assert_eq!(
         (&proof["trials"][0]["set"], &proof["required"], &proof["tolerated"]),
         (&json!(["CAP_SYS_CHROOT"]), &json!(["CAP_SYS_CHROOT"]), &json!([])),
         "{proof:#}"
     );
     assert!(proof["notes"][0].as_str().is_some_and(|note| note.contains("with all 3 that it is given")), "{proof:#}");
-    let left = std::fs::read_dir("/run").expect("/run").flatten();
-    let left: Vec<_> = left.filter(|entry| entry.file_name().to_string_lossy().starts_with("ctrace-verify")).collect();
-    assert!(left.is_empty(), "{left:?}");
+}
+
+/// What a run has made: its directory, and the cgroups of its containers.
+fn made_by(verify: Pid) -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+    let cgroups = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
+    let all = cgroups.chain(["/run"]).flat_map(|path| std::fs::read_dir(path).into_iter().flatten().flatten());
+    let own = |entry: &std::fs::DirEntry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name == format!("ctrace-verify-{verify}") || name.starts_with(&format!("runc-ctrace-verify-{verify}-"))
+    };
+    all.filter(own).map(|entry| entry.path()).collect()
+}
+
+/// A verify that is in the middle of a trial: its check says so in a file, and hangs.
+fn in_a_trial(container: &Runc) -> Ctrace {
+    let here = container.home.path().join("here");
+    let check = format!("echo $CTRACE_PID > {0}.new; mv {0}.new {0}; exec sleep 1000", here.display());
+    let verify = ["caps", "verify", "--container", &container.name, "--set", "SYS_CHROOT", "--timeout", "1000s"];
+    let verify = Ctrace::start(command(&[&verify[..], &["--", "sh", "-c", &check]].concat()));
+    wait_until("the check to run", || here.exists().then_some(()));
+    std::fs::remove_file(&here).expect("the file");
+    assert!(made_by(verify.pid()).len() > 1, "a directory and cgroups");
+    verify
+}
+
+/// Whatever ends it, nothing stays: what no end can clear away is gone with the next start.
+fn nothing_is_left() {
+    let container = Runc::run(&["chroot", "pause"], &["CAP_SYS_CHROOT"]);
+    wait_until("the container to run", || {
+        let state = Command::new("runc").args(["state", &container.name]).output().ok()?;
+        String::from_utf8_lossy(&state.stdout).contains("\"running\"").then_some(())
+    });
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let mut verify = in_a_trial(&container);
+        verify.signal(signal);
+        assert_eq!(verify.exited().code(), Some(1), "{signal}: {:?}", verify.errors());
+        assert_eq!(verify.errors(), ["ctrace: ended by a signal: nothing is proven"], "{signal}");
+        assert_eq!(made_by(verify.pid()), Vec::<PathBuf>::new(), "{signal}");
+    }
+    let mut killed = in_a_trial(&container);
+    killed.signal(Signal::SIGKILL);
+    killed.exited();
+    assert!(made_by(killed.pid()).len() > 1, "nobody could clear away");
+    let mut lives = in_a_trial(&container);
+    assert_eq!(made_by(killed.pid()), Vec::<PathBuf>::new(), "the next one did");
+    // A run beside it leaves it alone.
+    let mut beside = in_a_trial(&container);
+    beside.signal(Signal::SIGTERM);
+    assert_eq!(beside.exited().code(), Some(1), "{:?}", beside.errors());
+    assert!(made_by(lives.pid()).len() > 1, "it lives");
+    lives.signal(Signal::SIGTERM);
+    lives.exited();
 }
