@@ -11,7 +11,7 @@ use aya_ebpf::{
     maps::{Array, LruHashMap, PerCpuHashMap},
     programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
-use tracer_common::caps::{Call, Check, CheckKey, Count, FRAMES, Outcome, OutcomeKey, Relation, how};
+use tracer_common::caps::{Call, Check, CheckKey, Count, FRAMES, NO_SYSCALL, Outcome, OutcomeKey, Relation, how};
 
 use crate::{
     kernel::{
@@ -128,16 +128,18 @@ fn checked<C: EbpfContext>(ctx: &C, asked: &Asked, options: u8, result: i32) {
     let denied = result != 0;
     let capability = asked.capability as u8;
     let borrowed = asked.cred != follow(current, &layout::TASK_REAL_CRED);
+    let syscall = syscall::number(current);
     let key = CheckKey {
         cgroup,
         image: own.image,
-        syscall: syscall::number(current),
+        syscall,
         capability,
         origin: own.origin as u8,
         relation: if asked.namespace == own.namespace { Relation::Own } else { relation(asked, cgroup) } as u8,
         how: options | if denied { how::DENIED } else { 0 } | if borrowed { how::BORROWED } else { 0 },
     };
-    if !borrowed && (denied || own.refused != 0) {
+    // What an exception asks (a stack that grows) is not the next call's.
+    if !borrowed && syscall != NO_SYSCALL && (denied || own.refused != 0) {
         own.refused = 1;
         note(1 << (capability & 63), denied);
     }

@@ -29,7 +29,8 @@ pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     }
     let node = follow(cgroup, &layout::CGROUP_KN);
     let parent = follow(node, &layout::KERNFS_PARENT);
-    origin::made(cgroup::id(cgroup), u64_at(place(parent, &layout::KERNFS_ID)));
+    let name_at = follow(node, &layout::KERNFS_NAME);
+    origin::made(cgroup::id(cgroup), u64_at(place(parent, &layout::KERNFS_ID)), name_at);
     emit_at_once::<Mkdir>(cgroup::id(cgroup), |record| {
         // SAFETY: a reserved record of this type.
         unsafe {

@@ -2,6 +2,7 @@
 //! cgroups of which capability checks are wanted (kernel/fork.c, fs/exec.c, kernel/cgroup/cgroup.c).
 
 use aya_ebpf::{
+    helpers::generated::bpf_probe_read_kernel_str,
     macros::{map, raw_tracepoint},
     maps::{HashMap, LruHashMap},
     programs::RawTracePointContext,
@@ -43,8 +44,9 @@ pub fn identified(task: Ptr, pid: u32) -> Option<*mut Process> {
     CAP_PROCESSES.get_ptr_mut(pid)
 }
 
-/// One that nobody saw fork came from outside: before the watch began it was the container's own already, unless user
-/// space knows better; later it is the runtime's.
+/// One that nobody saw fork: before the watch began it was the container's own already, unless user space knows better.
+/// Later it came from outside, and is the runtime's; or the map had no room to keep it, or its fork was missed: then its
+/// parent tells.
 #[inline(always)]
 fn meet(task: Ptr, pid: u32, cgroup: u64, watched: &Watched) {
     let leader = follow(task, &layout::TASK_GROUP_LEADER);
@@ -53,8 +55,24 @@ fn meet(task: Ptr, pid: u32, cgroup: u64, watched: &Watched) {
     if let Some(known) = CAP_PROCESSES.get_ptr(pid) {
         // SAFETY: the map's value.
         origin = unsafe { (*known).origin };
+    } else if !old && watched.started != 0 {
+        let parent = follow(leader, &layout::TASK_REAL_PARENT);
+        if is_init(leader) {
+            origin = Origin::Application as u32;
+        } else if cgroup::of(parent) == cgroup {
+            // SAFETY: the map's value.
+            let known = CAP_PROCESSES.get_ptr(task::tgid(parent)).map(|known| unsafe { (*known).origin });
+            origin = known.unwrap_or(Origin::Application as u32);
+        }
     }
     let _ = CAP_PROCESSES.insert(pid, described(task, cgroup, origin, watched.userns), 0);
+}
+
+/// PID 1 of a pid namespace below the host's.
+#[inline(always)]
+fn is_init(leader: Ptr) -> bool {
+    let numbers = follow(leader, &layout::TASK_THREAD_PID);
+    task::number(numbers) == 1 && u32_at(place(numbers, &layout::PID_LEVEL)) > 0
 }
 
 #[inline(always)]
@@ -106,8 +124,7 @@ pub fn cap_exec(ctx: RawTracePointContext) -> i32 {
     let mut origin = unsafe { (*before).origin };
     if origin == Origin::Runtime as u32 {
         let leader = follow(current, &layout::TASK_GROUP_LEADER);
-        let numbers = follow(leader, &layout::TASK_THREAD_PID);
-        let init = task::number(numbers) == 1 && u32_at(place(numbers, &layout::PID_LEVEL)) > 0;
+        let init = is_init(leader);
         let parent = follow(leader, &layout::TASK_REAL_PARENT);
         let inside = mounts(current) != mounts(parent);
         // "systemd-executor" sets a unit up and execs its program.
@@ -163,9 +180,9 @@ pub fn left(current: Ptr) {
     }
 }
 
-/// A cgroup was made: one below a watched one is that one's.
+/// A cgroup was made, of this name: one below a watched one is that one's.
 #[inline(always)]
-pub fn made(cgroup: u64, parent: u64) {
+pub fn made(cgroup: u64, parent: u64, name: Ptr) {
     if !wanted() {
         return;
     }
@@ -174,11 +191,21 @@ pub fn made(cgroup: u64, parent: u64) {
         Some(watched) => watched,
         None if layout::WANT_CAPS.load() & WANT_NEW != 0 => {
             // Whoever enters it was somewhere else before: a runtime, mostly.
-            Watched { since_ns: 0, userns: 0, userns_level: 0, started: 0, plain: 0 }
+            Watched { since_ns: 0, userns: 0, userns_level: 0, started: 0, plain: u32::from(is_unit(name)) }
         }
         None => return,
     };
     let _ = CAP_WATCHED.insert(cgroup, watched, 0);
+}
+
+/// Is a cgroup of this name a systemd service's?
+#[inline(always)]
+fn is_unit(name: Ptr) -> bool {
+    let mut text = [0_u8; 128];
+    // SAFETY: within the buffer; the helper checks the source itself.
+    let len = unsafe { bpf_probe_read_kernel_str(text.as_mut_ptr().cast(), text.len() as u32, name as *const _) };
+    // With its NUL. What is longer than the buffer does not end there.
+    u64_at(name.wrapping_add(len as u64).wrapping_sub(9)) == u64::from_le_bytes(*b".service") && len > 9
 }
 
 /// … and removed.

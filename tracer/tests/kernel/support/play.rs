@@ -41,6 +41,7 @@
 //! | `try=CAP` | one of them |
 //! | `root=DIR` | has that directory as its root |
 //! | `chroot` | changes its root directory for itself |
+//! | `grow-stack` | lets its stack grow by a fault, opens a file that is not there, and asks for another root directory |
 //! | `filter`, `keyctl` | from now on keyctl(2) is answered with EPERM by a seccomp filter; calls it |
 //! | `userns` | a user namespace of its own, root in it |
 //! | `nets`, `net-of=PID` | a network namespace of its own, or that of another process |
@@ -71,6 +72,17 @@ use nix::{
 };
 
 use super::capable::{self, EXERCISES, Ground};
+
+/// Takes so many KiB of stack, by faults and not by any call.
+#[inline(never)]
+fn grow_stack(kib: usize) {
+    let mut room = [0_u8; 1024];
+    std::hint::black_box(&mut room);
+    if kib > 0 {
+        grow_stack(kib - 1);
+    }
+    std::hint::black_box(&mut room);
+}
 
 const MIB: usize = 1 << 20;
 const PAGE: usize = 4096;
@@ -317,6 +329,13 @@ fn go_on(steps: &[OsString]) {
                 nix::unistd::chroot(".").expect("another root");
             }
             "chroot" => nix::unistd::chroot("/").expect("another root"),
+            "grow-stack" => {
+                grow_stack(2048);
+                let missing = c"/no/such/file".as_ptr();
+                // SAFETY: a path that ends; by itself, so that nothing comes between the fault and this call.
+                assert_eq!(unsafe { libc::open(missing, libc::O_RDONLY) }, -1, "it is not there");
+                let _ = nix::unistd::chroot("/"); // whoever may not is refused
+            }
             "filter" => capable::filter(libc::SYS_keyctl),
             "keyctl" => {
                 // SAFETY: a call without a pointer.
