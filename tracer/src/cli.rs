@@ -176,9 +176,9 @@ pub struct Caps {
     /// Not of the one that runs: wait for the next start of a container of that name, and watch from its first exec.
     #[arg(long)]
     pub from_start: bool,
-    /// A table, or the set to paste.
-    #[arg(long, value_name = "text|docker|podman|compose|k8s|oci|systemd|json", default_value = "text")]
-    pub format: Format,
+    /// The result alone, at the end: a table, or the set to paste. Without it a terminal shows the watch as it goes.
+    #[arg(long, value_name = "text|docker|podman|compose|k8s|oci|systemd|json")]
+    pub format: Option<Format>,
     /// Unite what several watches found (files of --format json), instead of watching.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["container", "from_start", "json"])]
     pub merge: Vec<PathBuf>,

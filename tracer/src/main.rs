@@ -85,7 +85,7 @@ fn watch(lenses: Vec<&'static Registered>, options: Live, rows: Rows) -> Result<
     } else if options.lines || !terminal {
         Show::Lines(Style { zone: jiff::tz::TimeZone::system(), color })
     } else {
-        Show::Tui { color }
+        Show::Tui { color, report: None }
     };
     let ring_bytes = ring_bytes(&lenses, options.ring_kib);
     live(Options {
@@ -143,7 +143,7 @@ fn replay_of(options: Replay) -> Result<()> {
     } else if options.lines || !std::io::stdout().is_terminal() {
         Show::Lines(Style { zone: jiff::tz::TimeZone::system(), color })
     } else {
-        Show::Tui { color }
+        Show::Tui { color, report: None }
     };
     let from = options.from.unwrap_or_default();
     let to = options.to.or_else(|| Some(from + options.duration?));
@@ -182,9 +182,18 @@ fn caps(options: Caps) -> Result<ExitCode> {
         })?;
         return Ok(ExitCode::SUCCESS);
     }
+    let format = options.format.unwrap_or_default();
     if !options.merge.is_empty() {
-        return merge(&options.merge, options.format, &style).map(|()| ExitCode::SUCCESS);
+        return merge(&options.merge, format, &style).map(|()| ExitCode::SUCCESS);
     }
+    // A form is asked for to be pasted or piped; it is written at the end, and nothing else.
+    let show = if options.json {
+        Show::Json
+    } else if options.format.is_none() && std::io::stdout().is_terminal() {
+        Show::Tui { color: style.color, report: Some(style) }
+    } else {
+        Show::Caps { format, style }
+    };
     live(Options {
         lenses: vec![&lenses::caps::LENS],
         asked: Asked {
@@ -195,7 +204,7 @@ fn caps(options: Caps) -> Result<ExitCode> {
         },
         duration: options.duration,
         ring_bytes: options.ring_kib * 1024,
-        show: if options.json { Show::Json } else { Show::Caps { format: options.format, style } },
+        show,
         verbose: 0,
         record: options.record.map(beside),
     })

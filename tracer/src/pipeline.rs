@@ -106,6 +106,8 @@ pub enum Output {
     Loss(LossNote),
     /// What a container needs of its capabilities: at the end.
     Caps(Box<caps::Report>),
+    /// The same while it is watched, for a screen.
+    CapsSoFar(Box<caps::Report>),
     Ask(Question),
 }
 

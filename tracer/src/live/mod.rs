@@ -44,7 +44,7 @@ use self::{
 };
 use crate::{
     containers::Table,
-    findings::HostFacts,
+    findings::{self, HostFacts},
     kernel::{
         diagnostics, host as machine,
         load::{Kernel, Wishes},
@@ -208,6 +208,8 @@ pub async fn run(options: Options) -> Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             wish = run.view.input() => match wish? {
+                // What was seen until now is the result.
+                Wish::Quit if run.view.shows_caps() => break,
                 Wish::Quit => return close(run),
                 Wish::Record => {
                     let text = record::toggle(&mut run, &opening);
@@ -242,6 +244,11 @@ pub async fn run(options: Options) -> Result<()> {
                 run.record(Record::Clock(offset), now_ns);
             }
             lost(&mut kernel, &mut run, now_ns)?;
+            if run.view.shows_caps() {
+                let ask = Question::Caps(findings::caps::Ask::Totals);
+                let counted = host.answer(&ask, &mut kernel, &run.pipeline.containers)?;
+                run.record(Record::Answer(counted), now_ns);
+            }
             run.view.status(&run.pipeline, run.lost, TICK);
             keep = true;
         }

@@ -189,7 +189,7 @@ impl Filter {
                 self.cgroups.is_none()
                     || note.fields.get("container").is_none_or(|container| self.within(container["cgroup"].as_str()))
             }
-            Output::Caps(_) | Output::Ask(_) => true,
+            Output::Caps(_) | Output::CapsSoFar(_) | Output::Ask(_) => true,
         }
     }
 

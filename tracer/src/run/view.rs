@@ -34,6 +34,8 @@ pub enum Show {
     },
     Tui {
         color: bool,
+        /// What caps found out is printed when the screen is closed.
+        report: Option<lines::Style>,
     },
     /// The screen at the end, in a file.
     Picture {
@@ -49,7 +51,7 @@ pub enum View {
     Nothing,
     Text { style: Option<lines::Style>, out: io::BufWriter<io::Stdout>, over: bool, table: Table },
     Caps { format: Format, style: lines::Style, over: bool, said: bool },
-    Tui { tui: Box<crate::tui::Tui>, before: Usage },
+    Tui { tui: Box<crate::tui::Tui>, before: Usage, report: Option<(lines::Style, String)> },
     Picture(Box<Picture>),
 }
 
@@ -92,9 +94,10 @@ impl View {
             Show::Picture { path, size, color } => {
                 Self::Picture(Box::new(Picture::new(&settings(*color), *size, path.clone())?))
             }
-            Show::Tui { color } => {
+            Show::Tui { color, report } => {
                 let tui = Box::new(crate::tui::Tui::open(settings(*color)).context("opening the terminal")?);
-                Self::Tui { tui, before: Usage { records: 0, cpu: own_cpu() } }
+                let report = report.clone().map(|style| (style, String::new()));
+                Self::Tui { tui, before: Usage { records: 0, cpu: own_cpu() }, report }
             }
         })
     }
@@ -112,7 +115,10 @@ impl View {
                 written(out.write_all(text.as_bytes()), over)
             }
             Self::Caps { format, style, over, said } => caps(output, *format, style, over, said),
-            Self::Tui { tui, .. } => {
+            Self::Tui { tui, report, .. } => {
+                if let (Some((style, text)), Output::Caps(found)) = (report, output) {
+                    text.push_str(&caps::text(found, style));
+                }
                 tui.show(output);
                 Ok(())
             }
@@ -129,6 +135,11 @@ impl View {
             Self::Tui { tui, .. } => tui.looks_at(lens),
             Self::Nothing | Self::Text { .. } | Self::Caps { .. } | Self::Picture(_) => true,
         }
+    }
+
+    /// Is what a container asks for shown as it does?
+    pub fn shows_caps(&self) -> bool {
+        matches!(self, Self::Tui { report: Some(_), .. })
     }
 
     /// What was said is seen at once, not when a buffer is full.
@@ -160,7 +171,7 @@ impl View {
 
     /// How the run is doing, once a tick; `lost` since the start.
     pub fn status(&mut self, pipeline: &Pipeline, lost: u64, tick: Duration) {
-        let Self::Tui { tui, before } = self else { return };
+        let Self::Tui { tui, before, .. } = self else { return };
         tui.containers(pipeline.containers.containers().map(|entry| Arc::clone(entry.container)).collect());
         let now = Usage { records: pipeline.records, cpu: own_cpu() };
         let seconds = tick.as_secs_f64();
@@ -206,15 +217,23 @@ impl View {
         }
         self.flush()?;
         match self {
-            Self::Caps { said: false, .. } => anyhow::bail!(
-                "no container of that name started while it was waited for; `ctrace containers` lists those that are here"
-            ),
+            Self::Caps { said: false, .. } => anyhow::bail!(NOBODY_CAME),
             Self::Nothing | Self::Text { .. } | Self::Caps { .. } => Ok(()),
-            Self::Tui { tui, .. } => tui.close().context("giving the terminal back"),
+            Self::Tui { tui, report, .. } => {
+                tui.close().context("giving the terminal back")?;
+                match report {
+                    Some((_, text)) if text.is_empty() => anyhow::bail!(NOBODY_CAME),
+                    Some((_, text)) => written(io::stdout().write_all(text.as_bytes()), &mut false),
+                    None => Ok(()),
+                }
+            }
             Self::Picture(picture) => picture.close(),
         }
     }
 }
+
+const NOBODY_CAME: &str =
+    "no container of that name started while it was waited for; `ctrace containers` lists those that are here";
 
 /// Reports alone are for stdout: it may be pasted, or read by a program.
 fn caps(output: &Output, format: Format, style: &lines::Style, over: &mut bool, said: &mut bool) -> Result<()> {

@@ -329,6 +329,8 @@ fn now() -> Timestamp {
 }
 
 #[cfg(test)]
+mod caps_tests;
+#[cfg(test)]
 mod overview_tests;
 #[cfg(test)]
 mod replay_tests;

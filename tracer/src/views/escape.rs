@@ -21,6 +21,17 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
+/// As one word of a line that is pasted into a shell.
+pub fn word(text: &str) -> Cow<'_, str> {
+    let safe = escape(text);
+    let inert = |char: char| char.is_ascii_alphanumeric() || "-_./:@%+=,".contains(char);
+    if !safe.is_empty() && safe.chars().all(inert) {
+        safe
+    } else {
+        Cow::Owned(format!("'{}'", safe.replace('\'', r"'\''")))
+    }
+}
+
 fn is_unsafe(char: char) -> bool {
     char.is_control()
         || matches!(u32::from(char),
@@ -40,5 +51,14 @@ mod tests {
         assert_eq!(escape("\u{9b}31m"), "\\x9b31m");
         assert_eq!(escape("\u{202e}gpj"), "\\u{202e}gpj");
         assert_eq!(escape("\0"), "\\x00");
+    }
+
+    #[test]
+    fn a_name_is_one_word_for_a_shell() {
+        assert_eq!(word("shop/web-1"), "shop/web-1");
+        assert_eq!(word("x; reboot $(id)"), "'x; reboot $(id)'");
+        assert_eq!(word("a'b"), r"'a'\''b'");
+        assert_eq!(word("a\x1bb"), r"'a\x1bb'");
+        assert_eq!(word(""), "''");
     }
 }

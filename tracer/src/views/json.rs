@@ -25,7 +25,7 @@ pub fn line(output: &Output) -> Option<String> {
         Output::Note(note) => Some(render("note", note)),
         Output::Loss(loss) => Some(render("loss", loss)),
         Output::Caps(report) => Some(render("caps", report)),
-        Output::Ask(_) => None,
+        Output::CapsSoFar(_) | Output::Ask(_) => None,
     }
 }
 

@@ -32,7 +32,7 @@ pub fn text(output: &Output, style: &Style) -> Option<String> {
         Output::Loss(loss) => Some(loss_line(loss, style)),
         Output::Event(event) => rows::line(event, style),
         Output::Caps(report) => Some(super::caps::text(report, style)),
-        Output::Sample(_) | Output::Ask(_) => None,
+        Output::Sample(_) | Output::CapsSoFar(_) | Output::Ask(_) => None,
     }
 }
 

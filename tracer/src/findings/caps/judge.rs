@@ -8,7 +8,7 @@ use tracer_common::caps::{CheckKey, Origin, OutcomeKey, Relation, how};
 
 use super::{
     Evidence, Report, Seen, Sets, Warning, Watched, capability_name, errno_name, explain, relation,
-    report::position,
+    report::{VERDICTS, position},
     rules::{self, ALTERNATIVES, EQUAL_ROOT, SILENT},
     syscall_name,
 };
@@ -22,20 +22,21 @@ pub struct Observed<'a> {
     pub checks: Vec<(&'a CheckKey, &'a Seen)>,
     pub outcomes: Vec<(&'a OutcomeKey, &'a Seen)>,
     pub uncounted: u64,
-    pub names: &'a Result<HashMap<u64, String>, String>,
+    /// Of addresses in the kernel.
+    pub names: &'a HashMap<u64, String>,
+    /// Why there are none.
+    pub nameless: Option<&'a str>,
     /// When its programs started.
     pub starts: &'a [u64],
     pub outcomes_known: bool,
 }
 
-/// Rows of one report. Each kind of check is one, and a hostile container can make thousands.
+/// Rows of one report. Each kind of check may be one, and a hostile container can make thousands.
 const ROWS: usize = 500;
+const LOST: &str = "the record of the first check of its kind was lost: who asked is not known";
 
 pub fn report(watched: &Watched, container: &Container, observed: &Observed, now_ns: u64, time: Timestamp) -> Report {
-    let mut rows: Vec<Evidence> = Vec::new();
-    for (key, seen) in &observed.checks {
-        put(&mut rows, evidence(key, seen, observed));
-    }
+    let mut rows = united(observed.checks.iter().map(|(key, seen)| evidence(key, seen, observed)));
     let of = |verdict: &str| -> Vec<String> {
         let names = rows.iter().filter(|row| row.verdict == verdict).filter_map(|row| row.capability.clone());
         let names: BTreeSet<(u32, String)> = names.map(|name| position(&name)).collect();
@@ -54,8 +55,11 @@ pub fn report(watched: &Watched, container: &Container, observed: &Observed, now
     if let Some(why) = watched.sets.as_ref().and_then(|sets| sets.files_unknown.as_ref()) {
         unknown.insert("files".to_owned(), why.clone());
     }
-    if let Err(why) = observed.names {
-        unknown.insert("stack".to_owned(), why.clone());
+    if let Some(why) = observed.nameless {
+        unknown.insert("stack".to_owned(), why.to_owned());
+    }
+    if rows.iter().any(|row| row.comm.is_none()) {
+        unknown.insert("comm".to_owned(), LOST.to_owned());
     }
     if !observed.outcomes_known {
         unknown.insert("results".to_owned(), "the returns of system calls could not be watched".to_owned());
@@ -70,11 +74,14 @@ pub fn report(watched: &Watched, container: &Container, observed: &Observed, now
         "restart" => observed.starts.len() + usize::from(watched.ran) < 2,
         _ => true,
     });
-    let mut not_a_capability = Vec::new();
-    for (key, seen) in observed.outcomes.iter().filter(|(key, _)| key.denied == 0 && key.origin != 0) {
-        put(&mut not_a_capability, without_capability(key, seen, watched.sets.as_ref()));
-    }
+    let without = observed.outcomes.iter().filter(|(key, _)| key.denied == 0 && key.origin != Origin::Runtime as u32);
+    let mut not_a_capability = united(without.map(|(key, seen)| without_capability(key, seen, watched.sets.as_ref())));
+    // Of what is too much, the least important goes: no list hangs on it any more.
+    let left_off = rows.len().saturating_sub(ROWS) + not_a_capability.len().saturating_sub(ROWS);
     rows.sort_by_cached_key(order);
+    rows.truncate(ROWS);
+    not_a_capability.sort_by_cached_key(order);
+    not_a_capability.truncate(ROWS);
     let end = watched.ended_ns.unwrap_or(now_ns);
     Report {
         time: serde_json::to_value(time).unwrap_or_default(),
@@ -99,6 +106,7 @@ pub fn report(watched: &Watched, container: &Container, observed: &Observed, now
         ended: watched.ended_ns.is_some(),
         warnings: watched.sets.iter().flat_map(|sets| &sets.findings).map(warning).collect(),
         uncounted: observed.uncounted,
+        left_off: left_off as u64,
         observations: 1,
         unknown,
     }
@@ -113,26 +121,36 @@ fn warning(finding: &Finding) -> Warning {
 }
 
 /// Rows that say the same are one.
-fn put(rows: &mut Vec<Evidence>, row: Evidence) {
-    let same = |own: &&mut Evidence| {
-        (&own.capability, &own.verdict, &own.comm, &own.syscall, &own.reason, own.granted)
-            == (&row.capability, &row.verdict, &row.comm, &row.syscall, &row.reason, row.granted)
-    };
-    if let Some(own) = rows.iter_mut().find(same) {
-        own.count = own.count.saturating_add(row.count);
-        for result in row.results {
-            if !own.results.contains(&result) {
-                own.results.push(result);
+fn united(rows: impl Iterator<Item = Evidence>) -> Vec<Evidence> {
+    let mut united: Vec<Evidence> = Vec::new();
+    let mut places = HashMap::new();
+    for row in rows {
+        let of = (
+            row.capability.clone(),
+            row.verdict.clone(),
+            row.comm.clone(),
+            row.syscall.clone(),
+            row.reason.clone(),
+            row.granted,
+        );
+        if let Some(&at) = places.get(&of) {
+            let own: &mut Evidence = &mut united[at];
+            own.count = own.count.saturating_add(row.count);
+            for result in row.results {
+                if !own.results.contains(&result) {
+                    own.results.push(result);
+                }
             }
+        } else {
+            places.insert(of, united.len());
+            united.push(row);
         }
-    } else if rows.len() < ROWS {
-        rows.push(row);
     }
+    united
 }
 
 fn order(row: &Evidence) -> (usize, (u32, String), std::cmp::Reverse<u64>) {
-    const ORDER: [&str; 6] = ["needed", "denied", "probed", "exec", "other_namespace", "runtime"];
-    let verdict = ORDER.iter().position(|verdict| *verdict == row.verdict).unwrap_or(ORDER.len());
+    let verdict = VERDICTS.iter().position(|verdict| *verdict == row.verdict).unwrap_or(VERDICTS.len());
     (verdict, position(row.capability.as_deref().unwrap_or_default()), std::cmp::Reverse(row.count))
 }
 
@@ -143,8 +161,8 @@ fn evidence(key: &CheckKey, seen: &Seen, observed: &Observed) -> Evidence {
     Evidence {
         capability: Some(capability_name(u32::from(key.capability))),
         verdict: verdict.to_owned(),
-        comm: seen.process.comm.clone(),
-        pid: Some(seen.process.pid),
+        comm: seen.process.as_ref().map(|process| process.comm.clone()),
+        pid: seen.process.as_ref().map(|process| process.pid),
         syscall,
         count: seen.count,
         reason,
@@ -216,6 +234,7 @@ fn refused(key: &CheckKey, capability: Option<Capability>, syscall: Option<&str>
         .filter(|outcome| {
             outcome.denied & bit != 0
                 && (outcome.cgroup, outcome.image, outcome.syscall) == (key.cgroup, key.image, key.syscall)
+                && outcome.origin == u32::from(key.origin)
         })
         .collect();
     let names: BTreeSet<String> =
@@ -257,8 +276,8 @@ fn without_capability(key: &OutcomeKey, seen: &Seen, sets: Option<&Sets>) -> Evi
     Evidence {
         capability: None,
         verdict: "not_a_capability".to_owned(),
-        comm: seen.process.comm.clone(),
-        pid: Some(seen.process.pid),
+        comm: seen.process.as_ref().map(|process| process.comm.clone()),
+        pid: seen.process.as_ref().map(|process| process.pid),
         reason: no_capability(syscall.as_deref(), sets.and_then(|sets| sets.seccomp)),
         syscall,
         count: seen.count,
@@ -284,7 +303,7 @@ pub fn no_capability(syscall: Option<&str>, seccomp: Option<&str>) -> String {
 }
 
 /// Innermost first; the check's own machinery and the way into the kernel are left out.
-fn stack(seen: &Seen, names: &Result<HashMap<u64, String>, String>) -> Vec<String> {
+fn stack(seen: &Seen, names: &HashMap<u64, String>) -> Vec<String> {
     const OWN: &[&str] = &[
         "cap_capable",
         "security_capable",
@@ -301,7 +320,6 @@ fn stack(seen: &Seen, names: &Result<HashMap<u64, String>, String>) -> Vec<Strin
         "capable_wrt_inode_uidgid",
         "__bpf_trace_cap_capable",
     ];
-    let Ok(names) = names else { return Vec::new() };
     let frames = seen.stack.iter().filter_map(|address| names.get(address)).map(String::as_str);
     let machinery = |name: &&str| OWN.contains(name) || name.contains("[bpf]") || name.starts_with("bpf_");
     let frames = frames.skip_while(machinery).filter(|name| !machinery(name));

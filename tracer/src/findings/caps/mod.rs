@@ -18,7 +18,7 @@ use tracer_common::caps::{COMPAT, Check, CheckKey, FRAMES, NO_SYSCALL, Origin, O
 
 pub use self::{
     explain::EXPLAINED,
-    report::{Evidence, FileSets, ProcessSets, ProgramFile, Report, Sets, Warning, merge},
+    report::{Evidence, FileSets, ProcessSets, ProgramFile, Report, Sets, VERDICTS, Warning, merge, position},
 };
 use super::World;
 use crate::{
@@ -64,12 +64,17 @@ pub struct Totals {
     pub uncounted: Vec<(u64, u64)>,
 }
 
-/// A kind of check, and the first of it.
+/// A kind of check, or of what came of a call, and the first of it.
 #[derive(Clone, Debug)]
 struct Seen {
-    process: Process,
+    /// `None`: its record was lost, and its count alone tells of it.
+    process: Option<Process>,
     stack: [u64; FRAMES],
     count: u64,
+}
+
+impl Seen {
+    const LOST: Self = Self { process: None, stack: [0; FRAMES], count: 0 };
 }
 
 /// Containers whose starts are kept while it is not known yet which one is meant.
@@ -95,16 +100,23 @@ pub struct Rule {
     checks: BTreeMap<CheckKey, Seen>,
     outcomes: BTreeMap<OutcomeKey, Seen>,
     uncounted: BTreeMap<u64, u64>,
+    /// Whose cgroups are, by the path of the container's: they may be long gone when the report is made.
+    owners: BTreeMap<u64, String>,
     /// What was said of refusals: container, capability (`None`: no capability was refused), call.
     told: BTreeSet<(String, Option<u32>, u32)>,
     findings: u64,
+    /// The names of addresses in the kernel; those of `asked` that are not in it have none.
+    names: HashMap<u64, String>,
+    asked: BTreeSet<u64>,
+    /// Why addresses have no names.
+    nameless: Option<String>,
     finishing: bool,
 }
 
 impl Rule {
     pub fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>) {
         match event {
-            Event::CapCheck(check) => self.check(check),
+            Event::CapCheck(check) => self.check(check, world),
             Event::CapOutcome(outcome) => self.outcome(outcome, world, out),
             Event::CapStart(start) => {
                 let Some(owner) = world.containers.owner(start.header.cgroup) else { return };
@@ -127,18 +139,26 @@ impl Rule {
         }
     }
 
-    fn check(&mut self, check: &Check) {
-        let first = || Seen { process: events::process(&check.task), stack: check.stack, count: 1 };
+    fn check(&mut self, check: &Check, world: &World) {
+        self.owner_of(check.key.cgroup, world);
+        let first = || Seen { process: Some(events::process(&check.task)), stack: check.stack, count: 1 };
         self.checks.entry(check.key).or_insert_with(first);
     }
 
     fn outcome(&mut self, outcome: &Outcome, world: &World, out: &mut Vec<Output>) {
-        let process = events::process(&outcome.task);
+        self.owner_of(outcome.key.cgroup, world);
+        let process = Some(events::process(&outcome.task));
         self.outcomes.entry(outcome.key).or_insert_with(|| Seen { process, stack: [0; FRAMES], count: 1 });
         if outcome.key.origin != Origin::Runtime as u32
             && let Some(container) = world.containers.owner(outcome.header.cgroup)
         {
             self.refused(outcome, &container, world, out);
+        }
+    }
+
+    fn owner_of(&mut self, cgroup: u64, world: &World) {
+        if let Some(owner) = world.containers.owner(cgroup) {
+            self.owners.insert(cgroup, owner.cgroup.clone());
         }
     }
 
@@ -162,24 +182,38 @@ impl Rule {
                 }
             }
             Reading::Totals(totals) => {
+                // One whose record was lost is known by its count: nothing that was asked for is left out.
                 for (key, count) in &totals.checks {
-                    if let Some(seen) = self.checks.get_mut(key) {
-                        seen.count = (*count).max(seen.count);
-                    }
+                    self.owner_of(key.cgroup, world);
+                    let seen = self.checks.entry(*key).or_insert(Seen::LOST);
+                    seen.count = (*count).max(seen.count);
                 }
                 for (key, count) in &totals.outcomes {
-                    if let Some(seen) = self.outcomes.get_mut(key) {
-                        seen.count = (*count).max(seen.count);
-                    }
+                    self.owner_of(key.cgroup, world);
+                    let seen = self.outcomes.entry(*key).or_insert(Seen::LOST);
+                    seen.count = (*count).max(seen.count);
                 }
                 self.uncounted = totals.uncounted.iter().copied().collect();
-                if self.finishing {
-                    let addresses: BTreeSet<u64> = self.checks.values().flat_map(|seen| seen.stack).collect();
-                    let addresses = addresses.into_iter().filter(|address| *address != 0).collect();
+                totals.uncounted.iter().for_each(|(cgroup, _)| self.owner_of(*cgroup, world));
+                let addresses: BTreeSet<u64> = self.checks.values().flat_map(|seen| seen.stack).collect();
+                let new = |address: &u64| *address != 0 && !self.asked.contains(address);
+                let addresses: Vec<u64> = addresses.into_iter().filter(new).collect();
+                if self.finishing || !addresses.is_empty() {
                     out.push(Output::Ask(Question::Caps(Ask::Symbols(addresses))));
+                } else {
+                    self.reports(now_ns, world, out);
                 }
             }
-            Reading::Symbols(names) => self.reports(names, now_ns, world, out),
+            Reading::Symbols(names) => {
+                match names {
+                    Ok(names) => {
+                        self.asked.extend(self.checks.values().flat_map(|seen| seen.stack));
+                        self.names.extend(names.iter().map(|(address, name)| (*address, name.clone())));
+                    }
+                    Err(why) => self.nameless = Some(why.clone()),
+                }
+                self.reports(now_ns, world, out);
+            }
         }
     }
 
@@ -191,28 +225,30 @@ impl Rule {
         out.push(Output::Ask(Question::Caps(Ask::Totals)));
     }
 
-    fn reports(
-        &mut self,
-        names: &Result<HashMap<u64, String>, String>,
-        now_ns: u64,
-        world: &World,
-        out: &mut Vec<Output>,
-    ) {
+    /// What was found out so far; at the end, what was found out.
+    fn reports(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
         for watched in self.watched.values() {
-            let within = |cgroup: u64| {
-                world.containers.owner(cgroup).is_some_and(|owner| owner.cgroup == watched.container.cgroup)
+            let path = watched.container.cgroup.as_str();
+            let within = |cgroup: u64| match world.containers.owner(cgroup) {
+                Some(owner) => owner.cgroup == path,
+                None => self.owners.get(&cgroup).is_some_and(|before| before == path),
             };
             let observed = judge::Observed {
                 checks: self.checks.iter().filter(|(key, _)| within(key.cgroup)).collect(),
                 outcomes: self.outcomes.iter().filter(|(key, _)| within(key.cgroup)).collect(),
                 uncounted: total(self.uncounted.iter().filter(|(cgroup, _)| within(**cgroup)).map(|(_, count)| count)),
-                names,
+                names: &self.names,
+                nameless: self.nameless.as_deref(),
                 starts: self.starts.get(&watched.container.cgroup).map_or(&[], Vec::as_slice),
                 outcomes_known: world.attached("cap_outcome"),
             };
             // What is known by its name now may have had none when the watch began.
             let owner = watched_owner(world, &watched.container);
             let report = judge::report(watched, &owner, &observed, now_ns, world.at(now_ns));
+            if !self.finishing {
+                out.push(Output::CapsSoFar(Box::new(report)));
+                continue;
+            }
             if let Some(finding) = judge::unused(&report, watched, world.at(now_ns)) {
                 out.push(Output::Finding(Box::new(finding)));
             }

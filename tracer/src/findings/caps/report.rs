@@ -14,6 +14,10 @@ use crate::{
     },
 };
 
+/// What a check can mean, in the order of what matters.
+pub const VERDICTS: [&str; 7] =
+    ["needed", "denied", "not_a_capability", "probed", "exec", "other_namespace", "runtime"];
+
 /// One container's capabilities, by verdict. Lists are in the kernel's order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -56,6 +60,9 @@ pub struct Report {
     /// Checks that found no room in the kernel's map: lists may lack some.
     #[serde(default)]
     pub uncounted: u64,
+    /// Rows of evidence beyond those in here, the least important ones. The lists rest on all of them.
+    #[serde(default)]
+    pub left_off: u64,
     /// Observations in this: 1, or as many as were merged.
     #[serde(default)]
     pub observations: u32,
@@ -78,7 +85,8 @@ pub struct Evidence {
     pub capability: Option<String>,
     /// `needed, probed, denied, runtime, exec, other_namespace, not_a_capability`.
     pub verdict: String,
-    pub comm: String,
+    /// Who asked first; `None`: the record that said so was lost.
+    pub comm: Option<String>,
     #[serde(default)]
     pub pid: Option<u32>,
     pub syscall: Option<String>,
@@ -167,6 +175,7 @@ pub fn merge(reports: Vec<Report>) -> Option<Report> {
         all.ambient |= other.ambient;
         all.ended |= other.ended;
         grow(&mut all.uncounted, other.uncounted);
+        grow(&mut all.left_off, other.left_off);
         all.observations = all.observations.saturating_add(other.observations.max(1));
         all.equal_root.extend(other.equal_root);
         all.not_exercised.retain(|what| other.not_exercised.contains(what));

@@ -19,6 +19,8 @@ pub struct Meaning {
     pub quiet: bool,
     /// Only below one of these kernel functions; empty: below any. Where the stack cannot be named, such a row fits none.
     pub within: &'static [&'static str],
+    /// Where it is not known whether the check was quiet, and the stack is: below one of these.
+    pub else_within: &'static [&'static str],
     pub reason: &'static str,
     pub source: &'static str,
 }
@@ -29,13 +31,15 @@ const fn row(
     reason: &'static str,
     source: &'static str,
 ) -> Meaning {
-    Meaning { capabilities, syscalls, quiet: false, within: &[], reason, source }
+    Meaning { capabilities, syscalls, quiet: false, within: &[], else_within: &[], reason, source }
 }
+
+const ACCOUNTING: &[&str] = &["__vm_enough_memory", "cap_vm_enough_memory", "security_vm_enough_memory_mm"];
 
 /// Checks that are no needs: granted or refused, the program goes on.
 pub static PROBES: &[Meaning] = &[
     Meaning {
-        within: &["__vm_enough_memory", "cap_vm_enough_memory", "security_vm_enough_memory_mm"],
+        within: ACCOUNTING,
         ..row(
             &[CAP_SYS_ADMIN],
             &[],
@@ -45,6 +49,8 @@ pub static PROBES: &[Meaning] = &[
     },
     Meaning {
         quiet: true,
+        // fork asks for it beyond RLIMIT_NPROC, madvise to poison a page: needs.
+        else_within: ACCOUNTING,
         ..row(
             &[CAP_SYS_ADMIN],
             &[
@@ -224,11 +230,13 @@ pub static HARMLESS: &[(&[&str], &str)] = &[
 ];
 
 pub fn probe(capability: Capability, syscall: &str, quiet: Option<bool>, stack: &[String]) -> Option<&'static Meaning> {
+    let below = |names: &[&str]| stack.iter().any(|name| names.contains(&name.as_str()));
     PROBES.iter().find(|row| {
         row.capabilities.contains(&capability)
             && (row.syscalls.is_empty() || row.syscalls.contains(&syscall))
             && (!row.quiet || quiet != Some(false))
-            && (row.within.is_empty() || stack.iter().any(|name| row.within.contains(&name.as_str())))
+            && (row.within.is_empty() || below(row.within))
+            && (row.else_within.is_empty() || quiet.is_some() || stack.is_empty() || below(row.else_within))
     })
 }
 

@@ -157,7 +157,7 @@ fn needed_is_what_was_granted_to_the_application() {
     assert_eq!(report.needed, ["CAP_CHOWN"]);
     assert_eq!(report.unused, ["CAP_DAC_OVERRIDE", "CAP_NET_RAW", "CAP_SYS_ADMIN"]);
     let row = &report.evidence[0];
-    assert_eq!((row.comm.as_str(), row.syscall.as_deref(), row.count), ("nginx", Some("fchownat"), 5));
+    assert_eq!((row.comm.as_deref(), row.syscall.as_deref(), row.count), (Some("nginx"), Some("fchownat"), 5));
     assert!(report.equal_root.contains_key("CAP_SYS_ADMIN") && !report.equal_root.contains_key("CAP_CHOWN"));
     assert_eq!((report.watched_ns, report.startup_seen, report.ended), (10 * SECOND, false, false));
     assert_eq!(bench.findings("caps.unused").len(), 1);
@@ -187,6 +187,21 @@ fn probes_are_told_from_needs() {
     );
     assert_eq!(key(Capability::CAP_NET_ADMIN, "access", how::BORROWED), "probed", "overlayfs looks for its xattrs");
     assert_eq!(key(Capability::CAP_SYS_ADMIN, "mmap", how::DENIED | how::QUIET), "probed", "refused or not");
+}
+
+/// fork asks for SYS_ADMIN beyond RLIMIT_NPROC, and that is no accounting of memory: the stack tells them apart.
+#[test]
+fn a_limit_that_is_passed_is_no_accounting() {
+    let probed = |call: &str, quiet, stack: &[&str]| {
+        let stack: Vec<String> = stack.iter().map(|name| (*name).to_owned()).collect();
+        rules::probe(Capability::CAP_SYS_ADMIN, call, quiet, &stack).is_some()
+    };
+    assert!(!probed("fork", None, &["copy_process", "kernel_clone"]));
+    assert!(!probed("madvise", None, &["madvise_vma_behavior"]));
+    assert!(probed("fork", None, &["__vm_enough_memory", "dup_mmap"]));
+    assert!(probed("fork", None, &[]), "where the stack has no names the call tells");
+    assert!(probed("fork", Some(true), &["inlined"]));
+    assert!(!probed("fork", Some(false), &["copy_process"]));
 }
 
 /// What the kernel has a name for in no list: the function decides, where it has a name.
@@ -337,6 +352,85 @@ fn merging_unites_and_takes_away_what_was_used_elsewhere() {
     assert_eq!(all.unused, ["CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"]);
     assert_eq!(all.container, one.container);
     assert_eq!(merge(Vec::new()), None);
+}
+
+/// The ring was full, or the container's share of it used up: what is counted all the same was asked for.
+#[test]
+fn a_check_whose_record_was_lost_is_needed_all_the_same() {
+    let mut bench = Bench::new();
+    bench.totals.checks.push((Bench::key(Capability::CAP_CHOWN, "fchownat", 0), 3));
+    bench.totals.outcomes.push((
+        OutcomeKey {
+            cgroup: WEB_CGROUP,
+            image: 7,
+            denied: 0,
+            granted: 0,
+            syscall: call("keyctl"),
+            result: -1,
+            origin: Origin::Application as u32,
+            reserved: 0,
+        },
+        2,
+    ));
+    let report = bench.report();
+    assert_eq!(report.needed, ["CAP_CHOWN"]);
+    let row = &report.evidence[0];
+    assert_eq!((&row.comm, row.pid, row.count), (&None, None, 3));
+    assert!(report.unknown.contains_key("comm"), "{:?}", report.unknown);
+    assert_eq!((report.not_a_capability[0].count, &report.not_a_capability[0].comm), (2, &None));
+}
+
+/// A build server runs a thousand programs, each of them asks in passing; the last one's need is in the set.
+#[test]
+fn a_need_is_in_the_set_however_many_kinds_there_are() {
+    let mut bench = Bench::new();
+    for program in 0..700 {
+        let mut check = Check::zeroed();
+        check.header = fixture::header::<Check>(T, WEB_CGROUP);
+        check.task = web_task(501, &format!("cc{program}"));
+        check.key = CheckKey { image: program, ..Bench::key(Capability::CAP_SYS_ADMIN, "mmap", how::QUIET) };
+        bench.with(T, |rule, world, out| rule.event(&Event::CapCheck(Box::new(check)), world, out));
+    }
+    bench.asked(CheckKey { image: 9999, ..Bench::key(Capability::CAP_CHOWN, "fchownat", 0) });
+    let report = bench.report();
+    assert_eq!((&report.needed, &report.probed), (&vec!["CAP_CHOWN".to_owned()], &vec!["CAP_SYS_ADMIN".to_owned()]));
+    assert_eq!((report.evidence.len(), report.left_off), (500, 201), "and that rows are left off is said");
+    assert_eq!(report.evidence[0].verdict, "needed");
+}
+
+/// A container that is started again and again for hours: what its first cgroup asked for is not forgotten with it.
+#[test]
+fn what_a_cgroup_that_is_long_gone_asked_for_counts() {
+    let mut bench = Bench::new();
+    bench.asked(Bench::key(Capability::CAP_CHOWN, "fchownat", 0));
+    bench.containers.rmdir(WEB_CGROUP, T);
+    bench.containers.expire(T + 3600 * SECOND);
+    assert!(bench.containers.owner(WEB_CGROUP).is_none(), "even its tomb is gone");
+    assert_eq!(bench.report().needed, ["CAP_CHOWN"]);
+}
+
+/// The same program as the container's own and by `docker exec`: each refusal is judged by its own calls.
+#[test]
+fn a_refusal_is_not_judged_by_what_came_by_exec() {
+    let mut bench = Bench::new();
+    bench.asked(Bench::key(Capability::CAP_SETUID, "setuid", how::DENIED));
+    bench.came("setuid", &[Capability::CAP_SETUID], &[], 0);
+    let mut outcome = Outcome::zeroed();
+    outcome.header = fixture::header::<Outcome>(T, WEB_CGROUP);
+    outcome.task = web_task(502, "nginx");
+    outcome.key = OutcomeKey {
+        cgroup: WEB_CGROUP,
+        image: 7,
+        denied: Capability::CAP_SETUID.bitmask(),
+        granted: 0,
+        syscall: call("setuid"),
+        result: -1,
+        origin: Origin::Exec as u32,
+        reserved: 0,
+    };
+    bench.with(T, |rule, world, out| rule.event(&Event::CapOutcome(Box::new(outcome)), world, out));
+    let report = bench.report();
+    assert_eq!((report.probed, report.denied.len()), (vec!["CAP_SETUID".to_owned()], 0));
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub static IO: Panel = Panel {
 pub static CPU: Panel =
     Panel { empty: "No container is throttled, waits for a CPU or is blocked, so far.", ..of("cpu") };
 pub static NET: Panel = Panel { empty: "No container's packets were stopped on their way, so far.", ..of("net") };
+pub static CAPS: Panel = Panel { empty: "Nothing was refused so far.", ..of("caps") };
 
 /// What most lenses' panels are like.
 const fn of(lens: &'static str) -> Panel {

@@ -3,6 +3,7 @@
 //!
 //! Panels write plain text, as it came: whoever puts it on the screen escapes it, once, for all of them.
 
+mod capabilities;
 mod doc;
 mod evidence;
 mod findings;
@@ -27,12 +28,17 @@ pub static REGISTERED: &[&Panel] = &[
     &findings::CPU,
     &way::PANEL,
     &findings::NET,
+    &capabilities::PANEL,
+    &findings::CAPS,
 ];
 
 /// The tabs for these lenses. Several have an overview before them, and all that was found.
 pub fn tabs(lenses: &[&str]) -> Vec<&'static Panel> {
-    let is_meant =
-        |panel: &&Panel| lenses.contains(&panel.lens) || (panel.lens == way::PANEL.lens && lenses.contains(&"net"));
+    // Some lenses have more to show than what they found.
+    let more = [(way::PANEL.lens, "net"), (capabilities::PANEL.lens, "caps")];
+    let is_meant = |panel: &&Panel| {
+        lenses.contains(&panel.lens) || more.iter().any(|(own, lens)| *own == panel.lens && lenses.contains(lens))
+    };
     let own = REGISTERED.iter().copied().filter(is_meant);
     if lenses.len() > 1 {
         [&overview::PANEL, &findings::TIMELINE].into_iter().chain(own).collect()
@@ -49,6 +55,8 @@ pub enum Of {
     /// The findings of every lens.
     Every,
     Containers,
+    /// What containers that caps watches ask for.
+    Capabilities,
 }
 
 #[derive(Debug)]

@@ -32,6 +32,7 @@ impl Tab {
 pub struct Frozen {
     pub rows: Vec<Row>,
     pub containers: Vec<Row>,
+    pub capabilities: Vec<Row>,
     /// Findings since.
     pub new: u64,
 }
@@ -88,6 +89,9 @@ impl App {
         if tab.panel.of == Of::Containers {
             return Box::new(frozen.map_or(self.overview.rows(), |frozen| &frozen.containers).iter());
         }
+        if tab.panel.of == Of::Capabilities {
+            return Box::new(frozen.map_or(self.capabilities.rows(), |frozen| &frozen.capabilities).iter());
+        }
         let held: Box<dyn DoubleEndedIterator<Item = &Row>> = match frozen {
             Some(frozen) => Box::new(frozen.rows.iter()),
             None => Box::new(self.events.rows().chain(self.history.rows())),
@@ -137,6 +141,7 @@ impl App {
                     None => Some(Frozen {
                         rows: self.events.rows().chain(self.history.rows()).cloned().collect(),
                         containers: self.overview.rows().to_vec(),
+                        capabilities: self.capabilities.rows().to_vec(),
                         new: 0,
                     }),
                 };

@@ -1,5 +1,6 @@
 //! What the TUI knows and what the user chose. No widget, no terminal, no clock of its own.
 
+mod capabilities;
 mod history;
 mod input;
 mod list;
@@ -14,6 +15,7 @@ use jiff::{civil::Date, tz::TimeZone};
 use serde_json::json;
 
 pub use self::{
+    capabilities::{ASKED_FOR, Capabilities},
     history::{History, Row, Standing},
     list::{Frozen, Tab},
     notes::{Notes, Said},
@@ -83,6 +85,7 @@ pub struct App {
     pub events: History,
     at_once: u32,
     pub overview: Overview,
+    pub capabilities: Capabilities,
     pub notes: Notes,
     pub status: Status,
     /// Told by losses; the status may know of more.
@@ -115,6 +118,7 @@ impl App {
             events: History::new(EVENT_BYTES, EVENTS_FROM),
             at_once: 0,
             overview: Overview::default(),
+            capabilities: Capabilities::default(),
             notes: Notes::default(),
             status: Status::default(),
             lost: 0,
@@ -152,8 +156,11 @@ impl App {
                     self.notes.say(note.time, note.text.clone());
                     true
                 }
-                _ => {
+                code => {
                     self.notes.say(note.time, note.text.clone());
+                    if code == "waiting" || code == "found" {
+                        self.notice = Some(escape(&note.text).into_owned());
+                    }
                     true
                 }
             },
@@ -167,7 +174,8 @@ impl App {
                 self.overview.sample(sample);
                 false
             }
-            Output::Caps(_) | Output::Ask(_) => false,
+            Output::Caps(report) | Output::CapsSoFar(report) => self.capabilities.take(report, now),
+            Output::Ask(_) => false,
         }
     }
 

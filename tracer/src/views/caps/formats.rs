@@ -177,7 +177,7 @@ mod tests {
             evidence: vec![Evidence {
                 capability: Some("CAP_CHOWN".to_owned()),
                 verdict: "needed".to_owned(),
-                comm: "a\u{7}b".to_owned(),
+                comm: Some("a\u{7}b".to_owned()),
                 count: 1,
                 ..Evidence::default()
             }],

@@ -2,13 +2,13 @@
 
 mod formats;
 
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 use serde_json::Value;
 
 pub use self::formats::{Format, formatted};
 use super::{
-    escape::escape,
+    escape::{escape, word},
     lines::{Style, paint},
 };
 use crate::{
@@ -66,6 +66,11 @@ fn not_exercised(report: &Report) -> Option<String> {
     (!words.is_empty()).then(|| words.join(", "))
 }
 
+/// What is to be pasted where Docker runs it.
+pub fn pasted(report: &Report) -> String {
+    formats::body(report, Format::Docker).0.trim_end().to_owned()
+}
+
 pub fn text(report: &Report, style: &Style) -> String {
     let mut out = String::new();
     let runtime = report.container["runtime"].as_str().unwrap_or("container");
@@ -111,7 +116,7 @@ fn verdict(report: &Report) -> String {
             out,
             "Nothing was asked for in this time: that says little. Watch longer, let it do its work meanwhile, or see its \
              start:\n    ctrace caps --container {} --from-start",
-            name(report)
+            word(&name(report))
         );
     } else {
         let (line, _) = formats::body(report, Format::Docker);
@@ -124,6 +129,13 @@ fn verdict(report: &Report) -> String {
         let _ =
             writeln!(out, "{} checks found no room and are not in here: watch one container alone", report.uncounted);
     }
+    if report.left_off > 0 {
+        let _ = writeln!(
+            out,
+            "{} kinds of checks more than can be listed are in the verdict, and in no row",
+            report.left_off
+        );
+    }
     for (field, why) in &report.unknown {
         let _ = writeln!(out, "unknown: {field}: {}", escape(why));
     }
@@ -132,7 +144,7 @@ fn verdict(report: &Report) -> String {
     if let Some(words) = not_exercised(report) {
         let _ = writeln!(out, "not exercised while watching: {words}");
     }
-    let _ = writeln!(out, "prove it: ctrace caps verify --container {} --set {} -- CHECK", name(report), set);
+    let _ = writeln!(out, "prove it: ctrace caps verify --container {} --set {} -- CHECK", word(&name(report)), set);
     out
 }
 
@@ -159,7 +171,7 @@ fn table<'a>(
         let _ = writeln!(
             out,
             "{painted}{pad}{capability:22} {:16} {call:24} {count:>8}  {}",
-            escape(&row.comm),
+            comm(row),
             escape(&row.reason)
         );
         label = "";
@@ -169,18 +181,22 @@ fn table<'a>(
     }
 }
 
+fn comm(row: &Evidence) -> Cow<'_, str> {
+    row.comm.as_deref().map_or(Cow::Borrowed("unknown"), escape)
+}
+
 /// One line for each capability and reason: who asked matters little where nobody needs it.
 fn passing<'a>(out: &mut String, label: &str, rows: impl Iterator<Item = &'a Evidence>) {
-    let mut lines: Vec<(&Evidence, u64, Vec<&str>)> = Vec::new();
+    let mut lines: Vec<(&Evidence, u64, Vec<Option<&str>>)> = Vec::new();
     for row in rows {
         match lines.iter_mut().find(|(own, ..)| own.capability == row.capability && own.reason == row.reason) {
             Some((_, count, comms)) => {
                 *count = count.saturating_add(row.count);
-                if !comms.contains(&row.comm.as_str()) {
-                    comms.push(&row.comm);
+                if !comms.contains(&row.comm.as_deref()) {
+                    comms.push(row.comm.as_deref());
                 }
             }
-            None => lines.push((row, row.count, vec![&row.comm])),
+            None => lines.push((row, row.count, vec![row.comm.as_deref()])),
         }
     }
     let mut label = label;
@@ -190,7 +206,7 @@ fn passing<'a>(out: &mut String, label: &str, rows: impl Iterator<Item = &'a Evi
             out,
             "{label:LABEL$}{:22} {:41} {:>8}  {}",
             row.capability.as_deref().unwrap_or("-"),
-            format!("{}{more}", escape(&row.comm)),
+            format!("{}{more}", comm(row)),
             format!("{count}×"),
             escape(&row.reason)
         );

@@ -11,9 +11,10 @@ use crate::{
     support::{
         capable::{self, EXCUSED, EXERCISES},
         cgroups::{Group, Tree},
-        ctrace::{Ctrace, command, run},
+        ctrace::{Ctrace, binary, command, run},
         evidence,
         player::{self, Player},
+        tmux::Tmux,
         wait_until,
     },
 };
@@ -25,8 +26,12 @@ pub static TESTS: &[Test] = &[
     Test::core("caps::by_a_kprobe_and_a_kretprobe", by_a_kprobe_and_a_kretprobe).needs(&[Lack::Kprobes]),
     Test::core("caps::from_the_start_without_the_runtime", from_the_start_without_the_runtime),
     Test::core("caps::what_comes_by_exec", what_comes_by_exec),
+    Test::core("caps::a_fork_that_was_missed", a_fork_that_was_missed),
+    Test::core("caps::a_unit_from_its_start", a_unit_from_its_start),
+    Test::core("caps::what_a_fault_asks_is_no_calls", what_a_fault_asks_is_no_calls),
     Test::core("caps::eperm_of_a_filter", eperm_of_a_filter),
     Test::full("caps::another_user_namespace", another_user_namespace),
+    Test::full("caps::on_a_terminal", on_a_terminal).needs(&[Lack::Tmux]),
     Test::full("caps::it_ends_with_the_container", it_ends_with_the_container),
     Test::full("caps::one_object_on_stdout", one_object_on_stdout),
 ];
@@ -204,6 +209,72 @@ fn what_comes_by_exec() {
     assert!(has(&report, "exec", chroot) && !has(&report, "needed", chroot), "{report:#}");
 }
 
+/// The kernel side keeps so many processes and no more, and the kernel may skip a program: a child of the application's
+/// that it does not know is the application's, and one of what came by exec is that one's.
+fn a_fork_that_was_missed() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let mut app = application(&group, &["say=ready", "await", "child", "try=CAP_CHOWN", "say=done", "pause"]);
+    app.said("ready");
+    let mut ctrace = command(&["caps", "--json", "--container", group.name()]);
+    ctrace.env("CTRACE_WITHOUT", "cap_fork");
+    let ctrace = Ctrace::ready(ctrace);
+    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let guest = Player::within(&group, &["mounts", "exec", &own, "play", "child", "chroot", "say=guest", "pause"]);
+    guest.said("guest");
+    app.go();
+    app.said("done");
+    let report = report(ctrace);
+    assert!(has(&report, "needed", Capability::CAP_CHOWN), "{report:#}");
+    let chroot = Capability::CAP_SYS_CHROOT;
+    assert!(has(&report, "exec", chroot) && !has(&report, "needed", chroot), "{report:#}");
+}
+
+/// A service has no namespaces of its own: its first exec is its start.
+fn a_unit_from_its_start() {
+    let tree = Tree::new();
+    let slice = tree.group("system.slice");
+    let name = format!("ctrace-{:x}.service", crate::support::unique());
+    let ctrace = Ctrace::ready(command(&["caps", "--json", "--from-start", "--container", &name]));
+    ctrace.wait_for("that it waits", |line| line.json["code"] == "waiting");
+    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let unit = tree.group(&format!("{}/{name}", slice.name()));
+    let app = Player::within(
+        &unit,
+        &["try=CAP_SYS_CHROOT", "exec", &own, "play", "say=ready", "try=CAP_KILL", "say=done", "pause"],
+    );
+    app.said("done");
+    ctrace.wait_for("that it is here", |line| line.json["code"] == "found");
+    let report = report(ctrace);
+    assert_eq!((&report["startup_seen"], &report["container"]["runtime"]), (&json!(true), &json!("systemd")));
+    assert!(has(&report, "needed", Capability::CAP_KILL), "{report:#}");
+    let chroot = Capability::CAP_SYS_CHROOT;
+    assert!(has(&report, "runtime", chroot) && !has(&report, "needed", chroot), "{report:#}");
+}
+
+/// A stack that grows asks in passing, in no call: the next call that fails was refused nothing.
+fn what_a_fault_asks_is_no_calls() {
+    let tree = Tree::new();
+    let group = tree.container();
+    // Another user has none.
+    let steps = ["uid=65534", "say=ready", "await", "grow-stack", "say=done", "pause"];
+    let mut app = application(&group, &steps);
+    app.said("ready");
+    let ctrace = watching(&group);
+    app.go();
+    app.said("done");
+    // It comes after, and is told.
+    ctrace.wait_for("what was refused", |line| line.json["evidence"]["capability"] == "CAP_SYS_CHROOT");
+    let admin = |json: &Value| json["evidence"]["capability"] == "CAP_SYS_ADMIN";
+    let told = ctrace.lines().into_iter().find(|line| line.json["code"] == "caps.denied" && admin(&line.json));
+    assert!(told.is_none(), "{told:?}");
+    let report = report(ctrace);
+    let rows = report["evidence"].as_array().expect("evidence");
+    let fault =
+        |row: &&Value| row["capability"] == "CAP_SYS_ADMIN" && row["syscall"].is_null() && row["granted"] == false;
+    assert!(rows.iter().any(|row| fault(&row)), "the stack grew by a fault: {report:#}");
+}
+
 /// EPERM that no capability is the reason of; beside it one of which a capability is.
 fn eperm_of_a_filter() {
     let tree = Tree::new();
@@ -244,6 +315,32 @@ fn another_user_namespace() {
     assert!(has(&report, "needed", chroot) && !has(&report, "other_namespace", chroot), "{report:#}");
     app.go();
     app.said("over");
+}
+
+/// What is asked for is seen while it is watched; q ends the watch, and leaves the set to paste.
+fn on_a_terminal() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let steps = ["say=ready", "await", "try=CAP_CHOWN", "say=one", "await", "chroot", "say=two", "pause"];
+    let mut app = application(&group, &steps);
+    app.said("ready");
+    let tmux = Tmux::shell(80, 24, &[]);
+    tmux.types(&format!("clear; {} caps --container {}", binary().display(), group.name()));
+    tmux.sees("q quit");
+    app.go();
+    app.said("one");
+    let row = |screen: &str, name: &str| {
+        screen.lines().any(|line| line.contains(name) && line.contains("needed") && line.contains("kernel"))
+    };
+    tmux.until("what it needs", |screen| row(screen, "CHOWN") && !row(screen, "SYS_CHROOT"));
+    app.go();
+    app.said("two");
+    tmux.until("what it needs later", |screen| row(screen, "CHOWN") && row(screen, "SYS_CHROOT"));
+    tmux.keys(&["q"]);
+    let result = |screen: &str| {
+        screen.contains("docker run --cap-drop ALL --cap-add CHOWN") && screen.contains("not exercised while watching")
+    };
+    tmux.until("the result", result);
 }
 
 fn it_ends_with_the_container() {
