@@ -29,6 +29,7 @@ pub static TESTS: &[Test] = &[
     Test::core("caps::a_fork_that_was_missed", a_fork_that_was_missed),
     Test::core("caps::a_unit_from_its_start", a_unit_from_its_start),
     Test::core("caps::what_a_fault_asks_is_no_calls", what_a_fault_asks_is_no_calls),
+    Test::core("caps::below_and_outside", below_and_outside),
     Test::core("caps::eperm_of_a_filter", eperm_of_a_filter),
     Test::full("caps::another_user_namespace", another_user_namespace),
     Test::full("caps::on_a_terminal", on_a_terminal).needs(&[Lack::Tmux]),
@@ -273,6 +274,25 @@ fn what_a_fault_asks_is_no_calls() {
     let admin = |call: &Value| rows.iter().any(|row| row["capability"] == "CAP_SYS_ADMIN" && row["syscall"] == *call);
     // In older kernels the compiler has drawn the accounting's question into its caller: it is not seen in any call either.
     assert_eq!(admin(&Value::Null), admin(&json!("mmap")), "the stack grew by a fault: {report:#}");
+}
+
+/// A cgroup that is made below the container's is the container's; whoever moves out of it is no longer.
+fn below_and_outside() {
+    let tree = Tree::new();
+    let (group, outside) = (tree.container(), tree.container());
+    let below = group.directory().join("below");
+    let steps = ["say=ready", "await", &format!("enter={}", below.display()), "try=CAP_CHOWN"];
+    let leave = [&player::enter(&outside), "chroot", "say=done", "pause"];
+    let mut app = application(&group, &[&steps[..], &leave[..]].concat());
+    app.said("ready");
+    let ctrace = watching(&group);
+    std::fs::create_dir(&below).expect("a cgroup");
+    app.go();
+    app.said("done");
+    let report = report(ctrace);
+    assert!(has(&report, "needed", Capability::CAP_CHOWN), "{report:#}");
+    let rows = report["evidence"].as_array().expect("evidence");
+    assert!(!rows.iter().any(|row| row["capability"] == "CAP_SYS_CHROOT"), "{report:#}");
 }
 
 /// EPERM that no capability is the reason of; beside it one of which a capability is.
