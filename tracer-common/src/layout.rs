@@ -125,6 +125,7 @@ macro_rules! kernel_fields {
             FDT_MAX = "fdtable.max_fds";
             FDT_FD = "fdtable.fd";
             FILE_DENTRY = "file.f_path.dentry";
+            PATH_DENTRY = "path.dentry";
             DENTRY_SB = "dentry.d_sb";
             DENTRY_INODE = "dentry.d_inode";
             DENTRY_PARENT = "dentry.d_parent";

@@ -8,6 +8,7 @@
 pub mod block;
 pub mod caps;
 pub mod cgroup;
+pub mod copy_up;
 pub mod cpu;
 pub mod dirty;
 pub mod dns;
@@ -53,10 +54,11 @@ pub enum Kind {
     FileRefused = 24,
     ForkFailed = 25,
     SignalDropped = 26,
+    CopyUp = 27,
 }
 
 impl Kind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::OomDecision,
         Self::OomVictim,
         Self::OomSharer,
@@ -72,6 +74,7 @@ impl Kind {
         Self::CapStart,
         Self::ForkFailed,
         Self::SignalDropped,
+        Self::CopyUp,
     ];
 
     pub fn from_u32(number: u32) -> Option<Self> {
@@ -96,6 +99,7 @@ impl Kind {
             Self::CapStart => "cap_start",
             Self::ForkFailed => "fork_failed",
             Self::SignalDropped => "signal_dropped",
+            Self::CopyUp => "copy_up",
         }
     }
 }

@@ -10,6 +10,7 @@
 mod block;
 mod caps;
 mod cgroup_life;
+mod copy_up;
 mod cpu;
 mod dirty;
 mod dns;

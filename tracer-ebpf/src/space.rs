@@ -108,7 +108,7 @@ fn refuse(syscall: u32, errno: u32, on: u32, path: Ptr, at: i32) {
 /// # Safety
 /// `out` has room for `NAMES` names.
 #[inline(always)]
-unsafe fn names(mut dentry: Ptr, out: *mut u8) {
+pub unsafe fn names(mut dentry: Ptr, out: *mut u8) {
     for i in 0..NAMES {
         let name = follow(dentry, &layout::DENTRY_NAME);
         // SAFETY: as the caller promised; the helper checks the address.

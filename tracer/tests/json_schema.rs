@@ -15,6 +15,7 @@ use tracer::{
 use tracer_common::{
     Header, Kind,
     caps::{Check, CheckKey, Outcome, OutcomeKey},
+    copy_up::CopyUp,
     oom::{VICTIM_KILLED, Victim},
     pids::{ForkFailed, ForkRefused},
     signal::Signal,
@@ -121,6 +122,10 @@ fn lines() -> Vec<Value> {
                 pipeline.record(Record::Answer(Answer::Io(Box::new(place))), 5 * SECOND, &mut out);
             }
         }
+        let copy_header = header(Kind::CopyUp, size_of::<CopyUp>(), SECOND);
+        let copy =
+            CopyUp { header: copy_header, who: task(105, 6), bytes: 64 << 20, took_ns: SECOND, ..CopyUp::zeroed() };
+        pipeline.record(Record::Kernel(Bytes::copy_from_slice(bytemuck::bytes_of(&copy))), 0, &mut out);
         for second in 5..8 {
             pipeline.record(Record::Answer(Answer::Io(Box::new(io_reading(second)))), second * SECOND, &mut out);
         }
@@ -343,6 +348,7 @@ fn every_line_is_as_documented() {
         ("code", "io.dirty-throttled"),
         ("code", "io.slow-sync"),
         ("code", "io.throttled"),
+        ("code", "fs.copy-up"),
         ("code", "fs.no-space"),
         ("code", "net.sysctl-readonly"),
         ("sample", "io"),

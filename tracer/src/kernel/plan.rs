@@ -288,6 +288,18 @@ pub static FILE_REFUSED: Probe = Probe {
     needs: &["REGS_SYSCALL", "REGS_ARG0"],
     without: Some("full disks and quotas are not seen"),
 };
+pub static COPY_UP: Probe = Probe {
+    name: "copy_up",
+    question: "which files an overlay copies up before they can be written, and how long that takes",
+    branches: &[
+        branch(Hook::KprobePair("ovl_copy_up_file"), "copied_up"),
+        branch(Hook::KprobePair("ovl_copy_up_data"), "copied_up_path"),
+    ],
+    needs: &["DENTRY_NAME", "PATH_DENTRY"],
+    without: Some(
+        "copies of large files from an image's layers are not seen (also where the module overlay is not loaded yet)",
+    ),
+};
 pub static SYNC_BEGIN: Probe = Probe {
     name: "sync_begin",
     question: "who begins to wait until what was written is on the device",

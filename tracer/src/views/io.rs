@@ -113,7 +113,7 @@ pub fn body(finding: &Finding, out: &mut String) {
             row(out, "waited", &slow_calls(slow));
         }
     }
-    if finding.code.0.starts_with("fs.") {
+    if finding.code.0.starts_with("fs.") && finding.code.0 != "fs.copy-up" {
         let text = |key: &str| evidence.get(key).and_then(Value::as_str).map_or_else(|| "unknown".into(), escape);
         row(out, "file", &text("path"));
         row(

@@ -31,6 +31,7 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::core("io::who_filled_the_disk", who_filled_the_disk),
     Test::core("io::upper_without_a_quota", upper_without_a_quota),
     Test::core("io::upper_within_a_quota", upper_within_a_quota).needs(&[Lack::Quotas]),
+    Test::core("io::copy_up", copy_up).needs(&[Lack::Kprobes]),
     Test::full("io::inodes_are_used_up", inodes_are_used_up),
     Test::core("io::other_enospc_is_no_disk", other_enospc_is_no_disk),
     Test::core("io::sysctl_is_read_only", sysctl_is_read_only),
@@ -371,6 +372,45 @@ fn row_with_a_root(directory: &str) -> Value {
     let _ = fs::remove_dir(&at);
     ctrace.stop();
     row
+}
+
+/// A large file of a lower layer is opened for writing; a small one beside it is none of it, nor is the large one again.
+fn copy_up() {
+    let disk = Disk::fast(128);
+    let directory = disk.file("layers");
+    for name in ["", "lower", "upper", "work"] {
+        fs::create_dir_all(format!("{directory}/{name}")).expect("a directory");
+    }
+    for (name, mib) in [("large", 20), ("small", 2)] {
+        fs::write(format!("{directory}/lower/{name}"), vec![7; mib << 20]).expect("room");
+    }
+    // Where it is a module, its functions can be hooked once it is there.
+    let _ = std::process::Command::new("modprobe").arg("overlay").output();
+    let tree = Tree::new();
+    let (container, reader) = (tree.container(), tree.container());
+    let ctrace = ctrace();
+    let at = mount_point();
+    let overlay = format!("overlay={at}={directory}");
+    let (large, small) = (format!("open-to-write={at}/large"), format!("open-to-write={at}/small"));
+    let writer = Player::within(&container, &["mounts", &overlay, &small, &large, &large, "say=opened", "pause"]);
+    let finding = ctrace.finding("fs.copy-up", &container).json;
+    let pid = writer.said("opened").pid;
+    assert_eq!((&finding["severity"], &finding["process"]["pid"]), (&"info".into(), &pid.into()));
+    let evidence = &finding["evidence"];
+    assert_eq!(number(evidence, "bytes"), 20 * MIB);
+    assert!(number(evidence, "took_ns") > 100_000, "20 MiB in no time: {evidence}");
+    assert!(evidence["path"].as_str().is_some_and(|path| path.ends_with("/large")), "{evidence}");
+    let size = fs::metadata(format!("{directory}/upper/large")).expect("the copy").len();
+    assert_eq!(size, 20 * MIB);
+    let said = ctrace.stop();
+    let _ = fs::remove_dir(&at);
+    // The small one may take its time on a busy machine.
+    let of_large = said
+        .lines
+        .iter()
+        .filter(|line| line.json["code"] == "fs.copy-up" && line.json["evidence"]["bytes"] == 20 * MIB);
+    assert_eq!(of_large.count(), 1, "copied once");
+    assert!(said.codes(&reader).is_empty());
 }
 
 /// As an engine bounds a container: a project quota on the directory that holds the overlay's upper one.

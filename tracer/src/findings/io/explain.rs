@@ -114,6 +114,22 @@ are on. `limit_bytes` and `used_bytes` are the quota's, as statfs of the directo
 What to do: raise the quota, or delete what is not needed: `du -x` on the upper directory shows what holds it.",
     },
     Explained {
+        code: Code("fs.copy-up"),
+        severity: Info,
+        lens: "io",
+        title: "a large file of the image was copied before it could be written",
+        text: "\
+The layers of an image are read-only, and all its containers share them. The first time that a container opens a file of them for
+writing, or changes its mode or owner, overlayfs copies the whole file to the container's upper directory, and the call waits: a
+large database file in an image makes the first write take seconds, and as much room on the disk for each container.
+
+It fires for files of 16 MiB and more, and for copies of 1 MiB and more that took 100 ms. `path` is the file's in the container (on
+kernels before 6.1 in the layer); `bytes` is its size, of which holes are not copied. It needs kprobes and the module overlay:
+ctrace doctor says where that is missing, as where the module is loaded only after ctrace came. Of copies, some ten at once are seen.
+
+What to do: keep such files in a volume; set mode and owner in the layer that adds the file (COPY --chown, --chmod).",
+    },
+    Explained {
         code: Code("net.sysctl-readonly"),
         severity: Warning,
         lens: "io",

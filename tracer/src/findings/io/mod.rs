@@ -1,6 +1,7 @@
 //! Writers that are paused, calls that wait for a device, devices and their limits, file systems that are full. What is read for it is asked for, and
 //! comes back as a [`Reading`].
 
+mod copy_up;
 mod devices;
 mod dirty;
 mod explain;
@@ -49,6 +50,7 @@ pub struct Rule {
     pace: Pace,
     roots: BTreeMap<Arc<str>, Place>,
     roots_pace: Pace,
+    copies: u64,
 }
 
 /// How full a container's root is changes slowly.
@@ -66,7 +68,15 @@ struct Seen<'a> {
 
 impl Rule {
     pub fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>) {
-        let Event::FileRefused(refused) = event else { return };
+        let refused = match event {
+            Event::FileRefused(refused) => refused,
+            Event::CopyUp(copy) => {
+                let found = copy_up::judge(copy, &mut self.copies, world);
+                out.extend(found.map(|finding| Output::Finding(Box::new(finding))));
+                return;
+            }
+            _ => return,
+        };
         if refused.errno == EROFS {
             out.extend(self.sysctls.event(event, world).map(|finding| Output::Finding(Box::new(finding))));
         } else {

@@ -53,7 +53,7 @@ impl Refusals {
                 return None;
             }
             // As the kernel has it within: 12 bits and 20.
-            What::File { device: (refused.device >> 20, refused.device & 0xf_ffff), path: path_of(refused) }
+            What::File { device: (refused.device >> 20, refused.device & 0xf_ffff), path: path_of(&refused.path) }
         } else {
             What::Path { at: refused.at, path: text(&refused.path) }
         };
@@ -88,9 +88,9 @@ impl Refusals {
 }
 
 /// From the names that the kernel side read, innermost first.
-fn path_of(refused: &Refused) -> String {
+pub fn path_of(names: &[u8]) -> String {
     let mut path = String::new();
-    for name in refused.path.chunks(NAME_LEN) {
+    for name in names.chunks(NAME_LEN) {
         match text(name).as_str() {
             "/" => return if path.is_empty() { "/".to_owned() } else { path },
             "" => break,

@@ -1,6 +1,7 @@
 use bytemuck::Zeroable;
 use tracer_common::{
     block::{READ, WRITE},
+    copy_up::CopyUp,
     space::{EDQUOT, ENOSPC, EROFS, ON_FILE, ON_PATH, Refused},
     sync::{self, FSYNC, SLOW_NS, SYNC},
 };
@@ -438,6 +439,33 @@ fn which_layer_was_full() {
     let found = judge(ENOSPC, unread);
     assert_eq!(found[0].evidence["layer"], "unknown");
     assert_eq!(found[0].unknown["limit_bytes"], "gone");
+}
+
+#[test]
+fn a_large_or_a_long_copy_up_is_told() {
+    let judge = |bytes: u64, took_ns: u64| {
+        let mut copy = CopyUp::zeroed();
+        copy.header = fixture::header::<CopyUp>(T, WEB_CGROUP);
+        (copy.who, copy.bytes, copy.took_ns) = (fixture::web_task(512, "mysqld"), bytes, took_ns);
+        for (slot, name) in copy.path.chunks_mut(32).zip(["ibdata1", "mysql", "/"]) {
+            slot[..name.len()].copy_from_slice(name.as_bytes());
+        }
+        let mut bench = Bench::new(2);
+        let mut out = Vec::new();
+        bench.rule.event(&Event::CopyUp(Box::new(copy)), &bench.host.world(), &mut out);
+        findings(out)
+    };
+    let found = judge(16 * MIB, MS);
+    assert_eq!((found[0].code.0, found[0].state), ("fs.copy-up", None));
+    let evidence = &found[0].evidence;
+    assert_eq!((&evidence["path"], &evidence["bytes"]), (&"/mysql/ibdata1".into(), &(16 * MIB).into()));
+    assert_eq!((&evidence["took_ns"], &evidence["cgroup"]), (&MS.into(), &WEB.into()));
+    assert_eq!(
+        found[0].summary,
+        "mysqld waited 1 ms while all 16.0 MiB of /mysql/ibdata1 were copied up from the image, to be written"
+    );
+    assert_eq!(judge(MIB, 100 * MS).len(), 1, "long");
+    assert!(judge(16 * MIB - 1, 100 * MS - 1).is_empty());
 }
 
 #[test]
