@@ -28,7 +28,7 @@ const _: () = assert!(size_of::<QueryKey>() == 40);
 pub struct Query {
     /// As in [`ServerKey`].
     pub cgroup: u64,
-    /// When it was sent first.
+    /// When it was sent last: who asks again waits anew.
     pub sent_ns: u64,
 }
 
@@ -57,5 +57,8 @@ pub struct Server {
     pub late: u64,
     /// Queries that `DNS_QUERIES` had no room for: what became of them is not known.
     pub lost: u64,
+    /// Queries whose text could not be read: likewise. Of answers, which are no cgroup's ([`UNKNOWN_U64`](crate::UNKNOWN_U64)),
+    /// which query they belong to is not known.
+    pub unreadable: u64,
 }
-const _: () = assert!(size_of::<Server>() == 32);
+const _: () = assert!(size_of::<Server>() == 40);

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::hops::Device;
+use crate::hops::{Device, Met};
 
 /// Whose, where and why: key of the map `DROPS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
@@ -43,10 +43,13 @@ pub const SAMPLE: usize = 64;
 #[repr(C)]
 pub struct Drops {
     pub packets: u64,
-    /// The first packet that this CPU dropped; zeros where it could not be read. What lies behind the packet's own end means nothing.
+    /// The first packet that this CPU dropped; zeros where it could not be read.
     pub first: [u8; SAMPLE],
     pub device: Device,
     /// Where the first one's route led; zeros: it had none (yet).
     pub next: Device,
+    pub met: Met,
+    /// How many bytes of `first` are the packet's: what lies behind is in pages, or another's.
+    pub readable: u64,
 }
-const _: () = assert!(size_of::<Drops>() == 152);
+const _: () = assert!(size_of::<Drops>() == 176);

@@ -32,8 +32,11 @@ pub struct HopKey {
     pub flow: u32,
     /// EtherType, and above it the protocol within IP: 0 where it is no IP.
     pub protocol: u32,
+    /// Index of the container's own device by which they left, or came in; 0: not known, as on the way to it.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub through: u32,
 }
-const _: () = assert!(size_of::<HopKey>() == 24);
+const _: () = assert!(size_of::<HopKey>() == 28);
 
 /// Bucket `n` holds times of 2^n to 2^(n+1) times 256 ns, the first those below as well, the last those above.
 pub const BUCKETS: usize = 24;
@@ -59,8 +62,19 @@ pub struct Hop {
     pub since_count: u64,
     pub since: [u32; BUCKETS],
     pub device: Device,
+    pub met: Met,
 }
-const _: () = assert!(size_of::<Hop>() == 56 + 4 * BUCKETS + 40);
+const _: () = assert!(size_of::<Hop>() == 56 + 4 * BUCKETS + 40 + 16);
+
+/// Which device a CPU has met: an index is given again once its device is gone, to another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Met {
+    /// Where it is in the kernel's memory; 0: there was none.
+    pub address: u64,
+    /// When it was looked at last, in jiffies.
+    pub looked: u64,
+}
 
 /// What a device is called, and what kind it is (`veth`, `bridge`; empty: hardware).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -85,5 +99,8 @@ pub struct Flight {
     pub container: u32,
     /// Times that a device has received it since.
     pub received: u32,
+    /// As in [`HopKey`].
+    pub through: u32,
+    pub reserved: u32,
 }
-const _: () = assert!(size_of::<Flight>() == 24);
+const _: () = assert!(size_of::<Flight>() == 32);

@@ -143,6 +143,7 @@ macro_rules! kernel_fields {
             SKB_NETWORK_HEADER = "sk_buff.network_header";
             SKB_MAC_HEADER = "sk_buff.mac_header";
             SKB_DATA = "sk_buff.data";
+            SKB_TAIL = "sk_buff.tail";
             SKB_END = "sk_buff.end";
             SKB_LEN = "sk_buff.len";
             SHARED_GSO_SEGS = "skb_shared_info.gso_segs";

@@ -91,10 +91,12 @@ const _: () = assert!(size_of::<RefusalKey>() == 40);
 #[repr(C)]
 pub struct Refusal {
     pub count: u64,
+    /// Of [`WAITING`]: repeated SYNs of attempts that `SYN_WAITERS` had no room for.
+    pub lost: u64,
     /// Who made the first such call here; zeros of a connection, whose end may come in anybody's time.
     pub who: Task,
 }
-const _: () = assert!(size_of::<Refusal>() == 8 + size_of::<Task>());
+const _: () = assert!(size_of::<Refusal>() == 16 + size_of::<Task>());
 
 /// A connection attempt that waits for an answer to its repeated SYN: value of the map `SYN_WAITERS`, by its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

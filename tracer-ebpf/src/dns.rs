@@ -7,6 +7,7 @@ use aya_ebpf::{
     maps::{HashMap, LruPerCpuHashMap},
 };
 use tracer_common::{
+    UNKNOWN_U64,
     dns::{IN_TIME_NS, Query, QueryKey, Server, ServerKey},
     hops::Address,
 };
@@ -28,17 +29,25 @@ static DNS_SERVERS: LruPerCpuHashMap<ServerKey, Server> = LruPerCpuHashMap::with
 
 const PORT: u16 = 53;
 
+/// Of a UDP header.
+const PORTS: u64 = 8;
+/// … and of it with what is read of a message of DNS, whose own header is longer.
+const MESSAGE: u64 = 12;
+const SHORTEST: u16 = 20;
+
 /// A device of the container sends a packet.
 #[inline(always)]
-pub fn sent(skb: Ptr, netns: u32, ip: &Ip, header: Ptr, now_ns: u64) {
-    if let Some(udp) = ip.udp(header)
+pub fn sent((skb, head): (Ptr, Ptr), netns: u32, ip: &Ip, header: Ptr, now_ns: u64) {
+    if let Some(udp) = ip.udp(skb, head, header)
+        && udp.readable >= PORTS
         && udp.destination == PORT
-        && !udp.is_answer
+        && udp.length >= SHORTEST
+        && !(udp.readable >= MESSAGE && udp.is_answer)
     {
-        let outcome = asked(skb, netns, ip, udp, now_ns);
+        let outcome = asked(skb, netns, ip, &udp, now_ns);
         if outcome != NO_NEWS {
             let cgroup = cgroup::id(follow(follow(skb, &layout::SKB_SK), &layout::SOCK_CGROUP));
-            count_query(cgroup, netns, ip, u64::from(outcome == NO_ROOM));
+            count_query(cgroup, netns, ip, outcome);
         }
     }
 }
@@ -47,46 +56,65 @@ pub fn sent(skb: Ptr, netns: u32, ip: &Ip, header: Ptr, now_ns: u64) {
 const NO_NEWS: u64 = 0;
 const WAITS: u64 = 1;
 const NO_ROOM: u64 = 2;
+const UNREADABLE: u64 = 3;
 
 /// Functions of their own, here and below, one after the other: their keys are on the stack, as those of hops are, and all calls
 /// that wait for each other have 512 bytes together, each rounded up to 32 by older kernels.
 #[inline(never)]
-fn asked(skb: Ptr, netns: u32, ip: &Ip, udp: Udp, now_ns: u64) -> u64 {
+fn asked(skb: Ptr, netns: u32, ip: &Ip, udp: &Udp, now_ns: u64) -> u64 {
     // Not what it only forwards for others, whose own device sent it before.
     let sock = follow(skb, &layout::SKB_SK);
     if packet::netns(follow(sock, &layout::SOCK_NET)) != netns {
         return NO_NEWS;
     }
+    if udp.readable < MESSAGE {
+        return UNREADABLE;
+    }
     let key = key(netns, ip.source(), ip.destination(), udp.source, udp.id);
-    if DNS_QUERIES.get_ptr(key).is_some() {
-        return NO_NEWS; // asked again, or on its way through another device
+    if let Some(known) = DNS_QUERIES.get_ptr_mut(key) {
+        // Asked again, or on its way through another device: one query, whose answer is waited for from now on.
+        // SAFETY: the map's value; one word.
+        unsafe { (*known).sent_ns = now_ns };
+        return NO_NEWS;
     }
     let query = Query { cgroup: cgroup::id(follow(sock, &layout::SOCK_CGROUP)), sent_ns: now_ns };
     if DNS_QUERIES.insert(key, query, 0).is_ok() { WAITS } else { NO_ROOM }
 }
 
 #[inline(never)]
-fn count_query(cgroup: u64, netns: u32, ip: &Ip, lost: u64) {
+fn count_query(cgroup: u64, netns: u32, ip: &Ip, outcome: u64) {
     let Some(server) = server(cgroup, ip.destination(), netns) else { return };
     // SAFETY: this CPU's own value.
     let server = unsafe { &mut *server };
     server.queries += 1;
-    server.lost += lost;
+    server.lost += u64::from(outcome == NO_ROOM);
+    server.unreadable += u64::from(outcome == UNREADABLE);
 }
 
 /// A device of the container receives one.
 #[inline(always)]
-pub fn received(netns: u32, ip: &Ip, header: Ptr) {
-    if let Some(udp) = ip.udp(header)
-        && udp.source == PORT
-        && udp.is_answer
-    {
-        answered(netns, ip, udp);
+pub fn received((skb, head): (Ptr, Ptr), netns: u32, ip: &Ip, header: Ptr) {
+    let Some(udp) = ip.udp(skb, head, header) else { return };
+    if udp.readable >= MESSAGE {
+        if udp.source == PORT && udp.is_answer {
+            answered(netns, ip, &udp);
+        }
+    } else if udp.readable < PORTS || (udp.source == PORT && udp.length >= SHORTEST) {
+        answered_unread(netns, ip);
+    }
+}
+
+/// Whose answer it is, if it is one, is not known.
+#[inline(never)]
+fn answered_unread(netns: u32, ip: &Ip) {
+    if let Some(server) = server(UNKNOWN_U64, ip.source(), netns) {
+        // SAFETY: this CPU's own value.
+        unsafe { (*server).unreadable += 1 };
     }
 }
 
 #[inline(never)]
-fn answered(netns: u32, ip: &Ip, udp: Udp) {
+fn answered(netns: u32, ip: &Ip, udp: &Udp) {
     let key = key(netns, ip.destination(), ip.source(), udp.destination, udp.id);
     let Some(query) = DNS_QUERIES.get_ptr(key) else { return };
     // SAFETY: the map's value, copied out at once.
@@ -119,4 +147,4 @@ fn server(cgroup: u64, server: Address, netns: u32) -> Option<*mut Server> {
 }
 
 /// From here and not from the stack, which it would fill.
-static NOTHING: Server = Server { queries: 0, answers: 0, late: 0, lost: 0 };
+static NOTHING: Server = Server { queries: 0, answers: 0, late: 0, lost: 0, unreadable: 0 };

@@ -16,7 +16,7 @@ use crate::kernel::{
     emit::now,
     layout,
     packet::{self, FLIGHT},
-    read::follow,
+    read::{NOWHERE, follow},
 };
 
 #[map]
@@ -31,7 +31,8 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
     let at = packet::at(follow(skb, &layout::SKB_DEV));
     let of_socket = packet::netns(follow(follow(skb, &layout::SKB_SK), &layout::SOCK_NET));
     let netns = if at.netns == UNKNOWN_U32 { of_socket } else { at.netns };
-    let header = packet::network_header(skb, packet::head(skb));
+    let head = packet::head(skb);
+    let header = packet::network_header(skb, head);
     let ip = packet::ip(skb, header);
     let (container, way) = if packet::is_containers(netns) {
         (
@@ -46,7 +47,7 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
         )
     } else {
         let owner = packet::owner(packet::flight(skb, &ip, now()), &ip);
-        owner.map_or((0, 0), |(container, flow)| (container, if flow == OUT { OUTWARD } else { INWARD }))
+        owner.map_or((0, 0), |(container, flow, _)| (container, if flow == OUT { OUTWARD } else { INWARD }))
     };
     let _ = FLIGHT.remove(skb);
     let key = DropKey {
@@ -70,14 +71,24 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
     let Some(drops) = known.or_else(|| DROPS.get_ptr_mut(key)) else { return 0 };
     // SAFETY: this CPU's own value.
     let drops = unsafe { &mut *drops };
+    // What is in the place of a device where there is none is a number that means nothing.
+    let device = if at.ifindex == UNKNOWN_U32 { NOWHERE } else { at.device };
+    if packet::is_to_look_at(&drops.met, device) {
+        // SAFETY: this CPU's own value.
+        let is_another = unsafe { packet::look(device, &raw mut drops.met, &raw mut drops.device) };
+        if is_another {
+            drops.packets = 0;
+        }
+    }
     drops.packets += 1;
     if drops.packets > 1 {
         return 0;
     }
+    let linear = packet::linear(skb, head, header);
+    drops.readable = if linear < SAMPLE as u64 { linear } else { SAMPLE as u64 };
     // SAFETY: the helper checks the address itself, and zeroes what it cannot read; the device's is this CPU's own value.
     unsafe {
         bpf_probe_read_kernel(drops.first.as_mut_ptr().cast(), SAMPLE as u32, header as *const _);
-        packet::describe(at.device, &raw mut drops.device);
         packet::describe(packet::next_device(skb), &raw mut drops.next);
     }
     0

@@ -32,8 +32,15 @@ pub fn packet_sent(ctx: RawTracePointContext) -> i32 {
     let ip = packet::ip(skb, header);
     let now_ns = now();
     if packet::is_containers(at.netns) {
-        dns::sent(skb, at.netns, &ip, header, now_ns);
-        let flight = Flight { sent_ns: now_ns, signature: ip.signature(), container: at.netns, received: 0 };
+        dns::sent((skb, head), at.netns, &ip, header, now_ns);
+        let flight = Flight {
+            sent_ns: now_ns,
+            signature: ip.signature(),
+            container: at.netns,
+            received: 0,
+            through: at.ifindex,
+            reserved: 0,
+        };
         // Buffers are used again and again: to write over the last one costs less than an insertion.
         if let Some(known) = FLIGHT.get_ptr_mut(skb) {
             // SAFETY: the map's value; who has the packet is here.
@@ -41,7 +48,7 @@ pub fn packet_sent(ctx: RawTracePointContext) -> i32 {
         } else {
             let _ = FLIGHT.insert(skb, flight, 0);
         }
-        count((skb, head, None), at, &ip, (at.netns, OUT), None);
+        count((skb, head, None), at, &ip, (at.netns, OUT, at.ifindex), None);
         return 0;
     }
     let flight = packet::flight(skb, &ip, now_ns);
@@ -62,8 +69,8 @@ pub fn packet_received(ctx: RawTracePointContext) -> i32 {
     let header = follow(skb, &layout::SKB_DATA);
     let ip = packet::ip(skb, header);
     if packet::is_containers(at.netns) {
-        dns::received(at.netns, &ip, header);
-        count((skb, head, Some(header)), at, &ip, (at.netns, IN), None);
+        dns::received((skb, head), at.netns, &ip, header);
+        count((skb, head, Some(header)), at, &ip, (at.netns, IN, at.ifindex), None);
         return 0;
     }
     let now_ns = now();
@@ -89,13 +96,13 @@ fn count(
     (skb, head, received): (Ptr, Ptr, Option<Ptr>),
     at: At,
     ip: &Ip,
-    (container, flow): (u32, u32),
+    (container, flow, through): (u32, u32, u32),
     since: Option<(u64, bool)>,
 ) {
     let direction = if received.is_some() { RECEIVE } else { XMIT };
     // Who makes up protocols must not push the others out: only TCP is told apart.
     let protocol = if ip.protocol() == 6 { ip.ethertype | 6 << 16 } else { 0 };
-    let key = HopKey { container, netns: at.netns, ifindex: at.ifindex, direction, flow, protocol };
+    let key = HopKey { container, netns: at.netns, ifindex: at.ifindex, direction, flow, protocol, through };
     let nothing: &Hop = &NOTHING;
     let known = HOPS.get_ptr_mut(key);
     if known.is_none() {
@@ -104,10 +111,13 @@ fn count(
     let Some(hop) = known.or_else(|| HOPS.get_ptr_mut(key)) else { return };
     // SAFETY: this CPU's own value.
     let hop = unsafe { &mut *hop };
-    // Now and then again: it may have another name or MTU.
-    if hop.packets.is_multiple_of(4096) {
+    if packet::is_to_look_at(&hop.met, at.device) {
         // SAFETY: likewise.
-        unsafe { packet::describe(at.device, &raw mut hop.device) };
+        let is_another = unsafe { packet::look(at.device, &raw mut hop.met, &raw mut hop.device) };
+        if is_another {
+            let (met, device) = (hop.met, hop.device);
+            *hop = Hop { met, device, ..NOTHING };
+        }
     }
     hop.packets += 1;
     hop.segments += packet::segments(skb, head);

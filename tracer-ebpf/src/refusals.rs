@@ -56,7 +56,7 @@ pub fn call_refused(ctx: RawTracePointContext) -> i32 {
             return 0;
         }
     }
-    refuse(key, Some(current));
+    refuse(key, Some(current), 0);
     0
 }
 
@@ -83,9 +83,9 @@ fn named(key: &mut RefusalKey, at: Ptr) {
     }
 }
 
-/// Counts one, by whom it was if that is known.
+/// Counts one, by whom it was if that is known. `lost`: of [`Refusal`].
 #[inline(always)]
-pub fn refuse(key: RefusalKey, caller: Option<Ptr>) {
+pub fn refuse(key: RefusalKey, caller: Option<Ptr>, lost: u64) {
     let nothing: &Refusal = &NOTHING;
     let known = NET_REFUSALS.get_ptr_mut(key);
     if known.is_none() {
@@ -95,6 +95,7 @@ pub fn refuse(key: RefusalKey, caller: Option<Ptr>) {
     // SAFETY: this CPU's own value.
     let refusal = unsafe { &mut *refusal };
     refusal.count += 1;
+    refusal.lost += lost;
     if let Some(caller) = caller
         && refusal.count == 1
     {
@@ -106,6 +107,7 @@ pub fn refuse(key: RefusalKey, caller: Option<Ptr>) {
 /// From here and not from the stack, which it would fill.
 static NOTHING: Refusal = Refusal {
     count: 0,
+    lost: 0,
     who: Task {
         tgid: 0,
         tid: 0,

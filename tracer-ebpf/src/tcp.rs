@@ -3,7 +3,7 @@
 use aya_ebpf::{
     helpers::generated::bpf_probe_read_kernel,
     macros::{map, raw_tracepoint},
-    maps::LruHashMap,
+    maps::{HashMap, LruHashMap},
     programs::RawTracePointContext,
 };
 use tracer_common::tcp::{AF_INET, ATTEMPT, Flow, FlowKey, RefusalKey, WAITING, Waiter};
@@ -21,9 +21,10 @@ use crate::{
 #[map]
 static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(1, 0);
 
-/// Attempts that go on: the next SYN may be a minute away.
+/// Attempts that go on: the next SYN may be a minute away. Not an LRU map: what it has no room for must be counted. User space
+/// takes out what waits no longer and was not seen to end.
 #[map]
-static SYN_WAITERS: LruHashMap<u64, Waiter> = LruHashMap::with_max_entries(1, 0);
+static SYN_WAITERS: HashMap<u64, Waiter> = HashMap::with_max_entries(1, 0);
 
 /// include/net/tcp_states.h.
 const SYN_SENT: u8 = 2;
@@ -43,8 +44,8 @@ pub fn tcp_resent(ctx: RawTracePointContext) -> i32 {
     if u8_at(place(sock, &layout::SOCK_STATE)) == SYN_SENT {
         if u32_at(place(sock, &layout::TCP_TOTAL_RETRANS)) >= RESENT_SYNS {
             let key = attempt(sock, WAITING, 0);
-            let _ = SYN_WAITERS.insert(sock, Waiter { key, last_ns: now() }, 0);
-            refuse(key, None);
+            let kept = SYN_WAITERS.insert(sock, Waiter { key, last_ns: now() }, 0).is_ok();
+            refuse(key, None, u64::from(!kept));
         }
         return 0;
     }
@@ -93,7 +94,7 @@ pub fn tcp_closed(ctx: RawTracePointContext) -> i32 {
         let errno = u32_at(place(sock, &layout::SOCK_ERR));
         // Whoever closes before an answer had time to come was not refused anything.
         if errno != 0 || u32_at(place(sock, &layout::TCP_TOTAL_RETRANS)) > 0 {
-            refuse(attempt(sock, ATTEMPT, errno), None);
+            refuse(attempt(sock, ATTEMPT, errno), None, 0);
         }
         return 0;
     }

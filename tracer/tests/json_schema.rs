@@ -294,15 +294,25 @@ fn net_reading(second: u64) -> net::Reading {
         dropped::DropKey { location: 7, container: 2, netns: 2, ifindex: 2, reason: 6, protocol: 0x0800, flags: 0 };
     let mut first = [0; dropped::SAMPLE];
     (first[0], first[9]) = (0x45, 1);
-    let hop =
-        hops::HopKey { container: 2, netns: 2, ifindex: 2, direction: hops::XMIT, flow: hops::OUT, protocol: 0x0800 };
+    let hop = hops::HopKey {
+        container: 2,
+        netns: 2,
+        ifindex: 2,
+        direction: hops::XMIT,
+        flow: hops::OUT,
+        protocol: 0x0800,
+        through: 2,
+    };
     let total =
         net::HopTotal { packets: second, since: [second; hops::BUCKETS], device: device.clone(), ..Default::default() };
     net::Reading::Counts(net::Counts {
         at_ns: second * SECOND,
         netns: [(own, 2), (hosts, 1)].into(),
         host: Some(1),
-        drops: vec![(key, net::DropTotal { packets: 4 * second, first, device, next: net::Device::default() })],
+        drops: vec![(
+            key,
+            net::DropTotal { packets: 4 * second, first, readable: Some(20), device, next: net::Device::default() },
+        )],
         hops: vec![(hop, total)],
         reasons: [(6, "NETFILTER_DROP".to_owned())].into(),
         ..net::Counts::default()

@@ -1,13 +1,13 @@
 //! What a packet is, and whose (include/linux/skbuff.h, include/linux/netdevice.h).
 
 use aya_ebpf::{
-    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str},
+    helpers::generated::{bpf_jiffies64, bpf_probe_read_kernel, bpf_probe_read_kernel_str},
     macros::map,
     maps::{HashMap, LruHashMap},
 };
 use tracer_common::{
     UNKNOWN_U32,
-    hops::{Address, Device, Flight, IN, OUT},
+    hops::{Address, Device, Flight, IN, Met, OUT},
 };
 
 use super::{
@@ -111,10 +111,14 @@ pub fn ip(skb: Ptr, header: Ptr) -> Ip {
 pub struct Udp {
     pub source: u16,
     pub destination: u16,
+    /// Of it all, as its header says.
+    pub length: u16,
     /// Of DNS: the query's number, as it stands there; …
     pub id: u16,
     /// … and whether it is an answer.
     pub is_answer: bool,
+    /// How many of its bytes stand where they can be read: ports and length in the first 8, what is of DNS in the 4 behind.
+    pub readable: u64,
 }
 
 impl Ip {
@@ -126,7 +130,7 @@ impl Ip {
 
     /// The UDP header and the start of what it carries; `None`: no UDP, or a later fragment.
     #[inline(always)]
-    pub fn udp(&self, header: Ptr) -> Option<Udp> {
+    pub fn udp(&self, skb: Ptr, head: Ptr, header: Ptr) -> Option<Udp> {
         let b = &self.bytes;
         let size = match self.ethertype {
             // Below three flags stands the offset.
@@ -135,13 +139,16 @@ impl Ip {
             _ => return None,
         };
         let mut start = [0_u8; 12];
+        let at = header.wrapping_add(size);
         // SAFETY: the helper checks the address itself, and zeroes what it cannot read.
-        unsafe { bpf_probe_read_kernel(start.as_mut_ptr().cast(), 12, header.wrapping_add(size) as *const _) };
+        unsafe { bpf_probe_read_kernel(start.as_mut_ptr().cast(), 12, at as *const _) };
         Some(Udp {
             source: u16::from_be_bytes([start[0], start[1]]),
             destination: u16::from_be_bytes([start[2], start[3]]),
+            length: u16::from_be_bytes([start[4], start[5]]),
             id: u16::from_ne_bytes([start[8], start[9]]),
             is_answer: start[10] & 0x80 != 0,
+            readable: linear(skb, head, at),
         })
     }
 
@@ -232,14 +239,55 @@ pub fn flight(skb: Ptr, ip: &Ip, now_ns: u64) -> Option<*mut Flight> {
     same.then_some(flight)
 }
 
-/// Whose packet it is that is on none of a container's devices, and which way it goes.
+/// Whose packet it is that is on none of a container's devices, which way it goes, and by which of them it left.
 #[inline(always)]
-pub fn owner(flight: Option<*mut Flight>, ip: &Ip) -> Option<(u32, u32)> {
+pub fn owner(flight: Option<*mut Flight>, ip: &Ip) -> Option<(u32, u32, u32)> {
     match flight {
         // SAFETY: as in `flight`.
-        Some(flight) => Some((unsafe { (*flight).container }, OUT)),
-        None => ip.owner(),
+        Some(flight) => Some(unsafe { ((*flight).container, OUT, (*flight).through) }),
+        None => ip.owner().map(|(container, flow)| (container, flow, 0)),
     }
+}
+
+/// Bytes from there on that are the packet's and stand in its buffer: what lies behind is in pages, or another's.
+/// `sk_buff.tail` counts from `head` on 64 bits.
+#[inline(always)]
+pub fn linear(skb: Ptr, head: Ptr, from: Ptr) -> u64 {
+    let end = head.wrapping_add(u64::from(u32_at(place(skb, &layout::SKB_TAIL))));
+    let bytes = end.wrapping_sub(from);
+    if bytes < MOST_LINEAR { bytes } else { 0 }
+}
+
+/// No buffer is larger: what is, is an address behind its end, or one that was not read.
+const MOST_LINEAR: u64 = 1 << 20;
+
+const LOOK_EVERY_NS: u64 = 1_000_000_000;
+
+/// Is that another device than the one that was met, or is it time to look whether it is? Its memory is used again, too.
+#[inline(always)]
+pub fn is_to_look_at(met: &Met, device: Ptr) -> bool {
+    met.address != device || jiffies().wrapping_sub(met.looked) * u64::from(layout::TICK_NS.load()) >= LOOK_EVERY_NS
+}
+
+/// Looks at the device; whether it is another one than that which was described there.
+///
+/// # Safety
+/// Both are ones that nobody else writes.
+#[inline(always)]
+pub unsafe fn look(device: Ptr, met: *mut Met, out: *mut Device) -> bool {
+    // SAFETY: as the caller promised.
+    unsafe {
+        let before = ((*met).address, u128::from_ne_bytes((*out).name));
+        describe(device, out);
+        *met = Met { address: device, looked: jiffies() };
+        before != (device, u128::from_ne_bytes((*out).name))
+    }
+}
+
+#[inline(always)]
+fn jiffies() -> u64 {
+    // SAFETY: takes no argument and cannot fail.
+    unsafe { bpf_jiffies64() }
 }
 
 /// Bytes from the link header on. `received`: where the data of one begins from which that was taken off already.

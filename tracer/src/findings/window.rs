@@ -88,6 +88,11 @@ impl<K: Ord + Copy, T: Total> Window<K, T> {
         self.recent.push_back((at_ns, new));
     }
 
+    /// Of what is gone nothing will be read any more: that is not forgotten.
+    pub fn release(&mut self, gone: impl Fn(&K) -> bool) {
+        self.totals.retain(|key, _| !gone(key));
+    }
+
     /// What came within the window, of those that are meant.
     pub fn within(&self, meant: impl Fn(&K) -> bool) -> BTreeMap<K, T> {
         let mut sums: BTreeMap<K, T> = BTreeMap::new();

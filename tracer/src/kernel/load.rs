@@ -315,6 +315,20 @@ impl Kernel {
         }
     }
 
+    /// The same of a per-CPU map.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_per_cpu<K: bytemuck::Pod, V: bytemuck::Pod>(&mut self, map: &str, key: K) -> Result<()> {
+        let found = self.ebpf.map_mut(map).with_context(|| format!("the kernel side has no map {map}"))?;
+        let mut entries = PerCpuHashMap::<_, Shared<K>, Shared<V>>::try_from(found)
+            .with_context(|| format!("the map {map} is of another type"))?;
+        match entries.remove(&Shared(key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("writing the map {map}")),
+        }
+    }
+
     fn hash<K: bytemuck::Pod, V: bytemuck::Pod>(&self, map: &str) -> Result<HashMap<&MapData, Shared<K>, Shared<V>>> {
         let found = self.ebpf.map(map).with_context(|| format!("the kernel side has no map {map}"))?;
         HashMap::try_from(found).with_context(|| format!("the map {map} is of another type"))

@@ -1,6 +1,6 @@
 //! What the net lens reads of DNS: who asks whom, and which queries waited too long for an answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use tracer_common::dns::{IN_TIME_NS, Query, QueryKey, Server, ServerKey};
@@ -28,16 +28,23 @@ impl Reader {
         let waiting: BTreeMap<QueryKey, Query> =
             kernel.entries("DNS_QUERIES", DNS_QUERIES as usize)?.into_iter().collect();
         let now_ns = host::boottime_ns();
+        let mut fresh = BTreeSet::new();
         for (key, query) in waiting.into_iter().filter(|(_, query)| is_over(query, now_ns)) {
             if !kernel.remove::<QueryKey, Query>("DNS_QUERIES", key)? {
                 continue; // answered just now, and counted there
             }
             let asked = ServerKey { cgroup: query.cgroup, server: key.server, netns: key.netns, reserved: 0 };
             *self.given_up.entry(asked).or_default() += 1;
+            fresh.insert(asked);
         }
         let mut servers: BTreeMap<ServerKey, Server> = BTreeMap::new();
         for (key, values) in kernel.entries_per_cpu::<ServerKey, Server>("DNS_SERVERS", DNS_SERVERS as usize)? {
             servers.insert(key, values.iter().fold(Server::default(), |sum, own| plus(&sum, own)));
+        }
+        // The kernel side may have had to forget who was asked: it was in vain all the same.
+        for key in &fresh {
+            let forgotten = Server { queries: self.given_up.get(key).copied().unwrap_or(0), ..Server::default() };
+            servers.entry(*key).or_insert(forgotten);
         }
         self.given_up.retain(|key, _| servers.contains_key(key));
         Ok(servers.into_iter().map(|(key, server)| (key, self.total(&key, &server))).collect())
@@ -50,12 +57,16 @@ impl Reader {
             answers: server.answers,
             unanswered: server.late.saturating_add(given_up),
             lost: server.lost,
+            unreadable: server.unreadable,
         }
     }
 }
 
+/// A resolver asks again when the time is up: that is the same query still, and the next moment shows whether it does.
+const GIVE_UP_NS: u64 = IN_TIME_NS + 1_000_000_000;
+
 fn is_over(query: &Query, now_ns: u64) -> bool {
-    now_ns.saturating_sub(query.sent_ns) >= IN_TIME_NS
+    now_ns.saturating_sub(query.sent_ns) >= GIVE_UP_NS
 }
 
 fn plus(a: &Server, b: &Server) -> Server {
@@ -64,6 +75,7 @@ fn plus(a: &Server, b: &Server) -> Server {
         answers: a.answers.saturating_add(b.answers),
         late: a.late.saturating_add(b.late),
         lost: a.lost.saturating_add(b.lost),
+        unreadable: a.unreadable.saturating_add(b.unreadable),
     }
 }
 
@@ -72,10 +84,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn five_seconds_are_too_long() {
+    fn who_does_not_ask_again_after_five_seconds_has_given_up() {
         let query = Query { cgroup: 1, sent_ns: 7 };
-        assert!(is_over(&query, 7 + IN_TIME_NS));
-        assert!(!is_over(&query, 6 + IN_TIME_NS));
+        assert!(is_over(&query, 7 + GIVE_UP_NS));
+        assert!(!is_over(&query, 6 + GIVE_UP_NS));
         assert!(!is_over(&query, 0), "sent after the clock was read");
     }
 
@@ -83,8 +95,9 @@ mod tests {
     fn late_and_given_up_are_unanswered() {
         let key = ServerKey { cgroup: 1, server: [0; 16], netns: 2, reserved: 0 };
         let reader = Reader { given_up: [(key, 2)].into() };
-        let server = Server { queries: 9, answers: 5, late: 1, lost: 1 };
-        assert_eq!(reader.total(&key, &server), DnsTotal { queries: 9, answers: 5, unanswered: 3, lost: 1 });
+        let server = Server { queries: 9, answers: 5, late: 1, lost: 1, unreadable: 4 };
+        let total = DnsTotal { queries: 9, answers: 5, unanswered: 3, lost: 1, unreadable: 4 };
+        assert_eq!(reader.total(&key, &server), total);
         assert_eq!(reader.total(&ServerKey { netns: 3, ..key }, &server).unanswered, 1, "another's");
     }
 }

@@ -2,6 +2,7 @@
 //! kernel side is told those, so that it knows which packets are meant.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
@@ -10,7 +11,7 @@ use std::{
 use anyhow::Result;
 use tracer_common::{
     dropped::{DropKey, Drops},
-    hops::{self, Address, BUCKETS, Hop, HopKey},
+    hops::{self, Address, BUCKETS, Hop, HopKey, Met},
 };
 
 use super::tcp;
@@ -52,7 +53,7 @@ impl Reader {
         self.tell(&netns, host, addresses, kernel)?;
         let at_ns = machine::boottime_ns();
         let drops = drops(kernel)?;
-        let hops = hops(kernel)?;
+        let hops = self.hops(kernel)?;
         let tcp = self.tcp.read(&inhabitants, files, kernel)?;
         // Names are looked for once each: what that takes says nothing of the next reading.
         let took_ns = machine::cpu_ns().saturating_sub(start);
@@ -97,6 +98,16 @@ impl Reader {
         }
         self.addresses = addresses;
         Ok(())
+    }
+
+    /// Those of the containers that are here: the number of a namespace is given again once it is gone, and what the next one's
+    /// packets are counted into must be empty.
+    fn hops(&self, kernel: &mut Kernel) -> Result<Vec<(HopKey, HopTotal)>> {
+        let mut hops = hops(kernel)?;
+        for (gone, _) in hops.extract_if(.., |key, _| !self.netns.contains(&key.container)) {
+            kernel.remove_per_cpu::<HopKey, Hop>("HOPS", gone)?;
+        }
+        Ok(hops.into_iter().collect())
     }
 
     /// Looks for the names of places and reasons that were not met before.
@@ -207,20 +218,25 @@ fn local_v6(table: &str) -> BTreeSet<Address> {
 fn drops(kernel: &Kernel) -> Result<Vec<(DropKey, DropTotal)>> {
     let mut totals = BTreeMap::new();
     for (key, values) in kernel.entries_per_cpu::<DropKey, Drops>("DROPS", DROPS as usize)? {
-        let Some(first) = values.iter().find(|drops| drops.packets > 0) else { continue };
-        let packets = values.iter().map(|drops| drops.packets).sum();
-        totals.insert(
-            key,
-            DropTotal { packets, first: first.first, device: device(&first.device), next: device(&first.next) },
-        );
+        let values = of_one_device(values, |drops| (drops.packets, drops.met));
+        let Some(newest) = values.first() else { continue };
+        let total = DropTotal {
+            packets: values.iter().map(|drops| drops.packets).sum(),
+            first: newest.first,
+            readable: Some(newest.readable),
+            device: device(&newest.device),
+            next: device(&newest.next),
+        };
+        totals.insert(key, total);
     }
     Ok(totals.into_iter().collect())
 }
 
-fn hops(kernel: &Kernel) -> Result<Vec<(HopKey, HopTotal)>> {
+fn hops(kernel: &Kernel) -> Result<BTreeMap<HopKey, HopTotal>> {
     let mut totals = BTreeMap::new();
     for (key, values) in kernel.entries_per_cpu::<HopKey, Hop>("HOPS", HOPS as usize)? {
-        let Some(first) = values.iter().find(|hop| hop.packets > 0) else { continue };
+        let values = of_one_device(values, |hop| (hop.packets, hop.met));
+        let Some(newest) = values.first() else { continue };
         let mut since = [0; BUCKETS];
         for (bucket, count) in values.iter().flat_map(|hop| hop.since.iter().enumerate()) {
             since[bucket] += u64::from(*count);
@@ -235,11 +251,22 @@ fn hops(kernel: &Kernel) -> Result<Vec<(HopKey, HopTotal)>> {
             since_ns: sum(|hop| hop.since_ns),
             since_count: sum(|hop| hop.since_count),
             since,
-            device: device(&first.device),
+            device: device(&newest.device),
         };
         totals.insert(key, total);
     }
-    Ok(totals.into_iter().collect())
+    Ok(totals)
+}
+
+/// What each CPU counted of the device that was met last, by whoever met it last first: an index is given again, and a CPU
+/// that has not met the new device still has the counts of the one that is gone.
+fn of_one_device<V>(mut values: Vec<V>, of: impl Fn(&V) -> (u64, Met)) -> Vec<V> {
+    values.retain(|value| of(value).0 > 0);
+    values.sort_by_key(|value| Reverse(of(value).1.looked));
+    if let Some(address) = values.first().map(|newest| of(newest).1.address) {
+        values.retain(|value| of(value).1.address == address);
+    }
+    values
 }
 
 fn device(device: &hops::Device) -> Device {
@@ -259,6 +286,18 @@ mod tests {
 
     fn ip(address: Address) -> IpAddr {
         Ipv6Addr::from(address).to_canonical()
+    }
+
+    #[test]
+    fn counts_of_a_device_that_is_gone_are_not_the_new_ones() {
+        let cpu = |packets: u64, address: u64, looked: u64| (packets, Met { address, looked });
+        let counted = |cpus: &[(u64, Met)]| {
+            of_one_device(cpus.to_vec(), |cpu| *cpu).iter().map(|cpu| cpu.0).collect::<Vec<u64>>()
+        };
+        let none: Vec<u64> = Vec::new();
+        assert_eq!(counted(&[cpu(9, 1, 10), cpu(0, 0, 0), cpu(7, 1, 20)]), [7, 9]);
+        assert_eq!(counted(&[cpu(9, 1, 10), cpu(2, 5, 30), cpu(7, 1, 20)]), [2]);
+        assert_eq!(counted(&[cpu(0, 0, 0)]), none);
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Reader {
             flows.iter().filter(|(_, flow)| flow.dsacks > 0).map(|(key, _)| key.netns).collect();
         let rps = disordered.into_iter().filter_map(|netns| {
             let pid = inhabitants.get(&netns)?;
-            let device = self.pairs.entry(netns).or_insert_with(|| pair(files, *pid)).clone()?;
+            let device = self.pair(netns, *pid, files)?;
             let cpus = files.text(&format!("{DEVICES}/{device}/queues/rx-0/rps_cpus"))?.trim().to_owned();
             Some((netns, Rps { device, cpus }))
         });
@@ -47,6 +47,16 @@ impl Reader {
         self.overflows.retain(|netns, _| inhabitants.contains_key(netns));
         self.pairs.retain(|netns, _| inhabitants.contains_key(netns));
         Ok(Reading { flows, refusals, waiting: attempts(kernel)?, dns: self.dns.read(kernel)?, queues, rps })
+    }
+
+    /// The host's end of its pair, which may be another one by now.
+    fn pair(&mut self, netns: u32, pid: u32, files: &HostFiles) -> Option<String> {
+        let known = self.pairs.entry(netns).or_default();
+        let own = own_devices(files, pid)?;
+        if !known.as_ref().is_some_and(|device| is_other_end(files, device, &own)) {
+            *known = pair(files, &own);
+        }
+        known.clone()
     }
 
     fn queues(&mut self, netns: u32, pid: u32, files: &HostFiles) -> Queues {
@@ -105,21 +115,25 @@ fn refusals(kernel: &Kernel) -> Result<Vec<(RefusalKey, RefusalTotal)>> {
     let mut totals = BTreeMap::new();
     for (key, values) in kernel.entries_per_cpu::<RefusalKey, Refusal>("NET_REFUSALS", REFUSALS as usize)? {
         let count = values.iter().map(|refusal| refusal.count).sum();
+        let lost = values.iter().map(|refusal| refusal.lost).sum();
         let who = values.iter().find(|refusal| refusal.who.tgid != 0).map(|refusal| events::process(&refusal.who));
-        totals.insert(key, RefusalTotal { count, who });
+        totals.insert(key, RefusalTotal { count, lost, who });
     }
     Ok(totals.into_iter().collect())
 }
 
 /// Attempts that go on, by what they are counted as.
-fn attempts(kernel: &Kernel) -> Result<Vec<(RefusalKey, u64)>> {
+fn attempts(kernel: &mut Kernel) -> Result<Vec<(RefusalKey, u64)>> {
     let oldest = host::boottime_ns().saturating_sub(LONGEST_WAIT_NS);
-    let mut found: BTreeMap<u64, Waiter> = kernel.entries("SYN_WAITERS", WAITERS as usize)?.into_iter().collect();
-    // Where the kernel side does not see the end of an attempt, that one's next SYN does not come either.
-    found.retain(|_, waiter| waiter.last_ns > oldest);
+    let found: BTreeMap<u64, Waiter> = kernel.entries("SYN_WAITERS", WAITERS as usize)?.into_iter().collect();
     let mut counts: BTreeMap<RefusalKey, u64> = BTreeMap::new();
-    for waiter in found.into_values() {
-        *counts.entry(waiter.key).or_default() += 1;
+    for (sock, waiter) in found {
+        if waiter.last_ns > oldest {
+            *counts.entry(waiter.key).or_default() += 1;
+        } else {
+            // Where the kernel side did not see the end of an attempt, that one's next SYN does not come either.
+            kernel.remove::<u64, Waiter>("SYN_WAITERS", sock)?;
+        }
     }
     Ok(counts.into_iter().collect())
 }
@@ -165,17 +179,22 @@ fn conntrack(table: &str) -> Option<(u64, u64)> {
     Some((sums.0?, sums.1))
 }
 
-/// The host's end of a container's pair, where its index leaves no doubt.
-fn pair(files: &HostFiles, pid: u32) -> Option<String> {
+/// Indices of the devices in the namespace of that process.
+fn own_devices(files: &HostFiles, pid: u32) -> Option<BTreeSet<u32>> {
     let multicast = files.text(&format!("/proc/{pid}/net/dev_mcast"))?;
-    let own: BTreeSet<u32> =
-        multicast.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
+    Some(multicast.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect())
+}
+
+fn is_other_end(files: &HostFiles, device: &str, own: &BTreeSet<u32>) -> bool {
+    let number = |file: &str| files.text(&format!("{DEVICES}/{device}/{file}"))?.trim().parse::<u32>().ok();
+    let (index, other) = (number("ifindex"), number("iflink"));
+    index != other && other.is_some_and(|other| own.contains(&other))
+}
+
+/// The host's end of a container's pair, where its index leaves no doubt.
+fn pair(files: &HostFiles, own: &BTreeSet<u32>) -> Option<String> {
     let devices = files.list(DEVICES).ok()?.items;
-    let mut ends = devices.iter().filter(|device| {
-        let number = |file: &str| files.text(&format!("{DEVICES}/{}/{file}", device.name))?.trim().parse::<u32>().ok();
-        let (index, other) = (number("ifindex"), number("iflink"));
-        index != other && other.is_some_and(|other| own.contains(&other))
-    });
+    let mut ends = devices.iter().filter(|device| is_other_end(files, &device.name, own));
     let first = ends.next()?.name.clone();
     ends.next().is_none().then_some(first)
 }

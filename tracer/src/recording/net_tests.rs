@@ -21,7 +21,7 @@ proptest! {
         let device = net::Device { name: text.clone(), kind: text.clone(), mtu: Some(1500) };
         let mut sample = [0; SAMPLE];
         sample[..16].copy_from_slice(&first);
-        let drop = net::DropTotal { packets: n[0], first: sample, device: device.clone(), next: device.clone() };
+        let drop = net::DropTotal { packets: n[0], first: sample, readable: Some(n[1]), device: device.clone(), next: device.clone() };
         let hop = net::HopTotal {
             packets: n[0], segments: n[1], bytes: n[2], direct: n[3], untranslated: n[4], since_ns: n[5], since_count: n[6],
             since: [n[7]; BUCKETS], device,
@@ -36,11 +36,11 @@ proptest! {
         };
         let tcp = net::tcp::Reading {
             flows: vec![(bytemuck::Zeroable::zeroed(), flow)] as Vec<(FlowKey, _)>,
-            refusals: vec![(bytemuck::Zeroable::zeroed(), net::tcp::RefusalTotal { count: n[3], who })] as Vec<(RefusalKey, _)>,
+            refusals: vec![(bytemuck::Zeroable::zeroed(), net::tcp::RefusalTotal { count: n[3], lost: n[4], who })] as Vec<(RefusalKey, _)>,
             waiting: vec![(bytemuck::Zeroable::zeroed(), n[4])],
             dns: vec![(
                 ServerKey { server: first, ..bytemuck::Zeroable::zeroed() },
-                net::tcp::DnsTotal { queries: n[0], answers: n[1], unanswered: n[2], lost: n[3] },
+                net::tcp::DnsTotal { queries: n[0], answers: n[1], unanswered: n[2], lost: n[3], unreadable: n[4] },
             )],
             queues: [(7, queues)].into(),
             rps: [(7, net::tcp::Rps { device: text.clone(), cpus: text.clone() })].into(),

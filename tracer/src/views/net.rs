@@ -48,17 +48,21 @@ fn line(sample: &SampleRow) -> Line {
     let shown = |key: &str| number(sample, key).map_or_else(|| "-".to_owned(), |count| count.to_string());
     let host = sample.fields.get("network").and_then(Value::as_str) == Some("host");
     let rate = |flow: &str| if host { "-".to_owned() } else { own(sample, flow, "packets_per_s").to_string() };
-    let way = |flow: &str| {
-        let shown = hops(sample, flow).filter(|hop| hop["device"] != "lo");
-        let shown = shown
-            .map(|hop| format!("{} {}", hop["device"].as_str().unwrap_or("?"), hop["packets"].as_u64().unwrap_or(0)));
-        shown.collect::<Vec<_>>().join(" → ")
-    };
-    let ways = [("out", way("out")), ("in", way("in"))];
-    let ways: Vec<String> =
-        ways.into_iter().filter(|(_, way)| !way.is_empty()).map(|(flow, way)| format!("{flow}: {way}")).collect();
+    let ways: Vec<String> = ["out", "in"].into_iter().flat_map(|flow| ways(sample, flow)).collect();
     let last = if host { "on the host's network".to_owned() } else { ways.join("   ") };
     Line { name: name(sample), numbers: vec![rate("out"), rate("in"), shown("dropped"), shown("refused")], last }
+}
+
+/// `out: eth0 3 → hv1 3 → br0 3`, one for each device of the container's that packets leave or come by.
+fn ways(sample: &SampleRow, flow: &str) -> Vec<String> {
+    let shown: Vec<&Value> = hops(sample, flow).filter(|hop| hop["device"] != "lo").collect();
+    let way = |hops: &[&Value]| {
+        let hop = |hop: &&Value| {
+            format!("{} {}", hop["device"].as_str().unwrap_or("?"), hop["packets"].as_u64().unwrap_or(0))
+        };
+        format!("{flow}: {}", hops.iter().map(hop).collect::<Vec<_>>().join(" → "))
+    };
+    shown.chunk_by(|one, next| one["through"] == next["through"]).map(way).collect()
 }
 
 /// The numbers below a finding's first line.

@@ -112,7 +112,7 @@ fn verdict(seen: &Seen, container: u32, key: &DropKey, total: &DropTotal) -> Ver
     if key.flags & MULTICAST != 0 || ![IPV4, ARP, IPV6].contains(&key.protocol) {
         return Verdict::Harmless;
     }
-    let role = (key.ifindex != UNKNOWN_U32).then(|| seen.role(container, key.netns, key.ifindex, &total.device));
+    let role = (key.ifindex != UNKNOWN_U32).then(|| seen.role_at_drop(container, key, &total.device));
     let function = seen.counts.functions.get(&key.location);
     let why = reason(seen, key);
     // A router drops what has no hops left, and tells its sender: traceroute lives on that.
@@ -194,8 +194,8 @@ fn finding(seen: &Seen, news: News, place: &Place, total: &DropTotal) -> Finding
     numbers.put("device", device, "the packet was on no device yet");
     numbers.put("netns", place.device.map(|(netns, _)| netns), "the packet was on no device yet");
     numbers.set("window_ns", seen.drops.length_ns());
-    numbers.set("protocol", packet::describe(place.protocol, &total.first));
-    let first = Packet::parse(&total.first).filter(|_| place.protocol != ARP);
+    numbers.set("protocol", packet::describe(place.protocol, total.header()));
+    let first = Packet::parse(total.header()).filter(|_| place.protocol != ARP);
     numbers.put("first_packet", first.map(|first| first.json()), "it is no IP packet, or could not be read");
     if place.cause == Cause::TooBig {
         let next = Some(&total.next).filter(|next| !next.name.is_empty());
@@ -220,7 +220,7 @@ fn finding(seen: &Seen, news: News, place: &Place, total: &DropTotal) -> Finding
         place.hop.name(),
         advice::what(place.cause),
         why.join(" in "),
-        packet::describe(place.protocol, &total.first)
+        packet::describe(place.protocol, total.header())
     );
     Finding {
         code: DROPPED,

@@ -1,5 +1,7 @@
 //! net.hop-latency: what the way from a container's device to the uplink costs, and at which hop.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use tracer_common::hops::{FIRST_BUCKET_SHIFT, HopKey, OUT, XMIT};
 
@@ -32,26 +34,34 @@ struct Stage {
 
 pub fn judge(seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for container in seen.owners.keys() {
-        let stages = stages(seen, *container);
+    for (container, through) in ways(seen) {
+        let stages = stages(seen, container, through);
         let Some(last) = stages.iter().rfind(|stage| stage.hop == Hop::Uplink) else { continue };
         if last.packets < PACKETS || last.since_ns < SLOW_NS || last.slow.saturating_mul(2) < last.packets {
             continue;
         }
-        let Some(news) = conditions.holds(LATENCY, &container.to_string(), last.since_ns, seen.counts.at_ns) else {
+        let subject = through.map_or_else(|| container.to_string(), |through| format!("{container} {through}"));
+        let Some(news) = conditions.holds(LATENCY, &subject, last.since_ns, seen.counts.at_ns) else {
             continue;
         };
-        findings.push(finding(seen, news, *container, &stages));
+        findings.push(finding(seen, news, container, &stages));
     }
     findings
 }
 
+/// Each container, and each of its own devices by which packets leave: the times of two networks do not follow each other.
+fn ways(seen: &Seen) -> BTreeSet<(u32, Option<u32>)> {
+    let out = seen.counts.hops.iter().filter(|(key, _)| key.flow == OUT && seen.owners.contains_key(&key.container));
+    out.map(|(key, total)| (key.container, seen.devices.through(key, &total.device))).collect()
+}
+
 /// In the order of time.
-fn stages(seen: &Seen, container: u32) -> Vec<Stage> {
-    let timed = seen.hops.within(|key| key.container == container && key.flow == OUT);
+fn stages(seen: &Seen, container: u32, through: Option<u32>) -> Vec<Stage> {
+    let timed = seen.hops.within(|key| key.container == container && key.flow == OUT).into_iter();
+    let timed = timed.filter(|(key, total)| seen.devices.through(key, &total.device) == through);
     // Of one device there are several: one for each protocol.
     let mut sums: Vec<(HopKey, HopTotal)> = Vec::new();
-    for (key, total) in timed.into_iter().filter(|(_, total)| total.since_count > 0) {
+    for (key, total) in timed.filter(|(_, total)| total.since_count > 0) {
         let place = |other: &HopKey| (other.netns, other.ifindex, other.direction);
         match sums.iter_mut().find(|(other, _)| place(other) == place(&key)) {
             Some((_, sum)) => sum.add(&total),

@@ -17,8 +17,8 @@ mod unanswered;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tracer_common::{
-    dropped::DropKey,
-    hops::{HopKey, OUT, RECEIVE},
+    dropped::{DropKey, INWARD},
+    hops::{HopKey, IN, OUT, RECEIVE, XMIT},
 };
 
 pub use explain::EXPLAINED;
@@ -90,7 +90,14 @@ struct Devices {
     paired: BTreeSet<u32>,
     /// Where packets of a container passed.
     passed: BTreeSet<(u32, u32, u32)>,
+    /// By which of its own devices a container's packets left that passed there: container, namespace and index.
+    through: BTreeMap<(u32, u32, u32), BTreeSet<u32>>,
+    /// A container's own devices that have packets of that direction.
+    own: BTreeMap<(u32, u32), BTreeSet<u32>>,
 }
+
+/// Index of `lo` in each namespace.
+const LOOPBACK: u32 = 1;
 
 impl Devices {
     /// At the other end of a pair packets come straight from the container's device: most of those of late, or of all where
@@ -110,14 +117,53 @@ impl Devices {
         let most = came.into_iter().filter(|(_, (direct, all))| *direct > 0 && direct.saturating_mul(2) >= *all);
         let ends: BTreeSet<(u32, u32)> = most.map(|(device, _)| device).collect();
         let mut devices = Self { ends, ..Self::default() };
+        devices.ends.extend(outlets(counts));
         for (key, hop) in &counts.hops {
-            devices.passed.insert((key.container, key.netns, key.ifindex));
+            let place = (key.container, key.netns, key.ifindex);
+            devices.passed.insert(place);
             if hop.direct > 0 && devices.ends.contains(&(key.netns, key.ifindex)) {
                 devices.paired.insert(key.container);
+            }
+            if key.netns == key.container && key.ifindex != LOOPBACK {
+                devices.own.entry((key.container, key.flow)).or_default().insert(key.ifindex);
+            }
+            if key.flow == OUT && key.through != 0 {
+                devices.through.entry(place).or_default().insert(key.through);
             }
         }
         devices
     }
+
+    /// By which of the container's own devices they left or come, as far as that is known. On the way to it a pair or a bridge is
+    /// that one's by which all left that passed there; an uplink may be both.
+    fn through(&self, key: &HopKey, device: &Device) -> Option<u32> {
+        let only = |devices: Option<&BTreeSet<u32>>| devices.filter(|own| own.len() == 1)?.first().copied();
+        let said = (key.through != 0).then_some(key.through);
+        let is_near = device.kind == "bridge" || self.ends.contains(&(key.netns, key.ifindex));
+        let left = || only(self.through.get(&(key.container, key.netns, key.ifindex))).filter(|_| is_near);
+        said.or_else(|| only(self.own.get(&(key.container, key.flow)))).or_else(left)
+    }
+}
+
+/// Ends of pairs by which packets only go to a container, where what it sends leaves by another: they come to no other device of
+/// that namespace from there. Where somebody outside sends to the container, nothing for it comes to a device before.
+fn outlets(counts: &Counts) -> impl Iterator<Item = (u32, u32)> {
+    let foreign = counts.hops.iter().filter(|(key, _)| key.netns != key.container);
+    let mut outlets: BTreeSet<(u32, u32)> = BTreeSet::new();
+    let mut others: BTreeSet<(u32, u32)> = BTreeSet::new();
+    let mut entered: BTreeSet<u32> = counts.host.into_iter().collect();
+    for (key, hop) in foreign {
+        let device = (key.netns, key.ifindex);
+        match (key.flow, key.direction) {
+            (IN, XMIT) if hop.device.kind == "veth" => drop(outlets.insert(device)),
+            (IN, XMIT) => {}
+            _ => drop(others.insert(device)),
+        }
+        if key.flow == IN && key.direction == RECEIVE {
+            entered.insert(key.netns);
+        }
+    }
+    outlets.into_iter().filter(move |device| !others.contains(device) && entered.contains(&device.0))
 }
 
 impl<'a> Seen<'a> {
@@ -148,6 +194,16 @@ impl<'a> Seen<'a> {
     /// Who is meant where several share a namespace: the first, by its cgroup.
     fn owner(&self, netns: u32) -> Owner {
         self.owners.get(&netns).and_then(|owners| owners.first().cloned().flatten())
+    }
+
+    /// What the device of a drop is to its container.
+    fn role_at_drop(&self, container: u32, key: &DropKey, device: &Device) -> Hop {
+        let unknown = !self.devices.passed.contains(&(container, key.netns, key.ifindex));
+        // Before a packet to the container was dropped there it came by another device, which that one was passed by.
+        if unknown && key.netns != container && device.kind == "veth" && key.flags & INWARD != 0 {
+            return Hop::HostVeth;
+        }
+        self.role(container, key.netns, key.ifindex, device)
     }
 
     /// What a device is to a container.
@@ -188,6 +244,8 @@ impl Rule {
         let Reading::Counts(counts) = reading;
         self.pace.came(now_ns, counts.took_ns);
         self.drops.take_in(world, counts.at_ns, &counts.drops);
+        let here: BTreeSet<u32> = counts.netns.values().copied().collect();
+        self.hops.release(|key| !here.contains(&key.container));
         self.hops.take_in(world, counts.at_ns, &counts.hops);
         let seen = Seen::new(counts, &self.drops, &self.hops, world);
         let mut findings = dropped::judge(&seen, &mut self.conditions);

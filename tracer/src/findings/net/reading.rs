@@ -60,6 +60,9 @@ pub struct DropTotal {
     /// One of them, from its network header on.
     #[serde(with = "recorded::array")]
     pub first: [u8; SAMPLE],
+    /// How many bytes of that are the packet's; a recording from before that was known has no such number.
+    #[serde(default)]
+    pub readable: Option<u64>,
     pub device: Device,
     /// Where the first one's route led; without a name: it had none.
     #[serde(default)]
@@ -79,6 +82,14 @@ pub struct HopTotal {
     pub since_count: u64,
     pub since: [u64; BUCKETS],
     pub device: Device,
+}
+
+impl DropTotal {
+    /// Of one of them, as far as it could be read.
+    pub fn header(&self) -> &[u8] {
+        let readable = self.readable.and_then(|bytes| usize::try_from(bytes).ok());
+        readable.and_then(|bytes| self.first.get(..bytes)).unwrap_or(&self.first)
+    }
 }
 
 impl Total for DropTotal {

@@ -19,6 +19,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Point {
     flow: u32,
+    /// Index of the container's own device; `None`: not known.
+    through: Option<u32>,
     hop: Hop,
     netns: u32,
     ifindex: u32,
@@ -84,7 +86,8 @@ fn row(seen: &Seen, owner: Owner, mut numbers: Numbers) -> Output {
     }))
 }
 
-/// In the order in which a packet passes them: those from the container, then those to it.
+/// In the order in which a packet passes them: those from the container, then those to it; where it has several devices, the way
+/// of each.
 fn hops(seen: &Seen, container: u32) -> Vec<Value> {
     let mut points: BTreeMap<Point, (HopTotal, u64)> = BTreeMap::new();
     let recent = seen.hops.within(|key| key.container == container);
@@ -101,7 +104,12 @@ fn hops(seen: &Seen, container: u32) -> Vec<Value> {
     let mut ordered: Vec<_> = points.iter().collect();
     // Several of a kind stand in the order of time, where that is known.
     let mean = |total: &HopTotal| total.since_ns.checked_div(total.since_count).unwrap_or(0);
-    ordered.sort_by_key(|(point, (total, _))| (point.flow, order(point), mean(total)));
+    ordered.sort_by_key(|(point, (total, _))| (point.flow, point.through, order(point), mean(total)));
+    let names: BTreeMap<u32, &str> = points
+        .iter()
+        .filter(|(point, _)| point.netns == container)
+        .map(|(point, (total, _))| (point.ifindex, total.device.name.as_str()))
+        .collect();
     let hop = |(point, (total, new)): (&Point, &(HopTotal, u64))| {
         let mut row = json!({
             "flow": if point.flow == OUT { "out" } else { "in" },
@@ -117,6 +125,9 @@ fn hops(seen: &Seen, container: u32) -> Vec<Value> {
             "packets_per_s": u64::try_from(u128::from(*new) * 1_000_000_000 / window).unwrap_or(u64::MAX),
             "since_container": histogram(&total.since),
         });
+        if let Some(own) = point.through.and_then(|own| names.get(&own)) {
+            row["through"] = json!(own);
+        }
         if let Some(mtu) = total.device.mtu {
             row["mtu_bytes"] = json!(mtu);
         }
@@ -145,7 +156,8 @@ fn stop((stop, packets): (&dropped::Stop, &u64)) -> Value {
 
 fn point(seen: &Seen, key: &HopKey, device: &Device) -> Point {
     let hop = seen.role(key.container, key.netns, key.ifindex, device);
-    Point { flow: key.flow, hop, netns: key.netns, ifindex: key.ifindex, direction: key.direction }
+    let through = seen.devices.through(key, device);
+    Point { flow: key.flow, through, hop, netns: key.netns, ifindex: key.ifindex, direction: key.direction }
 }
 
 /// From the container: its device, the pair's other end, the bridge, the uplink; to it the other way round.

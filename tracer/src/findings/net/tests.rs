@@ -101,13 +101,14 @@ fn total(packets: u64, name: &str, kind: &str) -> DropTotal {
     DropTotal {
         packets,
         first,
+        readable: None,
         device: Device { name: name.to_owned(), kind: kind.to_owned(), mtu: None },
         next: Device::default(),
     }
 }
 
 fn hop(flow: u32, direction: u32, netns: u32, ifindex: u32, kind: &str, packets: u64) -> (HopKey, HopTotal) {
-    let key = HopKey { container: WEB_NETNS, netns, ifindex, direction, flow, protocol: IPV4 | TCP };
+    let key = HopKey { container: WEB_NETNS, netns, ifindex, direction, flow, protocol: IPV4 | TCP, through: 0 };
     let device = Device { name: format!("dev{ifindex}"), kind: kind.to_owned(), mtu: Some(1500) };
     (key, HopTotal { packets, segments: packets, bytes: packets * 100, device, ..HopTotal::default() })
 }
@@ -313,6 +314,107 @@ fn hops_stand_in_the_order_of_the_way() {
     assert_eq!(web.fields["hops"][1]["since_container_ns"], 100);
 }
 
+/// A container whose packets leave by one network, and come by the other.
+#[test]
+fn two_networks_two_ways() {
+    const SECOND_VETH: u32 = 21;
+    const SECOND_BRIDGE: u32 = 22;
+    let by = |through: u32, (key, total): (HopKey, HopTotal)| (HopKey { through, ..key }, total);
+    let direct = |(key, total): (HopKey, HopTotal)| (key, HopTotal { direct: total.packets, ..total });
+    let hops = vec![
+        by(3, hop(OUT, XMIT, WEB_NETNS, 3, "veth", 5)),
+        by(3, direct(hop(OUT, RECEIVE, HOST_NETNS, SECOND_VETH, "veth", 5))),
+        by(3, hop(OUT, RECEIVE, HOST_NETNS, SECOND_BRIDGE, "bridge", 5)),
+        by(3, hop(OUT, XMIT, HOST_NETNS, UPLINK, "", 5)),
+        hop(IN, RECEIVE, HOST_NETNS, UPLINK, "", 7),
+        hop(IN, XMIT, HOST_NETNS, BRIDGE, "bridge", 7),
+        hop(IN, XMIT, HOST_NETNS, VETH, "veth", 7),
+        by(2, hop(IN, RECEIVE, WEB_NETNS, 2, "veth", 7)),
+    ];
+    let ways = |hops: Vec<(HopKey, HopTotal)>| {
+        let (_, samples) = Bench::new().read(1, Vec::new(), hops);
+        let web = samples.into_iter().find(|sample| sample.cgroup.as_deref() == Some(WEB)).expect("a sample");
+        let row = |hop: &serde_json::Value| {
+            let text = |key: &str| hop[key].as_str().unwrap_or("?").to_owned();
+            format!("{} {} {} {}", text("flow"), text("through"), text("hop"), hop["ifindex"])
+        };
+        web.fields["hops"].as_array().expect("hops").iter().map(row).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        ways(hops.clone()),
+        [
+            "out dev3 container device 3",
+            "out dev3 host veth 21",
+            "out dev3 bridge 22",
+            "out dev3 uplink 13",
+            "in dev2 uplink 13",
+            "in dev2 bridge 12",
+            "in dev2 host veth 11",
+            "in dev2 container device 2",
+        ]
+    );
+    // Where both receive something, whose the rest is is not known: not that one's by which the others left.
+    let answer = by(3, hop(IN, RECEIVE, WEB_NETNS, 3, "veth", 1));
+    assert_eq!(
+        ways([hops, vec![answer]].concat())[4..],
+        [
+            "in ? uplink 13",
+            "in ? bridge 12",
+            "in ? host veth 11",
+            "in dev2 container device 2",
+            "in dev3 container device 3",
+        ]
+    );
+}
+
+/// The times of one network say nothing of the other.
+#[test]
+fn each_way_has_its_own_times() {
+    let by = |through: u32, hops: Vec<(HopKey, HopTotal)>| {
+        hops.into_iter().map(move |(key, total)| (HopKey { through, ..key }, total))
+    };
+    let both = |packets: u64| {
+        let fast = by(2, way(packets, 110_000));
+        let slow = by(3, way(packets, 150_000)).map(|(key, total)| {
+            let ifindex = if key.netns == HOST_NETNS { key.ifindex + 10 } else { 3 };
+            (HopKey { ifindex, ..key }, total)
+        });
+        fast.chain(slow).collect()
+    };
+    let mut bench = Bench::new();
+    bench.read(1, Vec::new(), both(0));
+    let found = bench.read(2, Vec::new(), both(20)).0;
+    let took: Vec<_> = found.iter().map(|finding| finding.evidence["took_ns"].as_u64()).collect();
+    assert_eq!(took, [Some(104_000), Some(144_000)], "{found:?}");
+}
+
+/// Nothing passed there, and yet it is no uplink.
+#[test]
+fn where_packets_to_the_container_stop_at_a_pair_it_is_the_containers() {
+    let at = |flags: u32| {
+        let key = DropKey { flags, ..drop_at(QDISC_DROP, HOST_NETNS, 99) };
+        let (mut passed, total_passed) = hop(OUT, RECEIVE, HOST_NETNS, VETH, "veth", 9);
+        passed.through = 2;
+        let hops = vec![(passed, HopTotal { direct: 9, ..total_passed })];
+        Bench::new().read(1, vec![(key, total(3, "veth9", "veth"))], hops).0[0].evidence["hop"].clone()
+    };
+    assert_eq!((at(INWARD), at(OUTWARD)), ("host veth".into(), "uplink".into()));
+}
+
+/// What lies behind the bytes that could be read is not the packet's.
+#[test]
+fn ports_that_cannot_be_read_are_not_told() {
+    let told = |readable| {
+        let drops = DropTotal { readable, ..total(3, "eth0", "veth") };
+        let found = Bench::new().read(1, vec![(drop_at(NETFILTER_DROP, WEB_NETNS, 2), drops)], Vec::new()).0;
+        (found[0].evidence["protocol"].clone(), found[0].evidence["first_packet"]["destination_port"].clone())
+    };
+    assert_eq!(told(Some(28)), ("udp to 10.0.0.1:53".into(), 53.into()));
+    assert_eq!(told(Some(20)), ("udp to 10.0.0.1".into(), serde_json::Value::Null));
+    assert_eq!(told(Some(0)).0, "ethertype 0x0800");
+    assert_eq!(told(None).1, 53, "an old recording");
+}
+
 /// A buffer that was taken for another one makes no pair; and what was an end once need not be one for ever.
 #[test]
 fn an_odd_packet_makes_no_host_veth() {
@@ -338,7 +440,8 @@ fn hops_and_drops_that_were_forgotten_are_a_loss() {
     let mut lost = |second, devices: std::ops::Range<u32>| {
         let hops = devices.clone().map(|ifindex| hop(OUT, XMIT, HOST_NETNS, ifindex, "", 5)).collect();
         let drops = devices.map(|ifindex| (drop_at(NO_SOCKET, WEB_NETNS, ifindex), total(1, "eth0", "veth"))).collect();
-        let counts = Counts { at_ns: T + second * SECOND, hops, drops, ..Counts::default() };
+        let netns = [(Arc::from(WEB), WEB_NETNS)].into();
+        let counts = Counts { at_ns: T + second * SECOND, netns, hops, drops, ..Counts::default() };
         let mut out = Vec::new();
         bench.rule.reading(&Reading::Counts(counts), T + second * SECOND, &bench.host.world(), &mut out);
         let lost = out.into_iter().filter_map(|output| match output {
@@ -350,6 +453,23 @@ fn hops_and_drops_that_were_forgotten_are_a_loss() {
     assert_eq!(lost(1, 0..3), []);
     assert_eq!(lost(2, 0..4), []);
     assert_eq!(lost(3, 1..4), [("packet_drop", 1), ("packet_hop", 1)]);
+}
+
+/// The kernel side's counts of a container that is gone are taken out.
+#[test]
+fn hops_of_who_is_gone_are_not_forgotten() {
+    let mut bench = Bench::new();
+    let mut lost = |second, netns: u32, hops: Vec<(HopKey, HopTotal)>| {
+        let netns = [(Arc::from(OTHER), netns)].into();
+        let counts = Counts { at_ns: T + second * SECOND, netns, hops, ..Counts::default() };
+        let mut out = Vec::new();
+        bench.rule.reading(&Reading::Counts(counts), T + second * SECOND, &bench.host.world(), &mut out);
+        out.iter().any(|output| matches!(output, Output::Loss(_)))
+    };
+    assert!(!lost(1, WEB_NETNS, vec![hop(OUT, XMIT, WEB_NETNS, 2, "veth", 5)]));
+    assert!(!lost(2, OTHER_NETNS, Vec::new()), "it is gone");
+    assert!(!lost(3, WEB_NETNS, vec![hop(OUT, XMIT, WEB_NETNS, 2, "veth", 5)]));
+    assert!(lost(4, WEB_NETNS, Vec::new()), "it is here");
 }
 
 #[test]

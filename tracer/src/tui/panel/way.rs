@@ -72,11 +72,11 @@ static COLUMNS: &[Column] = &[
             Some(sample) if is_hosts(sample) => ("on the host's network".to_owned(), Tone::Quiet),
             Some(sample) => match worst(sample) {
                 Some(place) => (format!("✗ {place}"), Tone::Of(Severity::Warning)),
-                None => (line(sample, "out").unwrap_or_default(), Tone::Plain),
+                None => (lines(sample, "out").join("   "), Tone::Plain),
             },
             None => (String::new(), Tone::Quiet),
         },
-        key: |row| Key::Text(sample(row).and_then(|sample| line(sample, "out")).unwrap_or_default()),
+        key: |row| Key::Text(sample(row).map(|sample| lines(sample, "out").join("   ")).unwrap_or_default()),
     },
 ];
 
@@ -121,6 +121,8 @@ const CONTAINER_DEVICE: &str = "container device";
 
 /// A device on the way.
 struct Node<'a> {
+    /// The container's own device that its way leads by.
+    through: &'a Value,
     hop: &'a str,
     device: &'a str,
     place: (Option<u64>, Option<u64>),
@@ -135,11 +137,13 @@ fn nodes<'a>(sample: &'a SampleRow, flow: &str) -> Vec<Node<'a>> {
     for hop in list(sample, "hops").filter(|hop| hop["flow"] == flow && hop["device"] != "lo") {
         let place = (hop["netns"].as_u64(), hop["ifindex"].as_u64());
         let packets = hop["packets"].as_u64().unwrap_or(0);
-        if let Some(known) = nodes.iter_mut().find(|node| node.place == place) {
+        let through = &hop["through"];
+        if let Some(known) = nodes.iter_mut().find(|node| node.place == place && node.through == through) {
             known.packets = known.packets.max(packets);
             continue;
         }
         nodes.push(Node {
+            through,
             hop: hop["hop"].as_str().unwrap_or_default(),
             device: hop["device"].as_str().unwrap_or("?"),
             place,
@@ -151,15 +155,32 @@ fn nodes<'a>(sample: &'a SampleRow, flow: &str) -> Vec<Node<'a>> {
     nodes
 }
 
-/// `eth0 11 ─► veth12 11 ─► br0 11 ─✗ 7 netfilter ─► nat ─► up0 4`; `None`: nothing passed, and nothing stopped.
-fn line(sample: &SampleRow, flow: &str) -> Option<String> {
+/// A line for each of the container's own devices; none: nothing passed, and nothing stopped.
+fn lines(sample: &SampleRow, flow: &str) -> Vec<String> {
     let nodes = nodes(sample, flow);
-    let stops: Vec<&Value> =
+    let mut stops: Vec<&Value> =
         list(sample, "stops").filter(|stop| stop["flow"].as_str().unwrap_or("out") == flow).collect();
-    if nodes.is_empty() && stops.is_empty() {
-        return None;
+    let mut ways: Vec<&[Node]> = nodes.chunk_by(|one, next| one.through == next.through).collect();
+    if ways.is_empty() && !stops.is_empty() {
+        ways.push(&[]);
     }
-    let places: Vec<usize> = stops.iter().map(|stop| after(&nodes, stop, flow)).collect();
+    let last = ways.len().saturating_sub(1);
+    let mut lines = Vec::new();
+    for (at, way) in ways.into_iter().enumerate() {
+        // What stops at a device of no way is told with the last.
+        let own: Vec<&Value> = stops.extract_if(.., |stop| at == last || is_on(way, stop)).collect();
+        lines.push(line(way, &own, flow));
+    }
+    lines
+}
+
+fn is_on(way: &[Node], stop: &Value) -> bool {
+    way.iter().any(|node| node.place == (stop["netns"].as_u64(), stop["ifindex"].as_u64()))
+}
+
+/// `eth0 11 ─► veth12 11 ─► br0 11 ─✗ 7 netfilter ─► nat ─► up0 4`
+fn line(nodes: &[Node], stops: &[&Value], flow: &str) -> String {
+    let places: Vec<usize> = stops.iter().map(|stop| after(nodes, stop, flow)).collect();
     let mut line = String::new();
     let marks = |line: &mut String, at: usize, hop: &str| {
         for (stop, _) in stops.iter().zip(&places).filter(|(_, place)| **place == at) {
@@ -189,7 +210,7 @@ fn line(sample: &SampleRow, flow: &str) -> Option<String> {
         let _ = write!(line, "{arrow}{} {}", node.device, node.packets);
         marks(&mut line, at + 1, node.hop);
     }
-    Some(line)
+    line
 }
 
 /// Behind how many of the devices it stops.
@@ -249,7 +270,13 @@ fn detail(row: &Row, look: &Look, depth: Depth) -> Doc {
 
 fn way(doc: &mut Doc, sample: &SampleRow) {
     for flow in ["out", "in"] {
-        doc.row(flow, line(sample, flow).unwrap_or_else(|| "nothing so far".to_owned()));
+        let lines = lines(sample, flow);
+        if lines.is_empty() {
+            doc.row(flow, "nothing so far".to_owned());
+        }
+        for line in lines {
+            doc.row(flow, line);
+        }
     }
     for stop in list(sample, "stops") {
         let text = |key: &str| stop[key].as_str();
@@ -305,7 +332,7 @@ mod tests {
             hop("in", CONTAINER_DEVICE, "eth0", 2, 3),
             hop("in", CONTAINER_DEVICE, "lo", 1, 99),
         ]);
-        line(&row(&hops, stops), flow).unwrap_or_default()
+        lines(&row(&hops, stops), flow).join("\n")
     }
 
     fn row(hops: &Value, stops: &[Value]) -> SampleRow {
@@ -324,11 +351,32 @@ mod tests {
     fn hops_in_a_line() {
         assert_eq!(said("out", &[]), "eth0 11 ─► hv1 11 ─► br0 11 ─► forward ─► up0 4");
         assert_eq!(said("in", &[]), "br0 3 ─► hv1 3 ─► eth0 3");
-        assert_eq!(line(&row(&json!([]), &[]), "out"), None);
+        assert!(lines(&row(&json!([]), &[]), "out").is_empty());
         let mut translated = hop("out", "uplink", "up0", 6, 4);
         translated["untranslated"] = json!(1);
         let hops = json!([hop("out", "host veth", "hv1", 7, 4), translated]);
-        assert_eq!(line(&row(&hops, &[]), "out").as_deref(), Some("hv1 4 ─► nat ─► up0 4"));
+        assert_eq!(lines(&row(&hops, &[]), "out"), ["hv1 4 ─► nat ─► up0 4"]);
+    }
+
+    /// A bridge or an uplink may be on both ways.
+    #[test]
+    fn two_networks_are_two_ways() {
+        let by = |through: &str, mut hop: Value| {
+            hop["through"] = json!(through);
+            hop
+        };
+        let hops = json!([
+            by("eth0", hop("out", CONTAINER_DEVICE, "eth0", 2, 11)),
+            by("eth0", hop("out", "uplink", "up0", 6, 11)),
+            by("eth1", hop("out", CONTAINER_DEVICE, "eth1", 3, 4)),
+            by("eth1", hop("out", "host veth", "hv2", 8, 4)),
+            by("eth1", hop("out", "uplink", "up0", 6, 4)),
+        ]);
+        let stops = [stop(Some("out"), "host veth", 1, 8), stop(Some("out"), "uplink", 1, 6)];
+        assert_eq!(
+            lines(&row(&hops, &stops), "out"),
+            ["eth0 11 ─► up0 11 ─✗ 7", "eth1 4 ─► hv2 4 ─✗ 7 ─► forward ─► up0 4"]
+        );
     }
 
     #[test]
@@ -351,6 +399,6 @@ mod tests {
         assert_eq!(marked("in", stop(Some("out"), "bridge", 1, 7)), "br0 3 ─► hv1 3 ─► eth0 3", "the other way");
         assert_eq!(marked("in", stop(Some("in"), "netfilter", 2, 2)), "br0 3 ─► hv1 3 ─► eth0 3 ─✗ 7 netfilter");
         let nothing = row(&json!([]), &[stop(Some("out"), "netfilter", 2, 2)]);
-        assert_eq!(line(&nothing, "out").as_deref(), Some("programs ─✗ 7 netfilter"));
+        assert_eq!(lines(&nothing, "out"), ["programs ─✗ 7 netfilter"]);
     }
 }

@@ -20,6 +20,8 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::core("net::no_fault", no_fault),
     Test::full("net::large_buffers", large_buffers),
     Test::full("net::ipv6", ipv6),
+    Test::full("net::two_ways", two_ways),
+    Test::full("net::another_device", another_device),
     Test::core("net::rule_in_the_container", rule_in_the_container),
     Test::core("net::bridge_is_down", bridge_is_down),
     Test::core("net::forward_policy", forward_policy),
@@ -211,6 +213,83 @@ fn ipv6() {
     send();
     let evidence = scene.stopped("netfilter", &["NETFILTER_DROP"]);
     assert_eq!((&evidence["packets"], &evidence["first_packet"]["destination"]), (&PACKETS.into(), &OUTSIDE6.into()));
+}
+
+/// A second network, by which the container answers what comes by the first.
+fn two_ways() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    street.second_network();
+    // Nobody asks who has the container's first address: it sends nothing there.
+    let inside = street.hardware("c", "eth0");
+    street.ip("h", &format!("neigh replace {INSIDE} lladdr {inside} dev br0 nud permanent"));
+    let server = street.at("c", || UdpSocket::bind((INSIDE, PORT)).expect("a port")).join().expect("a socket");
+    let client = street.at("o", || UdpSocket::bind((OUTSIDE, 0)).expect("a port")).join().expect("a socket");
+    for _ in 0..PACKETS {
+        client.send_to(&[7; 100], (INSIDE, PORT)).expect("a packet");
+        let mut bytes = [0; 200];
+        let (size, from) = server.recv_from(&mut bytes).expect("a packet");
+        server.send_to(&bytes[..size], from).expect("an answer");
+        client.recv_from(&mut bytes).expect("an answer");
+    }
+    let all = PACKETS as u64;
+    let at = |sample: &Value, flow: &str, device: &str| {
+        let hops = sample["hops"].as_array().into_iter().flatten();
+        let mut here = hops.filter(|hop| hop["flow"] == flow && hop["device"] == device);
+        here.find(|hop| hop["packets"].as_u64().is_some_and(|packets| packets >= all)).cloned()
+    };
+    let sample =
+        scene.sample("by two ways", |sample| at(sample, "out", "up0").is_some() && at(sample, "in", "eth0").is_some());
+    for (flow, device, hop, through) in [
+        ("out", "eth1", "container device", "eth1"),
+        ("out", "port1", "host veth", "eth1"),
+        ("out", "up0", "uplink", "eth1"),
+        ("in", "port", "host veth", "eth0"),
+        ("in", "eth0", "container device", "eth0"),
+    ] {
+        let found = at(&sample, flow, device).unwrap_or_else(|| panic!("no {flow} {device} in {sample:#}"));
+        assert_eq!(found["hop"], hop, "{found}");
+        // Whose an answer about neighbours is blurs the way to the container.
+        assert!(found["through"] == through || (device == "port" && found["through"].is_null()), "{found}");
+    }
+    assert!(at(&sample, "in", "up0").is_some_and(|hop| hop["through"] != "eth1"), "{sample:#}");
+    let said = scene.ctrace.stop();
+    let found = said.codes(&scene.container).into_iter().filter(|code| *code != "net.hop-latency");
+    assert_eq!(found.collect::<Vec<_>>(), [] as [&str; 0], "no fault, and yet");
+}
+
+/// An index is given again once its device is gone.
+fn another_device() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    let full = "root tbf rate 8kbit burst 1600 limit 3000";
+    street.run("h", &format!("tc qdisc add dev up0 {full}"));
+    street.send(40, 1400);
+    scene.ctrace.wait_for("drops on the first", |line| {
+        line.json["code"] == "net.dropped" && line.json["evidence"]["device"] == "up0"
+    });
+    let first = scene.sample("on the first", |sample| packets(sample, "out", "uplink", "xmit", "packets") > 0);
+    let up0 = first["hops"].as_array().into_iter().flatten().find(|hop| hop["device"] == "up0");
+    let ifindex = up0.and_then(|hop| hop["ifindex"].as_u64()).expect("its index");
+    street.ip("h", "link del up0");
+    street.another_uplink("up9", ifindex);
+    street.run("h", &format!("tc qdisc add dev up9 {full}"));
+    street.send(40, 1400);
+    let finding = scene.ctrace.wait_for("drops on the second", |line| {
+        line.json["code"] == "net.dropped" && line.json["evidence"]["device"] == "up9"
+    });
+    assert!(finding.json["evidence"]["packets"].as_u64().is_some_and(|packets| packets <= 40), "{}", finding.json);
+    let count = |sample: &Value| {
+        street.counters("h", "up9")["tx"]["packets"]
+            .as_u64()
+            .zip(Some(packets(sample, "out", "uplink", "xmit", "packets")))
+    };
+    // The device's own counter has the host's questions for neighbours, too.
+    let sample =
+        scene.sample("on the second", |sample| count(sample).is_some_and(|(own, seen)| seen > 0 && seen <= own));
+    let devices: Vec<_> = sample["hops"].as_array().into_iter().flatten().map(|hop| &hop["device"]).collect();
+    assert!(!devices.contains(&&"up0".into()), "{devices:?}");
+    scene.ctrace.stop();
 }
 
 fn rule_in_the_container() {

@@ -77,6 +77,33 @@ impl Street {
         street
     }
 
+    /// A second network, by which the container's way out leads now:
+    ///
+    ///     container eth1 ─ port1 br1
+    ///     10.99.0.2        10.99.0.1
+    pub fn second_network(&self) {
+        self.ip("h", "link add br1 type bridge mcast_snooping 0");
+        self.ip("h", &format!("link add port1 type veth peer name eth1 netns {}c", self.name));
+        self.ip("h", "link set port1 master br1");
+        self.ip("c", "addr add 10.99.0.2/24 dev eth1");
+        self.ip("h", "addr add 10.99.0.1/24 dev br1");
+        for (end, device) in [("c", "eth1"), ("h", "port1"), ("h", "br1")] {
+            self.ip(end, &format!("link set {device} up"));
+        }
+        self.ip("c", "route replace default via 10.99.0.1");
+    }
+
+    /// Another pair to who is outside, of that name and index, where the first one was.
+    pub fn another_uplink(&self, device: &str, ifindex: u64) {
+        let peer = format!("peer name eth0 netns {}o", self.name);
+        self.ip("h", &format!("link add {device} index {ifindex} type veth {peer}"));
+        self.ip("h", &format!("addr add 10.98.0.1/24 dev {device}"));
+        self.ip("o", "addr add 10.98.0.2/24 dev eth0");
+        self.ip("h", &format!("link set {device} up"));
+        self.ip("o", "link set eth0 up");
+        self.ip("o", "route add 10.97.0.0/24 via 10.98.0.1");
+    }
+
     /// `ip` at one end: the container (`c`), its host (`h`), outside (`o`).
     pub fn ip(&self, end: &str, words: &str) -> String {
         run(Command::new("ip").args(["-n", &format!("{}{end}", self.name)]).args(words.split(' ')))

@@ -1,8 +1,13 @@
 //! What TCP sends again, and what is refused: in network namespaces of the test's own.
 
-use std::process::Command;
+use std::{collections::BTreeMap, process::Command};
 
 use serde_json::Value;
+use tracer::kernel::{
+    load::{Kernel, Wishes},
+    plan,
+};
+use tracer_common::tcp::{Refusal, RefusalKey, WAITING, Waiter};
 
 use crate::{
     harness::{Lack, Test, in_virtual_machine},
@@ -26,6 +31,7 @@ pub static TESTS: &[Test] = &[
     Test::full("net::tcp::no_local_port", no_local_port),
     Test::core("net::tcp::accept_queue", accept_queue),
     Test::full("net::tcp::syn_queue", syn_queue),
+    Test::full("net::tcp::no_room_for_attempts", no_room_for_attempts),
     Test::full("net::tcp::conntrack_is_full", conntrack_is_full).needs(&[Lack::OwnMachine]),
 ];
 
@@ -65,6 +71,34 @@ pub fn none_of_tcp(ctrace: Ctrace, of: &Group) {
     let mut codes = said.codes(of);
     codes.retain(|code| !["net.dropped", "net.reordering"].contains(code));
     assert!(codes.is_empty(), "{codes:?}");
+}
+
+/// More attempts wait than there is room for: the others are counted.
+fn no_room_for_attempts() {
+    const ROOM: u64 = 3;
+    const ATTEMPTS: u64 = 8;
+    let (tree, link) = (Tree::new(), Link::new());
+    let container = tree.container();
+    link.in_peer("iptables -A INPUT -p tcp -j DROP");
+    let wishes = Wishes {
+        probes: vec![&plan::TCP_RESENT, &plan::TCP_CLOSED],
+        ring_bytes: 1 << 16,
+        maps: vec![("SYN_WAITERS", ROOM as u32), ("NET_REFUSALS", 1024)],
+        ..Wishes::default()
+    };
+    let kernel = Kernel::attach(&wishes).expect("the kernel side");
+    let _waits = link.play(&container, &[&format!("hold={}={ATTEMPTS}", at(PEER, 80)), "pause"]);
+    let of_ours = |key: &RefusalKey| key.kind == WAITING && key.address[..4] == [10, 251, 7, 2];
+    wait_until("each attempt to be followed, or counted", || {
+        let refusals = kernel.entries_per_cpu::<RefusalKey, Refusal>("NET_REFUSALS", 1024).expect("the map");
+        let counts = refusals.iter().filter(|(key, _)| of_ours(key)).flat_map(|(_, values)| values);
+        let (syns, lost) = counts.fold((0, 0), |sum, one| (sum.0 + one.count, sum.1 + one.lost));
+        let followed = kernel.entries::<u64, Waiter>("SYN_WAITERS", ROOM as usize).expect("the map");
+        let followed: BTreeMap<u64, Waiter> = followed.into_iter().filter(|(_, waiter)| of_ours(&waiter.key)).collect();
+        // Each has to be met; those that found no room are counted again with each further SYN.
+        let counted = lost >= ATTEMPTS - ROOM && lost <= syns - ROOM.min(syns);
+        (syns >= ATTEMPTS).then(|| assert!(followed.len() as u64 == ROOM && counted, "{syns} {lost} {followed:?}"))
+    });
 }
 
 pub fn server(link: &Link, port: u16) -> Player {

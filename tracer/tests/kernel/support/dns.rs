@@ -2,9 +2,12 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
     thread,
     time::Duration,
 };
+
+use nix::libc;
 
 use super::tcp::counted;
 
@@ -59,6 +62,63 @@ pub fn answer(text: &str) {
             });
         }
     });
+}
+
+/// `ADDRESS:PORT=N`: one query, asked up to so often as resolvers do, until its answer comes.
+pub fn resolve(text: &str) {
+    let (peer, tries) = counted(text);
+    let socket = send(peer, 0);
+    socket.connect(peer).expect("an address");
+    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    for _ in 0..tries {
+        socket.send(&query(7)).expect("a query");
+        if socket.recv(&mut [0; 512]).is_ok() {
+            return;
+        }
+    }
+}
+
+/// `ADDRESS:PORT`: answers only who asks for the second time.
+pub fn answer_the_second(address: &str) {
+    let socket = UdpSocket::bind(address).expect("a port");
+    thread::spawn(move || {
+        let mut first = Vec::new();
+        loop {
+            let mut bytes = [0; 512];
+            let (size, from) = socket.recv_from(&mut bytes).expect("a query");
+            if first == bytes[..size] {
+                (bytes[2], bytes[3]) = (0x81, 0x83);
+                socket.send_to(&bytes[..size], from).expect("an answer");
+            }
+            first = bytes[..size].to_vec();
+        }
+    });
+}
+
+/// `ADDRESS:PORT=N`: as [`ask`], and what is sent is not copied.
+pub fn ask_from_pages(text: &str) {
+    let (peer, count) = counted(text);
+    let socket = send(peer, 0);
+    socket.connect(peer).expect("an address");
+    let on: libc::c_int = 1;
+    // SAFETY: an option whose value is an int, which outlives the call.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ZEROCOPY,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as u32,
+        )
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    let queries: Vec<Vec<u8>> = (0..count).map(|id| query(id as u16)).collect();
+    for query in &queries {
+        // SAFETY: the buffer lives as long as this process.
+        let sent = unsafe { libc::send(socket.as_raw_fd(), query.as_ptr().cast(), query.len(), libc::MSG_ZEROCOPY) };
+        assert_eq!(sent, query.len() as isize, "{}", std::io::Error::last_os_error());
+    }
+    std::mem::forget((socket, queries));
 }
 
 /// `ADDRESS:PORT`: hears, and never answers.

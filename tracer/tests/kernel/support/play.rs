@@ -126,6 +126,9 @@ fn go_on(steps: &[OsString]) {
             "ask" => dns::ask(&text),
             "ask-and-hear" => dns::ask_and_hear(&text),
             "answer" => dns::answer(&text),
+            "resolve" => dns::resolve(&text),
+            "answer-the-second" => dns::answer_the_second(&text),
+            "ask-from-pages" => dns::ask_from_pages(&text),
             "be-silent" => dns::be_silent(&text),
             "pidns" => {
                 unshare(CloneFlags::CLONE_NEWPID).expect("a pid namespace");

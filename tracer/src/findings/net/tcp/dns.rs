@@ -8,8 +8,9 @@ use std::{
 
 use serde_json::json;
 use tracer_common::{
+    UNKNOWN_U64,
     dns::{IN_TIME_NS, ServerKey},
-    hops::{HopKey, RECEIVE},
+    hops::{Address, HopKey, RECEIVE},
 };
 
 use super::{Subject, address, reading::DnsTotal, refused::REFUSED, sharers, whose};
@@ -41,11 +42,15 @@ struct Asked {
 
 pub fn judge(dns: &Window<ServerKey, DnsTotal>, seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
     let hearing = hearing(seen);
+    let unread = unread(seen);
     let mut groups: BTreeMap<Subject, Asked> = BTreeMap::new();
     for (key, total) in dns.within(|_| true) {
         let (subject, owner) = whose(seen, key.cgroup, key.netns);
         // Who is gone was not there to hear the answer.
         if owner.is_none() || !seen.owners.contains_key(&key.netns) || !hearing.contains(&key.netns) {
+            continue;
+        }
+        if unread.contains(&(key.netns, key.server)) {
             continue;
         }
         let group = groups.entry(subject).or_default();
@@ -72,6 +77,12 @@ fn hearing(seen: &Seen) -> BTreeSet<u32> {
     let is_own = |key: &HopKey| key.netns == key.container && key.direction == RECEIVE && key.ifindex != LOOPBACK;
     let arrived = seen.counts.hops.iter().filter(|(key, hop)| is_own(key) && hop.packets > 0);
     arrived.map(|(key, _)| key.netns).collect()
+}
+
+/// Who in which namespace was sent packets that may be answers, by which server: none of its queries is known to be in vain.
+fn unread(seen: &Seen) -> BTreeSet<(u32, Address)> {
+    let answers = seen.counts.tcp.dns.iter().filter(|(key, total)| key.cgroup == UNKNOWN_U64 && total.unreadable > 0);
+    answers.map(|(key, _)| (key.netns, key.server)).collect()
 }
 
 fn finding(seen: &Seen, news: News, subject: &Subject, group: Asked, window_ns: u64) -> Finding {

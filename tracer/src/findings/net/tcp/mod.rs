@@ -94,11 +94,14 @@ impl Rule {
     }
 
     /// What the kernel side had no room for since this was last asked: of what, how many, and what is not known therefore.
-    pub(super) fn lost(&mut self) -> [(&'static str, u64, &'static str); 3] {
+    pub(super) fn lost(&mut self) -> [(&'static str, u64, &'static str); 6] {
         [
             ("tcp_flow", self.flows.forgotten(), TABLE_FULL),
             ("net_refusal", self.refusals.forgotten(), TABLE_FULL),
+            ("syn_waiter", self.refusals.newest(|total| total.lost), "too many waited for a connection at once"),
             ("dns_query", self.dns.newest(|total| total.lost), "too many waited for an answer at once"),
+            ("dns_query", self.dns.newest(|total| total.unreadable), "its text is where the kernel side cannot read"),
+            ("dns_server", self.dns.forgotten(), TABLE_FULL),
         ]
     }
 }

@@ -52,6 +52,9 @@ impl FlowTotal {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalTotal {
     pub count: u64,
+    /// SYNs that were sent again, of attempts that there was no room to follow.
+    #[serde(default)]
+    pub lost: u64,
     pub who: Option<Process>,
 }
 
@@ -65,6 +68,9 @@ pub struct DnsTotal {
     pub unanswered: u64,
     /// There was no room to wait for their answers.
     pub lost: u64,
+    /// Their text could not be read; in a row of no cgroup: of answers.
+    #[serde(default)]
+    pub unreadable: u64,
 }
 
 /// One of the counts of a namespace.
@@ -157,11 +163,16 @@ impl Total for RefusalTotal {
     }
 
     fn since(&self, before: &Self) -> Self {
-        Self { count: self.count.saturating_sub(before.count), who: self.who.clone() }
+        Self {
+            count: self.count.saturating_sub(before.count),
+            lost: self.lost.saturating_sub(before.lost),
+            who: self.who.clone(),
+        }
     }
 
     fn add(&mut self, more: &Self) {
         self.count = self.count.saturating_add(more.count);
+        self.lost = self.lost.saturating_add(more.lost);
         if self.who.is_none() {
             self.who.clone_from(&more.who);
         }
@@ -171,7 +182,7 @@ impl Total for RefusalTotal {
 impl Total for DnsTotal {
     /// Each of them may grow alone.
     fn count(&self) -> u64 {
-        self.queries.saturating_add(self.answers).saturating_add(self.unanswered)
+        self.queries.saturating_add(self.answers).saturating_add(self.unanswered).saturating_add(self.unreadable)
     }
 
     fn since(&self, before: &Self) -> Self {
@@ -180,6 +191,7 @@ impl Total for DnsTotal {
             answers: self.answers.saturating_sub(before.answers),
             unanswered: self.unanswered.saturating_sub(before.unanswered),
             lost: self.lost.saturating_sub(before.lost),
+            unreadable: self.unreadable.saturating_sub(before.unreadable),
         }
     }
 
@@ -188,6 +200,7 @@ impl Total for DnsTotal {
         self.answers = self.answers.saturating_add(more.answers);
         self.unanswered = self.unanswered.saturating_add(more.unanswered);
         self.lost = self.lost.saturating_add(more.lost);
+        self.unreadable = self.unreadable.saturating_add(more.unreadable);
     }
 }
 

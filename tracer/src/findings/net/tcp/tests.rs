@@ -71,7 +71,7 @@ impl Run {
     }
 
     fn says_of_refusal(&mut self, key: RefusalKey) -> Vec<Finding> {
-        let total = RefusalTotal { count: 3, who: None };
+        let total = RefusalTotal { count: 3, ..RefusalTotal::default() };
         self.says(Reading { refusals: vec![(key, total)], ..Reading::default() })
     }
 }
@@ -168,7 +168,7 @@ fn an_attempt_that_waits_is_not_over() {
     let mut run = Run::new();
     let key = refusal(WAITING, 0);
     let syns = |count, waiting| Reading {
-        refusals: vec![(key, RefusalTotal { count, who: None })],
+        refusals: vec![(key, RefusalTotal { count, ..RefusalTotal::default() })],
         waiting: vec![(key, waiting)],
         ..Reading::default()
     };
@@ -185,7 +185,7 @@ fn an_attempt_that_waits_is_not_over() {
 #[test]
 fn calls_and_connections_are_one_condition() {
     let call = RefusalKey { cgroup: WEB_CGROUP, netns: 0, ..refusal(CONNECT_CALL, 113) };
-    let total = RefusalTotal { count: 3, who: None };
+    let total = RefusalTotal { count: 3, ..RefusalTotal::default() };
     let refusals = vec![(refusal(ATTEMPT, 113), total.clone()), (call, total)];
     let found = Run::new().says(Reading { refusals, ..Reading::default() });
     let [finding] = &found[..] else { panic!("{found:?}") };
@@ -229,7 +229,8 @@ const SERVER: ServerKey = ServerKey {
 };
 
 fn dns(totals: &[(ServerKey, [u64; 3])]) -> Reading {
-    let total = |[queries, answers, unanswered]: [u64; 3]| DnsTotal { queries, answers, unanswered, lost: 0 };
+    let total =
+        |[queries, answers, unanswered]: [u64; 3]| DnsTotal { queries, answers, unanswered, ..DnsTotal::default() };
     Reading { dns: totals.iter().map(|(key, numbers)| (*key, total(*numbers))).collect(), ..Reading::default() }
 }
 
@@ -279,10 +280,53 @@ fn a_server_that_answers_others_is_alive() {
     assert!(finding.why.contains("conntrack"), "{}", finding.why);
 }
 
+/// A container on a network device whose buffers hold only headers: its answers come, and cannot be told.
+#[test]
+fn what_may_have_been_an_answer_is_no_missing_one() {
+    let unread = |key: ServerKey, unreadable| (key, DnsTotal { unreadable, ..DnsTotal::default() });
+    let asked = (SERVER, DnsTotal { queries: 2, unanswered: 2, ..DnsTotal::default() });
+    let of = |more: (ServerKey, DnsTotal)| Reading { dns: vec![asked.clone(), more], ..Reading::default() };
+    let answers = ServerKey { cgroup: u64::MAX, ..SERVER };
+    assert_eq!(Run::new().says(of(unread(answers, 2))), []);
+    assert_eq!(Run::new().says(of(unread(answers, 0))).len(), 1, "none of them was unreadable");
+    let another = ServerKey { server: [0x20; 16], ..answers };
+    assert_eq!(Run::new().says(of(unread(another, 2))).len(), 1, "another server");
+    assert_eq!(Run::new().loses(of(unread(answers, 2))), [("dns_query", 2)]);
+}
+
+/// As many as there is room for are followed; the others are counted.
+#[test]
+fn attempts_without_room_are_a_loss() {
+    let syns = |lost| {
+        let total = RefusalTotal { count: 2000, lost, who: None };
+        Reading { refusals: vec![(refusal(WAITING, 0), total)], ..Reading::default() }
+    };
+    let mut run = Run::new();
+    assert_eq!(run.loses(syns(0)), []);
+    let more = |lost, count| Reading {
+        refusals: vec![(refusal(WAITING, 0), RefusalTotal { count, lost, who: None })],
+        ..Reading::default()
+    };
+    assert_eq!(run.loses(more(7, 2010)), [("syn_waiter", 7)]);
+    assert_eq!(run.loses(more(7, 2010)), []);
+}
+
+/// Who asks whom is no more known of servers that were asked longest ago.
+#[test]
+fn servers_that_were_forgotten_are_a_loss() {
+    let of = |servers: std::ops::Range<u8>| {
+        let dns = servers.map(|last| (ServerKey { server: [last; 16], ..SERVER }, [1, 1, 0]));
+        dns.collect::<Vec<_>>()
+    };
+    let mut run = Run::new();
+    assert_eq!(run.loses(dns(&of(0..3))), []);
+    assert_eq!(run.loses(dns(&of(2..4))), [("dns_server", 2)]);
+}
+
 #[test]
 fn queries_without_room_are_a_loss() {
     let with = |lost| {
-        let total = DnsTotal { queries: 5000 + lost, answers: 900, unanswered: 0, lost };
+        let total = DnsTotal { queries: 5000 + lost, answers: 900, lost, ..DnsTotal::default() };
         Reading { dns: vec![(SERVER, total)], ..Reading::default() }
     };
     let mut run = Run::new();
