@@ -243,6 +243,14 @@ macro_rules! kernel_facts {
             WANT_UNREAPED;
             /// Which capability checks are wanted: bits `WANT_*` of the records of capabilities.
             WANT_CAPS;
+            /// The flow whose packets are followed: its protocol (0: none is), the port and the address of one end, as IPv6 in
+            /// words, the first the highest.
+            WANT_FLOW_PROTOCOL;
+            WANT_FLOW_PORT;
+            WANT_FLOW_ADDRESS_0;
+            WANT_FLOW_ADDRESS_1;
+            WANT_FLOW_ADDRESS_2;
+            WANT_FLOW_ADDRESS_3;
             /// 1: the kernel can say where a task's registers are.
             HAS_TASK_PT_REGS;
             /// Where a task's registers are otherwise, from the low end of its kernel stack.

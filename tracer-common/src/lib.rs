@@ -13,6 +13,7 @@ pub mod cpu;
 pub mod dirty;
 pub mod dns;
 pub mod dropped;
+pub mod flow;
 pub mod hops;
 pub mod layout;
 pub mod loss;
@@ -55,10 +56,11 @@ pub enum Kind {
     ForkFailed = 25,
     SignalDropped = 26,
     CopyUp = 27,
+    PacketStep = 28,
 }
 
 impl Kind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::OomDecision,
         Self::OomVictim,
         Self::OomSharer,
@@ -75,6 +77,7 @@ impl Kind {
         Self::ForkFailed,
         Self::SignalDropped,
         Self::CopyUp,
+        Self::PacketStep,
     ];
 
     pub fn from_u32(number: u32) -> Option<Self> {
@@ -100,6 +103,7 @@ impl Kind {
             Self::ForkFailed => "fork_failed",
             Self::SignalDropped => "signal_dropped",
             Self::CopyUp => "copy_up",
+            Self::PacketStep => "packet_step",
         }
     }
 }

@@ -12,6 +12,7 @@ use tracer_common::{
     hops::OUT,
 };
 
+use crate::flow;
 use crate::kernel::{
     emit::now,
     layout,
@@ -63,6 +64,7 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
         },
         flags: u32::from(ip.is_multicast()) * MULTICAST + u32::from(at.is_down()) * NO_CARRIER + way,
     };
+    flow::dropped(skb, &ip, (container, key.flags), reason, key.location);
     let nothing: &Drops = &NOTHING;
     let known = DROPS.get_ptr_mut(key);
     if known.is_none() {

@@ -10,7 +10,7 @@ use aya_ebpf::{
 use tracer_common::hops::{BUCKETS, FIRST_BUCKET_SHIFT, Flight, Hop, HopKey, IN, OUT, RECEIVE, XMIT};
 
 use crate::{
-    dns,
+    dns, flow,
     kernel::{
         emit::now,
         layout,
@@ -33,31 +33,33 @@ pub fn packet_sent(ctx: RawTracePointContext) -> i32 {
     let now_ns = now();
     if packet::is_containers(at.netns) {
         dns::sent((skb, head), at.netns, &ip, header, now_ns);
-        let flight = Flight {
-            sent_ns: now_ns,
-            signature: ip.signature(),
-            container: at.netns,
-            received: 0,
-            through: at.ifindex,
-            reserved: 0,
-        };
-        // Buffers are used again and again: to write over the last one costs less than an insertion.
-        if let Some(known) = FLIGHT.get_ptr_mut(skb) {
-            // SAFETY: the map's value; who has the packet is here.
-            unsafe { *known = flight };
-        } else {
-            let _ = FLIGHT.insert(skb, flight, 0);
-        }
+        depart(skb, ip.signature(), at.netns, at.ifindex, now_ns);
         count((skb, head, None), at, &ip, (at.netns, OUT, at.ifindex), None);
+        flow::passed(skb, &ip, XMIT, Some((at.netns, OUT, at.ifindex)));
         return 0;
     }
     let flight = packet::flight(skb, &ip, now_ns);
     // SAFETY: the map's value; who has the packet is here.
     let since_ns = flight.map(|flight| now_ns.wrapping_sub(unsafe { (*flight).sent_ns }));
-    if let Some(whose) = packet::owner(flight, &ip) {
+    let whose = packet::owner(flight, &ip);
+    if let Some(whose) = whose {
         count((skb, head, None), at, &ip, whose, since_ns.map(|ns| (ns, false)));
     }
+    flow::passed(skb, &ip, XMIT, whose);
     0
+}
+
+/// The packet is on its way from that container. A function of its own, beside those of DNS, for the stack.
+#[inline(never)]
+fn depart(skb: Ptr, signature: u64, container: u32, through: u32, sent_ns: u64) {
+    let flight = Flight { sent_ns, signature, container, received: 0, through, reserved: 0 };
+    // Buffers are used again and again: to write over the last one costs less than an insertion.
+    if let Some(known) = FLIGHT.get_ptr_mut(skb) {
+        // SAFETY: the map's value; who has the packet is here.
+        unsafe { *known = flight };
+    } else {
+        let _ = FLIGHT.insert(skb, flight, 0);
+    }
 }
 
 /// `net:netif_receive_skb(struct sk_buff *skb)`: its data begins with the network header, which is not set yet.
@@ -71,6 +73,7 @@ pub fn packet_received(ctx: RawTracePointContext) -> i32 {
     if packet::is_containers(at.netns) {
         dns::received((skb, head), at.netns, &ip, header);
         count((skb, head, Some(header)), at, &ip, (at.netns, IN, at.ifindex), None);
+        flow::passed(skb, &ip, RECEIVE, Some((at.netns, IN, at.ifindex)));
         return 0;
     }
     let now_ns = now();
@@ -83,9 +86,11 @@ pub fn packet_received(ctx: RawTracePointContext) -> i32 {
             (*flight).received += 1;
         }
     }
-    if let Some(whose) = packet::owner(flight, &ip) {
+    let whose = packet::owner(flight, &ip);
+    if let Some(whose) = whose {
         count((skb, head, Some(header)), at, &ip, whose, since);
     }
+    flow::passed(skb, &ip, RECEIVE, whose);
     0
 }
 
@@ -115,8 +120,10 @@ fn count(
         // SAFETY: likewise.
         let is_another = unsafe { packet::look(at.device, &raw mut hop.met, &raw mut hop.device) };
         if is_another {
-            let (met, device) = (hop.met, hop.device);
-            *hop = Hop { met, device, ..NOTHING };
+            // One by one: a copy of the rest would be on the stack, which is full.
+            (hop.packets, hop.segments, hop.bytes, hop.direct, hop.untranslated) = (0, 0, 0, 0, 0);
+            (hop.since_ns, hop.since_count) = (0, 0);
+            hop.since = [0; BUCKETS];
         }
     }
     hop.packets += 1;

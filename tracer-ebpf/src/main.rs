@@ -15,6 +15,7 @@ mod cpu;
 mod dirty;
 mod dns;
 mod dropped;
+mod flow;
 mod hops;
 mod kernel;
 mod oom;

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use tracer::{
     lenses::{self, Registered},
+    live::Flow,
     model::{Runtime, signal_names, signal_number},
     views::caps::Format,
 };
@@ -55,7 +56,14 @@ pub enum Command {
     /// CPU that is throttled, contended, or not the problem: use, quotas, waits, and what the load is made of.
     Cpu(Live),
     /// Where the packets stop: hop by hop from the container to the uplink and back, drops and their reasons.
-    Net(Live),
+    Net {
+        #[command(flatten)]
+        live: Live,
+        /// Follow the packets from and to one end of a flow, one by one, through every device, to where they stop
+        /// (tcp/10.0.0.2/80, udp/fd00::2/53, icmp/10.0.0.2): lines, also on a terminal.
+        #[arg(long, value_name = "PROTOCOL/ADDRESS/PORT")]
+        flow: Option<Flow>,
+    },
     /// Which capabilities a container needs of those it has: used, refused, never asked for; the least set to paste.
     Caps(Caps),
     /// Keep what happens in a file, to be looked at again by `ctrace replay`: anywhere, without root.

@@ -18,7 +18,7 @@ use tracer::{
     findings::{self, Explained},
     lenses::{self, Registered},
     listing,
-    live::{self, Options},
+    live::{self, Flow, Options},
     model::signal_name,
     recording, replay,
     run::{
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Command::Mem(options) => run(&lenses::mem::LENS, options, Rows::default()),
         Command::Io(options) => run(&lenses::io::LENS, options, Rows::default()),
         Command::Cpu(options) => run(&lenses::cpu::LENS, options, Rows::default()),
-        Command::Net(options) => run(&lenses::net::LENS, options, Rows::default()),
+        Command::Net { live, flow } => watch(vec![&lenses::net::LENS], live, Rows::default(), flow),
         Command::Caps(options) => caps(options),
         Command::Record(options) => record(options),
         Command::Replay(options) => replay_of(options).map(|()| ExitCode::SUCCESS),
@@ -70,19 +70,19 @@ fn exit_code(result: Result<ExitCode>) -> ExitCode {
 /// Every lens at once: what was found, and not each event.
 fn overview(options: Live) -> Result<ExitCode> {
     let none = options.json || options.lines || !std::io::stdout().is_terminal();
-    watch(lenses::overview(), options, Rows { none, ..Rows::default() })
+    watch(lenses::overview(), options, Rows { none, ..Rows::default() }, None)
 }
 
 fn run(lens: &'static Registered, options: Live, rows: Rows) -> Result<ExitCode> {
-    watch(vec![lens], options, rows)
+    watch(vec![lens], options, rows, None)
 }
 
-fn watch(lenses: Vec<&'static Registered>, options: Live, rows: Rows) -> Result<ExitCode> {
+fn watch(lenses: Vec<&'static Registered>, options: Live, rows: Rows, flow: Option<Flow>) -> Result<ExitCode> {
     let terminal = std::io::stdout().is_terminal();
     let color = color(options.no_color);
     let show = if options.json {
         Show::Json
-    } else if options.lines || !terminal {
+    } else if options.lines || !terminal || flow.is_some() {
         Show::Lines(Style { zone: jiff::tz::TimeZone::system(), color })
     } else {
         Show::Tui { color, report: None }
@@ -102,6 +102,7 @@ fn watch(lenses: Vec<&'static Registered>, options: Live, rows: Rows) -> Result<
         ring_bytes,
         show,
         verbose: options.verbose,
+        flow,
         record: options.record.map(beside),
     })
 }
@@ -130,6 +131,7 @@ fn record(options: Record) -> Result<ExitCode> {
         ring_bytes,
         show: Show::Nothing,
         verbose: 0,
+        flow: None,
         record: Some(recording::Wish { path: options.output, force: options.force, max_bytes: options.max_size }),
     })
 }
@@ -206,6 +208,7 @@ fn caps(options: Caps) -> Result<ExitCode> {
         ring_bytes: options.ring_kib * 1024,
         show,
         verbose: 0,
+        flow: None,
         record: options.record.map(beside),
     })
 }

@@ -16,6 +16,7 @@ use tracer_common::{
     Header, Kind,
     caps::{Check, CheckKey, Outcome, OutcomeKey},
     copy_up::CopyUp,
+    flow::{DROPPED, Step},
     oom::{VICTIM_KILLED, Victim},
     pids::{ForkFailed, ForkRefused},
     signal::Signal,
@@ -89,6 +90,15 @@ fn lines() -> Vec<Value> {
             bytemuck::bytes_of(&exit(103, 4, 3 << 8)),
         ] {
             pipeline.record(Record::Kernel(Bytes::copy_from_slice(bytes)), 0, &mut out);
+        }
+        let mut step = Step::zeroed();
+        step.header = header(Kind::PacketStep, size_of::<Step>(), SECOND);
+        (step.packet, step.first_ns, step.container, step.netns, step.ifindex) = (1, SECOND, 2, 2, 2);
+        (step.bytes[0], step.bytes[9], step.readable) = (0x45, 17, 28);
+        let mut end = Step { what: DROPPED, reason: 6, protocol: 0x0800, ..step };
+        end.bytes[19] = 7;
+        for step in [step, end, Step { first_ns: SECOND + 1, container: 0, ..step }] {
+            pipeline.record(Record::Kernel(Bytes::copy_from_slice(bytemuck::bytes_of(&step))), 0, &mut out);
         }
         let mut refused = ForkRefused::zeroed();
         refused.header = header(Kind::ForkRefused, size_of::<ForkRefused>(), SECOND);
@@ -371,6 +381,7 @@ fn every_line_is_as_documented() {
         ("sample", "net"),
         ("event", "exit"),
         ("event", "signal"),
+        ("event", "packet"),
         ("code", "caps.denied"),
         ("code", "caps.not-a-capability"),
         ("type", "caps"),

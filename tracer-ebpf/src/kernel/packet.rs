@@ -28,7 +28,7 @@ static ADDRESSES: HashMap<Address, u32> = HashMap::with_max_entries(1, 0);
 pub static FLIGHT: LruHashMap<u64, Flight> = LruHashMap::with_max_entries(1, 0);
 
 /// A packet that is older is another one in the same buffer. The longest wait is that for a neighbour's address, 3 s.
-const FLIGHT_NS: u64 = 5_000_000_000;
+pub const FLIGHT_NS: u64 = 5_000_000_000;
 
 const IPV4: u32 = 0x0800;
 const IPV6: u32 = 0x86dd;
@@ -97,8 +97,13 @@ pub struct Ip {
 }
 
 #[inline(always)]
+pub fn ethertype(skb: Ptr) -> u32 {
+    u32::from(u16::from_be(u16_at(place(skb, &layout::SKB_PROTOCOL))))
+}
+
+#[inline(always)]
 pub fn ip(skb: Ptr, header: Ptr) -> Ip {
-    let mut ip = Ip { bytes: [0; 40], ethertype: u32::from(u16::from_be(u16_at(place(skb, &layout::SKB_PROTOCOL)))) };
+    let mut ip = Ip { bytes: [0; 40], ethertype: ethertype(skb) };
     if ip.ethertype == IPV4 || ip.ethertype == IPV6 {
         // SAFETY: the helper checks the address itself, and zeroes what it cannot read.
         unsafe { bpf_probe_read_kernel(ip.bytes.as_mut_ptr().cast(), 40, header as *const _) };
@@ -128,16 +133,35 @@ impl Ip {
         if self.ethertype == IPV4 { self.bytes[9] } else { self.bytes[6] }
     }
 
+    /// The size of its header; `None`: no IP, or a later fragment, which begins with no other header.
+    #[inline(always)]
+    fn size(&self) -> Option<u64> {
+        let b = &self.bytes;
+        match self.ethertype {
+            // Below three flags stands the offset.
+            IPV4 if u16::from_be_bytes([b[6], b[7]]) << 3 == 0 => Some(u64::from(b[0] & 0xf) * 4),
+            IPV6 => Some(40),
+            _ => None,
+        }
+    }
+
+    /// Source and destination port; `None`: it has none, or they are where they cannot be read.
+    #[inline(always)]
+    pub fn ports(&self, skb: Ptr, head: Ptr, header: Ptr) -> Option<(u16, u16)> {
+        let at = header.wrapping_add(self.size()?);
+        if linear(skb, head, at) < 4 {
+            return None;
+        }
+        Some((u16::from_be(u16_at(at)), u16::from_be(u16_at(at.wrapping_add(2)))))
+    }
+
     /// The UDP header and the start of what it carries; `None`: no UDP, or a later fragment.
     #[inline(always)]
     pub fn udp(&self, skb: Ptr, head: Ptr, header: Ptr) -> Option<Udp> {
-        let b = &self.bytes;
-        let size = match self.ethertype {
-            // Below three flags stands the offset.
-            IPV4 if b[9] == UDP && u16::from_be_bytes([b[6], b[7]]) << 3 == 0 => u64::from(b[0] & 0xf) * 4,
-            IPV6 if b[6] == UDP => 40,
-            _ => return None,
-        };
+        if self.protocol() != UDP {
+            return None;
+        }
+        let size = self.size()?;
         let mut start = [0_u8; 12];
         let at = header.wrapping_add(size);
         // SAFETY: the helper checks the address itself, and zeroes what it cannot read.
@@ -261,7 +285,7 @@ pub fn linear(skb: Ptr, head: Ptr, from: Ptr) -> u64 {
 /// No buffer is larger: what is, is an address behind its end, or one that was not read.
 const MOST_LINEAR: u64 = 1 << 20;
 
-const LOOK_EVERY_NS: u64 = 1_000_000_000;
+const LOOK_EVERY_NS: u64 = 100_000_000;
 
 /// Is that another device than the one that was met, or is it time to look whether it is? Its memory is used again, too.
 #[inline(always)]

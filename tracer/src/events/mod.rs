@@ -8,6 +8,7 @@ use tracer_common::{
     caps::{Check, Outcome, Start},
     cgroup::{Mkdir, Rmdir},
     copy_up::CopyUp,
+    flow::Step,
     oom::{Decision, Done, Sharer, Victim},
     pids::{ForkFailed, ForkRefused},
     signal::{Dropped, Signal},
@@ -36,6 +37,7 @@ pub enum Event {
     CapStart(Start),
     ForkFailed(ForkFailed),
     SignalDropped(Dropped),
+    PacketStep(Box<Step>),
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -67,6 +69,7 @@ impl Event {
             Self::CapStart(record) => &record.header,
             Self::ForkFailed(record) => &record.header,
             Self::SignalDropped(record) => &record.header,
+            Self::PacketStep(record) => &record.header,
         }
     }
 }
@@ -93,6 +96,7 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
         Kind::CapStart => Event::CapStart(record(bytes)?),
         Kind::ForkFailed => Event::ForkFailed(record(bytes)?),
         Kind::SignalDropped => Event::SignalDropped(record(bytes)?),
+        Kind::PacketStep => Event::PacketStep(Box::new(record(bytes)?)),
     })
 }
 

@@ -88,9 +88,9 @@ impl<K: Ord + Copy, T: Total> Window<K, T> {
         self.recent.push_back((at_ns, new));
     }
 
-    /// Of what is gone nothing will be read any more: that is not forgotten.
-    pub fn release(&mut self, gone: impl Fn(&K) -> bool) {
-        self.totals.retain(|key, _| !gone(key));
+    /// What is gone is not forgotten where nothing is read of it any more; and what has its key now counts from nothing.
+    pub fn release(&mut self, gone: impl Fn(&K, &T) -> bool) {
+        self.totals.retain(|key, total| !gone(key, total));
     }
 
     /// What came within the window, of those that are meant.

@@ -80,6 +80,10 @@ impl Lens for Net {
         self.rule.tick(now_ns, world, out);
     }
 
+    fn finish(&mut self, _now_ns: u64, world: &World, out: &mut Vec<Output>) {
+        self.rule.finish(world, out);
+    }
+
     /// What it says comes of readings, once a second: nothing is ripe between.
     fn next_ns(&self) -> Option<u64> {
         None

@@ -88,6 +88,7 @@ mod tests {
         let query = Query { cgroup: 1, sent_ns: 7 };
         assert!(is_over(&query, 7 + GIVE_UP_NS));
         assert!(!is_over(&query, 6 + GIVE_UP_NS));
+        assert!(!is_over(&query, 7 + IN_TIME_NS), "that is when it asks again");
         assert!(!is_over(&query, 0), "sent after the clock was read");
     }
 

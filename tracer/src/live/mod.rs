@@ -9,6 +9,7 @@ mod caps;
 mod cpu;
 mod demand;
 mod dns;
+mod flow;
 pub mod host;
 mod io;
 mod mem;
@@ -36,6 +37,7 @@ use tokio::{
 };
 use tracer_common::caps::WANT_NEW;
 
+pub use self::flow::Flow;
 use self::{
     before::Log,
     demand::Demand,
@@ -83,6 +85,8 @@ pub struct Options {
     pub ring_bytes: u32,
     pub show: Show,
     pub verbose: u8,
+    /// Whose packets are followed one by one.
+    pub flow: Option<Flow>,
     pub record: Option<recording::Wish>,
 }
 
@@ -310,12 +314,14 @@ fn attach(options: &Options) -> Result<Kernel> {
     if (options.asked.from_start || options.asked.wait) && runs(&options.lenses, "caps") {
         wants.push(("WANT_CAPS", WANT_NEW));
     }
+    wants.extend(options.flow.iter().flat_map(Flow::wants));
+    let maps = options.lenses.iter().flat_map(|lens| lens.maps).copied();
     let kernel = Kernel::attach(&Wishes {
         probes: wanted,
         on_demand: on_demand(options),
         ring_bytes: options.ring_bytes,
         wants,
-        maps: options.lenses.iter().flat_map(|lens| lens.maps).copied().collect(),
+        maps: maps.chain(options.flow.iter().flat_map(Flow::maps)).collect(),
         diagnostics: options.verbose >= DIAGNOSTICS,
     })?;
     let is_lost = |taken: &&Taken| !taken.attached() && taken.probe.without.is_none();

@@ -218,7 +218,7 @@ fn local_v6(table: &str) -> BTreeSet<Address> {
 fn drops(kernel: &Kernel) -> Result<Vec<(DropKey, DropTotal)>> {
     let mut totals = BTreeMap::new();
     for (key, values) in kernel.entries_per_cpu::<DropKey, Drops>("DROPS", DROPS as usize)? {
-        let values = of_one_device(values, |drops| (drops.packets, drops.met));
+        let values = of_one_device(values, |drops| (drops.packets, drops.met, drops.device.name));
         let Some(newest) = values.first() else { continue };
         let total = DropTotal {
             packets: values.iter().map(|drops| drops.packets).sum(),
@@ -233,9 +233,9 @@ fn drops(kernel: &Kernel) -> Result<Vec<(DropKey, DropTotal)>> {
 }
 
 fn hops(kernel: &Kernel) -> Result<BTreeMap<HopKey, HopTotal>> {
-    let mut totals = BTreeMap::new();
+    let mut totals = Vec::new();
     for (key, values) in kernel.entries_per_cpu::<HopKey, Hop>("HOPS", HOPS as usize)? {
-        let values = of_one_device(values, |hop| (hop.packets, hop.met));
+        let values = of_one_device(values, |hop| (hop.packets, hop.met, hop.device.name));
         let Some(newest) = values.first() else { continue };
         let mut since = [0; BUCKETS];
         for (bucket, count) in values.iter().flat_map(|hop| hop.since.iter().enumerate()) {
@@ -253,18 +253,34 @@ fn hops(kernel: &Kernel) -> Result<BTreeMap<HopKey, HopTotal>> {
             since,
             device: device(&newest.device),
         };
-        totals.insert(key, total);
+        totals.push((key, total, newest.met.looked));
     }
-    Ok(totals)
+    Ok(without_replaced(totals))
+}
+
+/// Of each device, by its namespace and index, the name that was met last: what else was counted there is of one that is gone.
+fn without_replaced(hops: Vec<(HopKey, HopTotal, u64)>) -> BTreeMap<HopKey, HopTotal> {
+    let mut newest: BTreeMap<(u32, u32), (u64, String)> = BTreeMap::new();
+    for (key, total, looked) in &hops {
+        let known = newest.entry((key.netns, key.ifindex)).or_default();
+        if *looked >= known.0 {
+            *known = (*looked, total.device.name.clone());
+        }
+    }
+    let is_here = |key: &HopKey, total: &HopTotal| {
+        newest.get(&(key.netns, key.ifindex)).is_some_and(|(_, name)| *name == total.device.name)
+    };
+    let here = hops.into_iter().filter(|(key, total, _)| is_here(key, total));
+    here.map(|(key, total, _)| (key, total)).collect()
 }
 
 /// What each CPU counted of the device that was met last, by whoever met it last first: an index is given again, and a CPU
 /// that has not met the new device still has the counts of the one that is gone.
-fn of_one_device<V>(mut values: Vec<V>, of: impl Fn(&V) -> (u64, Met)) -> Vec<V> {
+fn of_one_device<V>(mut values: Vec<V>, of: impl Fn(&V) -> (u64, Met, [u8; 16])) -> Vec<V> {
     values.retain(|value| of(value).0 > 0);
     values.sort_by_key(|value| Reverse(of(value).1.looked));
-    if let Some(address) = values.first().map(|newest| of(newest).1.address) {
-        values.retain(|value| of(value).1.address == address);
+    if let Some((_, newest, name)) = values.first().map(&of) {
+        values.retain(|value| (of(value).1.address, of(value).2) == (newest.address, name));
     }
     values
 }
@@ -290,14 +306,28 @@ mod tests {
 
     #[test]
     fn counts_of_a_device_that_is_gone_are_not_the_new_ones() {
-        let cpu = |packets: u64, address: u64, looked: u64| (packets, Met { address, looked });
-        let counted = |cpus: &[(u64, Met)]| {
+        let cpu = |packets: u64, address: u64, looked: u64| (packets, Met { address, looked }, [7; 16]);
+        let counted = |cpus: &[(u64, Met, [u8; 16])]| {
             of_one_device(cpus.to_vec(), |cpu| *cpu).iter().map(|cpu| cpu.0).collect::<Vec<u64>>()
         };
         let none: Vec<u64> = Vec::new();
         assert_eq!(counted(&[cpu(9, 1, 10), cpu(0, 0, 0), cpu(7, 1, 20)]), [7, 9]);
         assert_eq!(counted(&[cpu(9, 1, 10), cpu(2, 5, 30), cpu(7, 1, 20)]), [2]);
         assert_eq!(counted(&[cpu(0, 0, 0)]), none);
+        let renamed = (5, Met { address: 1, looked: 40 }, [8; 16]);
+        assert_eq!(counted(&[cpu(9, 1, 10), renamed]), [5], "in the same place of memory");
+    }
+
+    #[test]
+    fn hops_of_a_device_that_is_gone_are_left_out() {
+        let hop = |direction: u32, ifindex: u32, name: &str, looked: u64| {
+            let key = HopKey { container: 2, netns: 1, ifindex, direction, flow: hops::OUT, protocol: 0, through: 2 };
+            let device = Device { name: name.to_owned(), ..Device::default() };
+            (key, HopTotal { device, ..HopTotal::default() }, looked)
+        };
+        let here = without_replaced(vec![hop(0, 5, "up0", 10), hop(1, 5, "up9", 20), hop(0, 6, "br0", 1)]);
+        let names: Vec<&str> = here.values().map(|total| total.device.name.as_str()).collect();
+        assert_eq!(names, ["up9", "br0"]);
     }
 
     #[test]

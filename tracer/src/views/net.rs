@@ -1,5 +1,6 @@
 //! What `ctrace net` adds to lines: the way of each container's packets, and the numbers of its findings.
 
+use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::{
@@ -7,7 +8,10 @@ use super::{
     lines::row,
     table::{Line, Shape, name},
 };
-use crate::{model::Finding, pipeline::SampleRow};
+use crate::{
+    model::{Finding, span},
+    pipeline::{EventRow, SampleRow},
+};
 
 pub static TABLE: Shape = Shape { sample: "net", codes: &["net."], head, line, rank, below: |_| None };
 
@@ -65,6 +69,59 @@ fn ways(sample: &SampleRow, flow: &str) -> Vec<String> {
     shown.chunk_by(|one, next| one["through"] == next["through"]).map(way).collect()
 }
 
+/// A packet that was followed.
+pub fn packet_line(event: &EventRow, zone: &TimeZone) -> String {
+    let name = event.container.as_ref().map_or_else(|| "host".to_owned(), |container| container.label());
+    format!("{}  {}  {}\n", event.time.clock(zone), escape(&name), escape(&packet_way(event)))
+}
+
+/// `packet 1 out udp 10.97.0.2:4000 → 10.98.0.2:4711, 128 bytes: eth0 → 3.1 µs hv1 → 1.2 µs br0 ─✗ 2.0 µs netfilter
+/// (NETFILTER_DROP in nft_do_chain)`. Not escaped.
+pub fn packet_way(event: &EventRow) -> String {
+    let field = |key: &str| event.fields.get(key).unwrap_or(&Value::Null);
+    let text = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
+    let fields = Value::Object(event.fields.clone());
+    let flow = text(&fields, "flow").map_or_else(String::new, |flow| format!(" {flow}"));
+    let protocol = text(&fields, "protocol").unwrap_or_else(|| "unreadable".to_owned());
+    let length = field("length_bytes").as_u64().map_or_else(String::new, |bytes| format!(", {bytes} bytes"));
+    let (from, to) = (end(&fields, "source"), end(&fields, "destination"));
+    let again = if field("continues") == &Value::Bool(true) { " goes on" } else { "" };
+    let mut way = format!("packet {}{again}{flow} {protocol} {from} → {to}{length}:", field("packet"));
+    let took = |step: &Value| step["took_ns"].as_u64().map_or_else(String::new, |ns| format!(" {}", micros(ns)));
+    for (at, hop) in field("hops").as_array().into_iter().flatten().enumerate() {
+        let arrow = if at == 0 && again.is_empty() { "" } else { " →" };
+        let device = text(hop, "device").unwrap_or_else(|| "?".to_owned());
+        way.push_str(&format!("{arrow}{} {device}", took(hop)));
+        if hop["source"].is_string() {
+            way.push_str(&format!(" (now {} → {})", end(hop, "source"), end(hop, "destination")));
+        }
+    }
+    let stopped = field("stopped");
+    if stopped.is_object() {
+        let mark = if stopped["lost"] == Value::Bool(false) { "─■" } else { "─✗" };
+        let why: Vec<String> = ["reason", "location"].into_iter().filter_map(|key| text(stopped, key)).collect();
+        let at = text(stopped, "hop").map_or_else(String::new, |hop| format!(" {hop}"));
+        let on = text(stopped, "device").map_or_else(String::new, |device| format!(" on {device}"));
+        way.push_str(&format!(" {mark}{}{at}{on} ({})", took(stopped), why.join(" in ")));
+    }
+    way
+}
+
+/// `10.97.0.2:4000`, `[fd00::2]:53`.
+fn end(packet: &Value, which: &str) -> String {
+    let address = packet[which].as_str().unwrap_or("?");
+    match packet[format!("{which}_port")].as_u64() {
+        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
+        Some(port) => format!("{address}:{port}"),
+        None => address.to_owned(),
+    }
+}
+
+/// Steps take some microseconds: `3.1 µs`.
+fn micros(ns: u64) -> String {
+    if ns < 1_000_000 { format!("{}.{} µs", ns / 1000, ns % 1000 / 100) } else { span(ns) }
+}
+
 /// The numbers below a finding's first line.
 pub fn body(finding: &Finding, out: &mut String) {
     if finding.code.0 != "net.dropped" {
@@ -104,5 +161,52 @@ pub fn body(finding: &Finding, out: &mut String) {
     }
     for (field, reason) in &finding.unknown {
         row(out, "unknown", &format!("{field}: {}", escape(reason)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Timestamp, Unknown};
+
+    fn said(fields: &Value) -> String {
+        let fields = fields.as_object().cloned().unwrap_or_default();
+        let (container, unknown) = (None, Unknown::new());
+        packet_way(&EventRow {
+            time: Timestamp(0),
+            event: "packet",
+            container,
+            cgroup: None,
+            process: None,
+            fields,
+            unknown,
+        })
+    }
+
+    #[test]
+    fn the_way_of_a_packet() {
+        let stopped = json!({"hop": "netfilter", "device": "br0", "reason": "NETFILTER_DROP", "location": "nft_do_chain",
+            "lost": true, "took_ns": 2040});
+        let mut packet = json!({"packet": 1, "flow": "out", "protocol": "udp", "source": "10.97.0.2", "source_port": 4000,
+        "destination": "10.98.0.2", "destination_port": 4711, "length_bytes": 128, "stopped": stopped, "hops": [
+            {"device": "eth0", "direction": "xmit"}, {"device": "br0", "direction": "receive", "took_ns": 3199},
+        ]});
+        assert_eq!(
+            said(&packet),
+            "packet 1 out udp 10.97.0.2:4000 → 10.98.0.2:4711, 128 bytes: eth0 → 3.1 µs br0 \
+             ─✗ 2.0 µs netfilter on br0 (NETFILTER_DROP in nft_do_chain)"
+        );
+        packet["stopped"] = json!({"lost": false, "location": "tcp_v4_rcv"});
+        packet["hops"][1]["source"] = json!("fd00::2");
+        packet["hops"][1]["source_port"] = json!(1);
+        assert!(
+            said(&packet).ends_with("eth0 → 3.1 µs br0 (now [fd00::2]:1 → ?) ─■ (tcp_v4_rcv)"),
+            "{}",
+            said(&packet)
+        );
+        let again = json!({"packet": 2, "flow": null, "continues": true, "hops": [{"device": "up0", "took_ns": 3_000_000_000_u64}]});
+        assert_eq!(said(&again), "packet 2 goes on unreadable ? → ?: → 3.0 s up0");
     }
 }

@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 
-use super::{escape::escape, lines::Style};
+use super::{escape::escape, lines::Style, net};
 use crate::{model::Owner, pipeline::EventRow};
 
 const CONTAINER: usize = 20;
@@ -29,6 +29,7 @@ pub fn line(row: &EventRow, style: &Style) -> Option<String> {
     match row.event {
         "exit" => Some(exit(row, &style.zone)),
         "signal" => Some(signal(row, &style.zone)),
+        "packet" => Some(net::packet_line(row, &style.zone)),
         _ => None,
     }
 }
@@ -53,6 +54,7 @@ pub fn summary(row: &EventRow) -> String {
             let times = count.map_or_else(String::new, |count| format!(", {count} times"));
             format!("{}{init} from {from}: {}, {}{times}", text("signal"), text("result"), text("disposition"))
         }
+        "packet" => net::packet_way(row),
         other => other.to_owned(),
     }
 }

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     harness::Test,
-    net::street::Street,
+    net::street::{OUTSIDE, PORT, Street},
     support::{
         cgroups::Tree,
         cpu::{CpuTree, play as play_cpu, quota},
@@ -27,6 +27,7 @@ pub static TESTS: &[Test] = &[
     Test::full("record::io", io),
     Test::full("record::cpu", cpu),
     Test::full("record::net", net),
+    Test::full("record::flow", flow),
     Test::full("record::caps", caps),
     Test::core("record::overview", overview),
     Test::core("record::killed_while_it_writes", killed_while_it_writes),
@@ -136,6 +137,22 @@ fn cpu() {
         let _busy = play_cpu(&container, &["busy=4", "pause"]);
         ctrace.finding("cpu.throttled", &container);
     });
+}
+
+/// Each packet of a flow, also those that are told at the end alone.
+fn flow() {
+    for form in ["--json", "--lines"] {
+        let tree = Tree::new();
+        let container = tree.container();
+        let street = Street::new(&container);
+        let flow = format!("udp/{OUTSIDE}/{PORT}");
+        comes_back(&["net", "--flow", &flow], form, |ctrace| {
+            street.send(3, 100);
+            ctrace
+                .wait_for("a packet's way", |line| line.text.contains("NO_SOCKET") || line.text.contains("__udp4_lib"));
+            street.send(1, 100);
+        });
+    }
 }
 
 fn net() {

@@ -107,7 +107,7 @@ pub fn sort(seen: &Seen) -> Sorted {
     sorted
 }
 
-fn verdict(seen: &Seen, container: u32, key: &DropKey, total: &DropTotal) -> Verdict {
+pub fn verdict(seen: &Seen, container: u32, key: &DropKey, total: &DropTotal) -> Verdict {
     // Groups are joined or not; and what no IP runs over (LLDP, spanning tree) is not the container's.
     if key.flags & MULTICAST != 0 || ![IPV4, ARP, IPV6].contains(&key.protocol) {
         return Verdict::Harmless;
@@ -136,7 +136,7 @@ fn verdict(seen: &Seen, container: u32, key: &DropKey, total: &DropTotal) -> Ver
 }
 
 /// The kernel's own name of it; a number where its BTF has none (those of subsystems); `None`: this kernel gives none.
-fn reason(seen: &Seen, key: &DropKey) -> Option<String> {
+pub fn reason(seen: &Seen, key: &DropKey) -> Option<String> {
     let named = || seen.counts.reasons.get(&key.reason).cloned();
     (key.reason != UNKNOWN_U32).then(|| named().unwrap_or_else(|| format!("{:#x}", key.reason)))
 }
@@ -149,13 +149,14 @@ pub fn judge(seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
             continue;
         }
         let subject = format!(
-            "{} {} {:?} {:?} {:?} {}",
+            "{} {} {:?} {:?} {:?} {} {}",
             place.container,
             place.hop.name(),
             place.reason,
             place.function,
             place.device,
-            place.protocol
+            place.protocol,
+            total.device.name
         );
         if let Some(news) = conditions.holds(DROPPED, &subject, total.packets, seen.counts.at_ns) {
             findings.push(finding(seen, news, place, total));
@@ -197,12 +198,24 @@ fn finding(seen: &Seen, news: News, place: &Place, total: &DropTotal) -> Finding
     numbers.set("protocol", packet::describe(place.protocol, total.header()));
     let first = Packet::parse(total.header()).filter(|_| place.protocol != ARP);
     numbers.put("first_packet", first.map(|first| first.json()), "it is no IP packet, or could not be read");
-    if place.cause == Cause::TooBig {
-        let next = Some(&total.next).filter(|next| !next.name.is_empty());
-        let why = "the packet had no route (yet)";
-        numbers.put("next_device", next.map(|next| next.name.as_str()), why);
-        numbers.put("next_mtu_bytes", next.and_then(|next| next.mtu), why);
-    }
+    let routed = Some(&total.next).filter(|next| !next.name.is_empty());
+    let next = if place.cause == Cause::TooBig {
+        let next = routed.or_else(|| seen.narrowest(place.container)).cloned().unwrap_or_default();
+        let why = "the packet had no route (yet), and none passed on";
+        numbers.put("next_device", Some(next.name.as_str()).filter(|name| !name.is_empty()), why);
+        numbers.put("next_mtu_bytes", next.mtu, why);
+        let own = seen.own_device(place.container);
+        let why = "no packet of the container's was seen at a device of its own";
+        numbers.put("container_device", own.map(|own| own.name.as_str()), why);
+        numbers.put("container_mtu_bytes", own.and_then(|own| own.mtu), why);
+        next
+    } else {
+        let next = routed.filter(|next| Some(next.name.as_str()) != device).cloned().unwrap_or_default();
+        if !next.name.is_empty() {
+            numbers.set("next_device", &next.name);
+        }
+        next
+    };
     let owner = seen.owner(place.container);
     let cgroup = owner.as_ref().map(|owner| owner.cgroup.clone());
     numbers.put("cgroup", cgroup, "no container is in that network namespace any more");
@@ -211,7 +224,10 @@ fn finding(seen: &Seen, news: News, place: &Place, total: &DropTotal) -> Finding
     if !sharers.is_empty() {
         numbers.set("shared_with", sharers);
     }
-    let on = device.map_or_else(String::new, |device| format!(" on {device}"));
+    let mut on = device.map_or_else(String::new, |device| format!(" on {device}"));
+    if matches!(place.hop, Hop::Netfilter | Hop::Routing) && !next.name.is_empty() {
+        on = format!("{on}, on the way to {}", next.name);
+    }
     let why: Vec<&str> = [place.reason.as_deref(), place.function.as_deref()].into_iter().flatten().collect();
     let summary = format!(
         "{} packets in {} stopped at {}{on}: {} ({}), {}",
@@ -233,7 +249,7 @@ fn finding(seen: &Seen, news: News, place: &Place, total: &DropTotal) -> Finding
         summary,
         evidence: numbers.values,
         why: advice::why(place.cause),
-        fix: advice::fix(place, device, first.as_ref(), &total.next),
+        fix: advice::fix(place, device, first.as_ref(), &next),
         refers_to: None,
         unknown: numbers.unknown,
     }

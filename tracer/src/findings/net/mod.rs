@@ -4,6 +4,7 @@
 mod advice;
 mod dropped;
 mod explain;
+mod flow;
 mod latency;
 mod packet;
 pub mod reading;
@@ -51,6 +52,7 @@ pub struct Rule {
     hops: Window<HopKey, HopTotal>,
     tcp: tcp::Rule,
     sysctls: sysctl::Rule,
+    flow: flow::Rule,
     conditions: Conditions,
     said: Said,
     pace: Pace,
@@ -63,6 +65,7 @@ impl Default for Rule {
             hops: Window::lasting(WINDOW_NS),
             tcp: tcp::Rule::default(),
             sysctls: sysctl::Rule::default(),
+            flow: flow::Rule::default(),
             conditions: Conditions::default(),
             said: Said::default(),
             pace: Pace::default(),
@@ -196,6 +199,20 @@ impl<'a> Seen<'a> {
         self.owners.get(&netns).and_then(|owners| owners.first().cloned().flatten())
     }
 
+    /// Of the devices that the container's packets pass after its own the one that takes the smallest packets.
+    fn narrowest(&self, container: u32) -> Option<&Device> {
+        let foreign = self.counts.hops.iter().filter(|(key, _)| key.container == container && key.netns != container);
+        let out = foreign.filter(|(key, hop)| key.flow == OUT && hop.device.mtu.is_some()).map(|(_, hop)| &hop.device);
+        out.min_by_key(|device| device.mtu)
+    }
+
+    /// The container's own device, by which most of its packets leave.
+    fn own_device(&self, container: u32) -> Option<&Device> {
+        let is_own = |key: &HopKey| key.container == container && key.netns == container && key.ifindex != LOOPBACK;
+        let own = self.counts.hops.iter().filter(|(key, _)| is_own(key) && key.flow == OUT);
+        own.max_by_key(|(_, hop)| hop.packets).map(|(_, hop)| &hop.device)
+    }
+
     /// What the device of a drop is to its container.
     fn role_at_drop(&self, container: u32, key: &DropKey, device: &Device) -> Hop {
         let unknown = !self.devices.passed.contains(&(container, key.netns, key.ifindex));
@@ -228,6 +245,9 @@ impl<'a> Seen<'a> {
 
 impl Rule {
     pub fn event(&mut self, event: &Event, world: &World, out: &mut Vec<Output>) {
+        if let Event::PacketStep(step) = event {
+            self.flow.step(step);
+        }
         out.extend(self.sysctls.event(event, world).map(|finding| Output::Finding(Box::new(finding))));
     }
 
@@ -240,12 +260,26 @@ impl Rule {
         out.push(Output::Ask(Question::Net(Ask::Counts { of: world.owned_paths() })));
     }
 
+    /// What is known of packets that are followed is told with a last reading, which names the place of a drop.
+    pub fn finish(&mut self, world: &World, out: &mut Vec<Output>) {
+        if self.flow.end() {
+            out.push(Output::Ask(Question::Net(Ask::Counts { of: world.owned_paths() })));
+        }
+    }
+
     pub fn reading(&mut self, reading: &Reading, now_ns: u64, world: &World, out: &mut Vec<Output>) {
         let Reading::Counts(counts) = reading;
         self.pace.came(now_ns, counts.took_ns);
-        self.drops.take_in(world, counts.at_ns, &counts.drops);
         let here: BTreeSet<u32> = counts.netns.values().copied().collect();
-        self.hops.release(|key| !here.contains(&key.container));
+        let hops = counts.hops.iter().map(|(key, hop)| ((key.netns, key.ifindex), hop.device.name.as_str()));
+        let drops = counts.drops.iter().map(|(key, drops)| (*key, drops.device.name.as_str()));
+        let (hops, drops): (BTreeMap<_, _>, BTreeMap<_, _>) = (hops.collect(), drops.collect());
+        self.hops.release(|key, total| {
+            let is_another = |now: &&str| **now != total.device.name;
+            !here.contains(&key.container) || hops.get(&(key.netns, key.ifindex)).is_some_and(is_another)
+        });
+        self.drops.release(|key, total| drops.get(key).is_some_and(|now| *now != total.device.name));
+        self.drops.take_in(world, counts.at_ns, &counts.drops);
         self.hops.take_in(world, counts.at_ns, &counts.hops);
         let seen = Seen::new(counts, &self.drops, &self.hops, world);
         let mut findings = dropped::judge(&seen, &mut self.conditions);
@@ -253,8 +287,12 @@ impl Rule {
         findings.extend(latency::judge(&seen, &mut self.conditions));
         findings.extend(self.tcp.judge(&seen, &mut self.conditions));
         out.extend(sample::rows(&seen));
-        let lost =
-            [("packet_drop", self.drops.forgotten(), TABLE_FULL), ("packet_hop", self.hops.forgotten(), TABLE_FULL)];
+        self.flow.tell(&seen, out);
+        let lost = [
+            ("packet_drop", self.drops.forgotten(), TABLE_FULL),
+            ("packet_hop", self.hops.forgotten(), TABLE_FULL),
+            ("packet_step", self.flow.lost(), "more packets of the flow than can be followed"),
+        ];
         let lost = lost.into_iter().chain(self.tcp.lost()).filter(|(_, count, _)| *count > 0);
         out.extend(lost.map(|(event, count, cause)| {
             Output::Loss(LossNote { time: world.at(counts.at_ns), event, container: None, cgroup: None, count, cause })

@@ -101,7 +101,12 @@ impl Total for DropTotal {
         Self { packets: self.packets.saturating_sub(before.packets), ..self.clone() }
     }
 
+    /// Of another device, which has the index now, that one's alone.
     fn add(&mut self, more: &Self) {
+        if self.device.name != more.device.name {
+            *self = more.clone();
+            return;
+        }
         self.packets = self.packets.saturating_add(more.packets);
     }
 }
@@ -128,6 +133,10 @@ impl Total for HopTotal {
     }
 
     fn add(&mut self, more: &Self) {
+        if self.device.name != more.device.name {
+            *self = more.clone();
+            return;
+        }
         self.packets = self.packets.saturating_add(more.packets);
         self.segments = self.segments.saturating_add(more.segments);
         self.bytes = self.bytes.saturating_add(more.bytes);

@@ -1,8 +1,10 @@
 use std::sync::Arc;
 
+use bytemuck::Zeroable;
 use tracer_common::{
-    UNKNOWN_U32,
+    Header, UNKNOWN_U32,
     dropped::{INWARD, MULTICAST, NO_CARRIER, OUTWARD, SAMPLE},
+    flow::{self as steps, Step},
     hops::{BUCKETS, IN, OUT, XMIT},
 };
 
@@ -314,6 +316,27 @@ fn hops_stand_in_the_order_of_the_way() {
     assert_eq!(web.fields["hops"][1]["since_container_ns"], 100);
 }
 
+/// An index is given again: what the first device counted is none of the second's, nor is it forgotten.
+#[test]
+fn a_device_in_anothers_place_is_not_called_by_its_name() {
+    let key = drop_at(QDISC_DROP, HOST_NETNS, UPLINK);
+    let (passed, one) = hop(OUT, XMIT, HOST_NETNS, UPLINK, "", 50);
+    let at = |name: &str, drops: u64, packets: u64| {
+        let device = Device { name: name.to_owned(), ..one.device.clone() };
+        (vec![(key, total(drops, name, ""))], vec![(passed, HopTotal { packets, device, ..one.clone() })])
+    };
+    let mut bench = Bench::new();
+    let mut told = |second, (drops, hops)| {
+        let found = bench.read(second, drops, hops).0;
+        let told =
+            found.iter().map(|finding| (finding.evidence["device"].clone(), finding.evidence["packets"].clone()));
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(told(1, at("up0", 5, 50)), [("up0".into(), 5.into())]);
+    // More of them than of the first, within one window.
+    assert_eq!(told(2, at("up9", 7, 60)), [("up9".into(), 7.into())]);
+}
+
 /// A container whose packets leave by one network, and come by the other.
 #[test]
 fn two_networks_two_ways() {
@@ -499,4 +522,175 @@ fn who_takes_no_large_packets_is_named() {
     assert!(fix.contains("of which up0 takes 1000 bytes (the first was 84 bytes)"), "{fix}");
     let (mtu, fix) = said(Device::default());
     assert!(mtu.is_null() && !fix.contains("takes"), "{fix}");
+}
+
+/// Where its route led is not always known: the packets that passed tell which device takes the least.
+#[test]
+fn the_smallest_mtu_of_the_way_is_named() {
+    let narrow = |(key, total): (HopKey, HopTotal), mtu| {
+        let device = Device { mtu: Some(mtu), ..total.device };
+        (key, HopTotal { device, ..total })
+    };
+    let hops = vec![
+        hop(OUT, XMIT, WEB_NETNS, 2, "veth", 5),
+        narrow(hop(OUT, RECEIVE, HOST_NETNS, BRIDGE, "bridge", 5), 1450),
+        narrow(hop(OUT, XMIT, HOST_NETNS, UPLINK, "", 5), 1400),
+        narrow(hop(IN, RECEIVE, HOST_NETNS, 50, "", 5), 500),
+    ];
+    let key = drop_at(PKT_TOO_BIG, HOST_NETNS, BRIDGE);
+    let found = Bench::new().read(1, vec![(key, total(3, "br0", "bridge"))], hops).0;
+    let evidence = &found[0].evidence;
+    assert_eq!((&evidence["next_device"], &evidence["next_mtu_bytes"]), (&"dev13".into(), &1400.into()));
+    assert_eq!((&evidence["container_device"], &evidence["container_mtu_bytes"]), (&"dev2".into(), &1500.into()));
+    assert!(found[0].fix[0].contains("of which dev13 takes 1400 bytes"), "{:?}", found[0].fix);
+}
+
+#[test]
+fn where_forwarded_packets_were_to_go_is_told() {
+    let said = |next: &str, reason| {
+        let next = Device { name: next.to_owned(), ..Device::default() };
+        let drops = DropTotal { next, ..total(3, "br0", "bridge") };
+        let found = Bench::new().read(1, vec![(drop_at(reason, HOST_NETNS, BRIDGE), drops)], Vec::new()).0;
+        (found[0].summary.clone(), found[0].evidence.get("next_device").cloned())
+    };
+    let (summary, next) = said("up0", NETFILTER_DROP);
+    assert!(summary.contains("at netfilter on br0, on the way to up0: "), "{summary}");
+    assert_eq!(next, Some("up0".into()));
+    assert_eq!(said("br0", NETFILTER_DROP).1, None, "that is where it is");
+    assert!(!said("up0", QDISC_DROP).0.contains("on the way"), "a queue is the device's own");
+}
+
+/// A packet of the container's at a device, so long after the first second.
+fn step(packet: u64, what: u32, netns: u32, ifindex: u32, after_us: u64) -> Step {
+    let time_ns = T + after_us * 1000;
+    let mut step = Step {
+        header: Header { time_ns, ..Header::zeroed() },
+        packet,
+        first_ns: T,
+        location: 100,
+        reason: NETFILTER_DROP,
+        what,
+        container: WEB_NETNS,
+        flags: OUTWARD,
+        netns,
+        ifindex,
+        protocol: IPV4,
+        readable: 28,
+        bytes: total(1, "", "").first,
+        ..Step::zeroed()
+    };
+    step.device.name[..4].copy_from_slice(b"dev0");
+    step
+}
+
+impl Bench {
+    fn steps(&mut self, steps: &[Step]) {
+        for step in steps {
+            let mut out = Vec::new();
+            self.rule.event(&Event::PacketStep(Box::new(*step)), &self.host.world(), &mut out);
+            assert_eq!(out, []);
+        }
+    }
+
+    /// The packets that a reading tells.
+    fn packets(&mut self, second: u64) -> Vec<serde_json::Map<String, serde_json::Value>> {
+        let functions = [(100, "nf_hook_slow".to_owned())].into();
+        let netns = [(Arc::from(WEB), WEB_NETNS)].into();
+        let reasons = [(NETFILTER_DROP, "NETFILTER_DROP".to_owned())].into();
+        let counts = Counts {
+            at_ns: T + second * SECOND,
+            netns,
+            host: Some(HOST_NETNS),
+            functions,
+            reasons,
+            hops: way(1, 9),
+            ..Counts::default()
+        };
+        let mut out = Vec::new();
+        self.rule.reading(&Reading::Counts(counts), T + second * SECOND, &self.host.world(), &mut out);
+        let rows = out.into_iter().filter_map(|output| match output {
+            Output::Event(row) => {
+                let cgroup = row.container.map(|container| container.cgroup.clone());
+                assert_eq!((row.event, cgroup.as_deref()), ("packet", Some(WEB)));
+                Some(row.fields)
+            }
+            _ => None,
+        });
+        rows.collect()
+    }
+}
+
+#[test]
+fn a_packet_that_is_followed_is_told_where_it_stops() {
+    let mut bench = Bench::new();
+    let way = [
+        step(1, XMIT, WEB_NETNS, 2, 0),
+        step(2, XMIT, WEB_NETNS, 2, 1),
+        step(1, RECEIVE, HOST_NETNS, VETH, 3),
+        step(1, steps::DROPPED, HOST_NETNS, VETH, 10),
+    ];
+    bench.steps(&way);
+    let told = bench.packets(0);
+    let [packet] = &told[..] else { panic!("the other one may go on: {told:?}") };
+    assert_eq!(
+        (&packet["packet"], &packet["flow"], &packet["destination_port"]),
+        (&1.into(), &"out".into(), &53.into())
+    );
+    let hops: Vec<_> =
+        packet["hops"].as_array().expect("hops").iter().map(|hop| (&hop["hop"], &hop["took_ns"])).collect();
+    assert_eq!(hops, [(&"container device".into(), &serde_json::Value::Null), (&"host veth".into(), &3000.into())]);
+    let stopped = &packet["stopped"];
+    assert_eq!((&stopped["hop"], &stopped["lost"]), (&"netfilter".into(), &true.into()));
+    assert_eq!((&stopped["reason"], &stopped["location"]), (&"NETFILTER_DROP".into(), &"nf_hook_slow".into()));
+    assert_eq!((&stopped["since_first_ns"], &stopped["took_ns"]), (&10_000.into(), &7000.into()));
+    assert_eq!(bench.packets(0).len(), 0);
+    let told = bench.packets(2);
+    let [packet] = &told[..] else { panic!("it was not seen for a second: {told:?}") };
+    assert_eq!((&packet["packet"], packet.get("stopped")), (&2.into(), None));
+    // What waited for a neighbour goes on.
+    bench.steps(&[step(2, steps::DROPPED, WEB_NETNS, 2, 3_000_000)]);
+    let told = bench.packets(3);
+    let [packet] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((&packet["packet"], &packet["continues"]), (&2.into(), &true.into()));
+    assert_eq!(packet["stopped"]["took_ns"], 2_999_999_000_u64);
+    assert_eq!(bench.packets(30).len(), 0);
+}
+
+#[test]
+fn what_nat_made_of_a_packet_is_told() {
+    let mut bench = Bench::new();
+    let mut translated = step(1, XMIT, HOST_NETNS, UPLINK, 5);
+    translated.bytes[12..16].copy_from_slice(&[192, 0, 2, 1]);
+    bench.steps(&[step(1, XMIT, WEB_NETNS, 2, 0), translated, step(1, RECEIVE, 9, 9, 6)]);
+    let packet = &bench.packets(2)[0];
+    assert_eq!((&packet["source"], &packet["hops"][0]["source"]), (&"10.0.0.2".into(), &serde_json::Value::Null));
+    assert_eq!((&packet["hops"][1]["source"], &packet["hops"][1]["hop"]), (&"192.0.2.1".into(), &"uplink".into()));
+    assert_eq!(packet["hops"][2]["source"], "10.0.0.2", "and back");
+}
+
+#[test]
+fn at_the_end_what_is_held_is_told() {
+    let mut bench = Bench::new();
+    let mut out = Vec::new();
+    bench.rule.finish(&bench.host.world(), &mut out);
+    assert_eq!(out, [], "nothing is held");
+    bench.steps(&[step(1, XMIT, WEB_NETNS, 2, 0)]);
+    bench.rule.finish(&bench.host.world(), &mut out);
+    assert!(matches!(out[..], [Output::Ask(Question::Net(_))]), "{out:?}");
+    assert_eq!(bench.packets(0).len(), 1);
+}
+
+#[test]
+fn packets_beyond_those_that_are_held_are_a_loss() {
+    let mut bench = Bench::new();
+    let many: Vec<Step> = (0..4100).map(|packet| step(packet, XMIT, WEB_NETNS, 2, packet)).collect();
+    bench.steps(&many);
+    let mut out = Vec::new();
+    let counts = Counts { at_ns: T + SECOND, ..Counts::default() };
+    bench.rule.reading(&Reading::Counts(counts), T + SECOND, &bench.host.world(), &mut out);
+    let lost = out.iter().find_map(|output| match output {
+        Output::Loss(loss) => Some((loss.event, loss.count)),
+        _ => None,
+    });
+    assert_eq!(lost, Some(("packet_step", 4)));
 }

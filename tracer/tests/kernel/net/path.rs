@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::street::{INSIDE, OUTSIDE, PORT, Street};
+use super::street::{INSIDE, OUTSIDE, OUTSIDE6, PORT, Street};
 use crate::{
     harness::Test,
     support::{
@@ -34,8 +34,6 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("net::queue_is_full", queue_is_full),
     Test::core("net::queue_is_slow", queue_is_slow),
 ]];
-
-const OUTSIDE6: &str = "fd98::2";
 
 /// Packets of a run.
 const PACKETS: usize = 7;
@@ -178,15 +176,7 @@ fn large_buffers() {
 fn ipv6() {
     let scene = Scene::new();
     let street = &scene.street;
-    for (end, device, address) in
-        [("c", "eth0", "fd97::2"), ("h", "br0", "fd97::1"), ("h", "up0", "fd98::1"), ("o", "eth0", OUTSIDE6)]
-    {
-        street.set(end, &format!("net.ipv6.conf.{device}.disable_ipv6=0"));
-        street.ip(end, &format!("addr add {address}/64 dev {device} nodad"));
-    }
-    street.set("h", "net.ipv6.conf.all.forwarding=1");
-    street.ip("c", "route add default via fd97::1");
-    street.ip("o", "route add fd97::/64 via fd98::1");
+    street.with_ipv6();
     let server = street.at("o", || UdpSocket::bind((OUTSIDE6, PORT)).expect("a port")).join().expect("a socket");
     let send = || {
         let sent = street.at("c", || {
@@ -235,7 +225,9 @@ fn two_ways() {
     let all = PACKETS as u64;
     let at = |sample: &Value, flow: &str, device: &str| {
         let hops = sample["hops"].as_array().into_iter().flatten();
-        let mut here = hops.filter(|hop| hop["flow"] == flow && hop["device"] == device);
+        // Who is outside has a device of that name as well.
+        let is_inside = |hop: &Value| device != "eth0" || hop["netns"] == sample["netns"];
+        let mut here = hops.filter(|hop| hop["flow"] == flow && hop["device"] == device && is_inside(hop));
         here.find(|hop| hop["packets"].as_u64().is_some_and(|packets| packets >= all)).cloned()
     };
     let sample =
@@ -285,8 +277,12 @@ fn another_device() {
             .zip(Some(packets(sample, "out", "uplink", "xmit", "packets")))
     };
     // The device's own counter has the host's questions for neighbours, too.
-    let sample =
-        scene.sample("on the second", |sample| count(sample).is_some_and(|(own, seen)| seen > 0 && seen <= own));
+    let has = |sample: &Value, device: &str| {
+        sample["hops"].as_array().into_iter().flatten().any(|hop| hop["device"] == device && hop["direction"] == "xmit")
+    };
+    let sample = scene.sample("on the second", |sample| {
+        has(sample, "up9") && count(sample).is_some_and(|(own, seen)| seen > 0 && seen <= own)
+    });
     let devices: Vec<_> = sample["hops"].as_array().into_iter().flatten().map(|hop| &hop["device"]).collect();
     assert!(!devices.contains(&&"up0".into()), "{devices:?}");
     scene.ctrace.stop();
@@ -364,6 +360,7 @@ fn too_large() {
     let evidence = scene.stopped("routing", &["PKT_TOO_BIG"]);
     assert_eq!(evidence["first_packet"]["length_bytes"], 1428);
     assert_eq!((&evidence["next_device"], &evidence["next_mtu_bytes"]), (&"up0".into(), &1000.into()));
+    assert_eq!((&evidence["container_device"], &evidence["container_mtu_bytes"]), (&"eth0".into(), &1500.into()));
 }
 
 fn uplink_is_down() {

@@ -28,6 +28,7 @@ use crate::support::{
 
 pub const INSIDE: &str = "10.97.0.2";
 pub const OUTSIDE: &str = "10.98.0.2";
+pub const OUTSIDE6: &str = "fd98::2";
 /// Nobody listens there, or the test does.
 pub const PORT: u16 = 4711;
 
@@ -91,6 +92,19 @@ impl Street {
             self.ip(end, &format!("link set {device} up"));
         }
         self.ip("c", "route replace default via 10.99.0.1");
+    }
+
+    /// The same way with IPv6: the container has fd97::2.
+    pub fn with_ipv6(&self) {
+        for (end, device, address) in
+            [("c", "eth0", "fd97::2"), ("h", "br0", "fd97::1"), ("h", "up0", "fd98::1"), ("o", "eth0", OUTSIDE6)]
+        {
+            self.set(end, &format!("net.ipv6.conf.{device}.disable_ipv6=0"));
+            self.ip(end, &format!("addr add {address}/64 dev {device} nodad"));
+        }
+        self.set("h", "net.ipv6.conf.all.forwarding=1");
+        self.ip("c", "route add default via fd97::1");
+        self.ip("o", "route add fd97::/64 via fd98::1");
     }
 
     /// Another pair to who is outside, of that name and index, where the first one was.

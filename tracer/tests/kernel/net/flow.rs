@@ -1,0 +1,152 @@
+//! One flow, packet by packet.
+
+use std::net::{IpAddr, TcpListener, UdpSocket};
+
+use serde_json::Value;
+
+use super::street::{INSIDE, OUTSIDE, OUTSIDE6, PORT, Street};
+use crate::{
+    harness::Test,
+    support::{
+        cgroups::{Group, Tree},
+        ctrace::{Ctrace, Line, command},
+    },
+};
+
+pub static TESTS: &[Test] = &[
+    Test::core("net::flow::dropped", dropped),
+    Test::full("net::flow::ipv6", ipv6),
+    Test::full("net::flow::translated", translated),
+];
+
+const PACKETS: usize = 5;
+
+fn follow(flow: &str, of: &Group) -> Ctrace {
+    // With that container it is not ready before the kernel side knows whose packets are meant.
+    Ctrace::ready(command(&["net", "--json", "--flow", flow, "--container", of.name()]))
+}
+
+/// The rows of packets so far.
+fn packets(ctrace: &Ctrace) -> Vec<Value> {
+    let lines = ctrace.lines().into_iter().map(|line| line.json);
+    lines.filter(|json| json["event"] == "packet").collect()
+}
+
+fn wait_for(ctrace: &Ctrace, what: &str, count: usize) -> Vec<Value> {
+    ctrace.wait_for(what, |line: &Line| line.json["event"] == "packet" && packets(ctrace).len() >= count);
+    packets(ctrace)
+}
+
+/// `eth0 xmit`, in order.
+fn hops(packet: &Value) -> Vec<String> {
+    let hops = packet["hops"].as_array().expect("hops").iter();
+    let text = |hop: &Value, key: &str| hop[key].as_str().unwrap_or("?").to_owned();
+    hops.map(|hop| format!("{} {}", text(hop, "device"), text(hop, "direction"))).collect()
+}
+
+fn send(street: &Street, to: &str, port: u16) {
+    let to: IpAddr = to.parse().expect("an address");
+    let sent = street.at("c", move || {
+        let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).expect("a socket");
+        for _ in 0..PACKETS {
+            socket.send_to(&[7; 100], (to, port)).expect("a packet");
+        }
+    });
+    sent.join().expect("the container's thread");
+}
+
+/// Each packet's way ends where the fault is; another flow's packets are not shown.
+fn dropped() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let street = Street::new(&container);
+    street.run("h", "iptables -P FORWARD DROP");
+    let ctrace = follow(&format!("udp/{OUTSIDE}/{PORT}"), &container);
+    send(&street, OUTSIDE, PORT + 1);
+    send(&street, "10.97.0.1", PORT);
+    send(&street, OUTSIDE, PORT);
+    let found = wait_for(&ctrace, "each packet's way", PACKETS);
+    for (number, packet) in found.iter().enumerate() {
+        assert_eq!(hops(packet), ["eth0 xmit", "port receive", "br0 receive"], "{packet:#}");
+        let names: Vec<_> = packet["hops"].as_array().into_iter().flatten().map(|hop| &hop["hop"]).collect();
+        assert_eq!(names, ["container device", "host veth", "bridge"], "{packet:#}");
+        assert_eq!((&packet["packet"], &packet["flow"]), (&(number + 1).into(), &"out".into()), "{packet:#}");
+        assert_eq!((&packet["source"], &packet["destination"]), (&INSIDE.into(), &OUTSIDE.into()), "{packet:#}");
+        assert_eq!(
+            (&packet["length_bytes"], &packet["container"]["cgroup"]),
+            (&128.into(), &container.path.clone().into())
+        );
+        let stopped = &packet["stopped"];
+        assert_eq!((&stopped["hop"], &stopped["device"]), (&"netfilter".into(), &"br0".into()), "{packet:#}");
+        assert!(stopped["reason"].is_null() || stopped["reason"] == "NETFILTER_DROP", "{packet:#}");
+        assert!(stopped["location"].is_string() && stopped["lost"] == true, "{packet:#}");
+        let hops = packet["hops"].as_array().into_iter().flatten().chain([stopped]);
+        let since: Vec<_> = hops.map(|hop| hop["since_first_ns"].as_u64().expect("a time")).collect();
+        assert!(since[0] == 0 && since.is_sorted(), "{packet:#}");
+    }
+    // Of others nothing is told, at the end neither.
+    let said = ctrace.stop();
+    let told: Vec<_> = said.lines.iter().map(|line| &line.json).filter(|json| json["event"] == "packet").collect();
+    assert_eq!(told.len(), PACKETS, "{told:#?}");
+    assert!(told.iter().all(|packet| packet["destination_port"] == PORT), "{told:#?}");
+}
+
+/// The same way with IPv6, which nothing stops.
+fn ipv6() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let street = Street::new(&container);
+    street.with_ipv6();
+    let server = street.at("o", || UdpSocket::bind((OUTSIDE6, PORT)).expect("a port")).join().expect("a socket");
+    // The first ones wait for neighbours, for longer than a packet is waited for.
+    send(&street, OUTSIDE6, PORT);
+    for _ in 0..PACKETS {
+        server.recv(&mut [0; 200]).expect("a packet");
+    }
+    let ctrace = follow(&format!("udp/{OUTSIDE6}/{PORT}"), &container);
+    // One after another, so that each has the buffer of the one before, which may be another flow's.
+    let other = street.at("o", || UdpSocket::bind((OUTSIDE6, PORT + 1)).expect("a port")).join().expect("a socket");
+    let socket = street.at("c", || UdpSocket::bind("[::]:0").expect("a socket")).join().expect("a socket");
+    for _ in 0..PACKETS {
+        for (port, receiver) in [(PORT, &server), (PORT + 1, &other)] {
+            socket.send_to(&[7; 100], (OUTSIDE6, port)).expect("a packet");
+            receiver.recv(&mut [0; 200]).expect("a packet");
+        }
+    }
+    for packet in wait_for(&ctrace, "each packet's way", PACKETS) {
+        assert_eq!(hops(&packet)[..3], ["eth0 xmit", "port receive", "br0 receive"], "{packet:#}");
+        assert!(hops(&packet).contains(&"up0 xmit".to_owned()) && packet["stopped"].is_null(), "{packet:#}");
+        assert_eq!((&packet["destination"], &packet["destination_port"]), (&OUTSIDE6.into(), &PORT.into()));
+        assert!(packet["continues"].is_null(), "{packet:#}");
+    }
+    drop((server, other));
+    let said = ctrace.stop();
+    let told = said.lines.iter().filter(|line| line.json["event"] == "packet").count();
+    assert_eq!(told, PACKETS, "{:#?}", said.lines);
+}
+
+/// Both ways of a connection; what NAT made of its address is told where it did.
+fn translated() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let street = Street::new(&container);
+    street.run("h", "iptables -t nat -A POSTROUTING -o up0 -j MASQUERADE");
+    let ctrace = follow(&format!("tcp/{OUTSIDE}/{PORT}"), &container);
+    let listener = street.at("o", || TcpListener::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    assert!(street.connect().join().expect("the container's thread"), "a connection");
+    let is_way = |packet: &Value, flow: &str, device: &str| {
+        packet["flow"] == flow && packet["hops"].as_array().into_iter().flatten().any(|hop| hop["device"] == device)
+    };
+    let of = |flow: &str, device: &str| {
+        let what = format!("a packet {flow} by {device}");
+        ctrace.wait_for(&what, |line| line.json["event"] == "packet" && is_way(&line.json, flow, device)).json
+    };
+    let out = of("out", "up0");
+    assert_eq!((&out["source"], &out["protocol"]), (&INSIDE.into(), &"tcp".into()), "{out:#}");
+    let up0 = out["hops"].as_array().into_iter().flatten().find(|hop| hop["device"] == "up0").expect("found");
+    assert_eq!((&up0["hop"], &up0["source"]), (&"uplink".into(), &"10.98.0.1".into()), "{out:#}");
+    let back = of("in", "eth0");
+    assert_eq!((&back["source"], &back["source_port"]), (&OUTSIDE.into(), &PORT.into()), "{back:#}");
+    drop(listener);
+    ctrace.stop();
+}
