@@ -195,7 +195,7 @@ fn slow_sync() {
     limit_writes(&held, &disk.numbers(), MIB);
     let ctrace = ctrace();
     let often = format!("fsyncs={}=50", disk.file("free"));
-    let _quick = play(&free, &[&often, "say=synced", "pause"]);
+    let quick = play(&free, &[&often, "pause"]);
     let slow = format!("timed-fsync={}=1", disk.file("held"));
     let waiter = play(&held, &["comm=postgres", &slow, "pause"]);
     let finding = ctrace.finding("io.slow-sync", &held).json;
@@ -217,7 +217,9 @@ fn slow_sync() {
     assert!(finding["why"].as_str().is_some_and(|why| why.contains("a limit on a device is in force")), "{finding}");
     let row = sample(&ctrace, &free, "all its syncs", |row| row["syncs"][0]["count"] == 50);
     assert!(number(&row, "sync_ns") > 0, "{row}");
-    assert!(!ctrace.stop().codes(&free).contains(&"io.slow-sync"));
+    // A busy machine may make one of them slow as well: then it is no near miss.
+    let was_slow = quick.said("longest").pid >= 100_000_000;
+    assert!(was_slow || !ctrace.stop().codes(&free).contains(&"io.slow-sync"));
 }
 
 fn each_sync_is_counted() {

@@ -118,12 +118,16 @@ pub fn timed_sync(what: &str) {
     println!("waited {} 0", begun.elapsed().as_nanos());
 }
 
-/// `FILE=N`: the first page is written and synced again and again.
+/// `FILE=N`: the first page is written and synced again and again. Writes how many ns the longest took.
 pub fn syncs(what: &str) {
     let (path, count) = what.split_once('=').expect("FILE=N");
-    for _ in 0..count.parse::<usize>().expect("a number") {
+    let took = |_| {
+        let begun = std::time::Instant::now();
         write_and_sync(path);
-    }
+        begun.elapsed().as_nanos()
+    };
+    let longest = (0..count.parse::<usize>().expect("a number")).map(took).max();
+    println!("longest {} 0", longest.unwrap_or(0));
 }
 
 /// Each call that waits for a disk, as often as its place in the list says, and those that do not wait: they only begin to
