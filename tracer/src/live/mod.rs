@@ -120,6 +120,7 @@ pub async fn run(options: Options) -> Result<()> {
         at_ns: machine::boottime_ns(),
         boot_to_wall_ns: clock,
         known: known.clone().into_iter().collect(),
+        told: 0,
         first: true,
     };
     if let Some(recorder) = &mut recorder {

@@ -96,10 +96,9 @@ pub fn toggle(run: &mut Run, opening: &Opening) -> String {
         recorder.discard();
         return "what is here is too much for a recording".to_owned();
     };
-    let began = Timestamp((since.at_ns as i64).saturating_add(since.boot_to_wall_ns));
     opening.write(&mut recorder, &since, kept.gone());
     // Of the time before the run the first part tells itself.
-    let earlier = tui.told_before(began).filter(|_| !since.first);
+    let earlier = tui.told_before(since.told).filter(|_| !since.first);
     kept.write(&mut recorder, earlier.map(|finding| Entry::Record(Record::Before(Box::new(self::earlier(finding))))));
     let before = Duration::from_secs(now_ns.saturating_sub(since.at_ns) / 1_000_000_000);
     let text = format!(

@@ -24,6 +24,8 @@ pub struct Since {
     pub at_ns: u64,
     pub boot_to_wall_ns: i64,
     pub known: Vec<KnownContainer>,
+    /// Findings that were told before.
+    pub told: u64,
     /// The first part begins where the run does: all that came before it is nothing.
     pub first: bool,
 }
@@ -34,6 +36,8 @@ struct Part {
     survey: Vec<Vec<u8>>,
     frames: Vec<Vec<u8>>,
     bytes: usize,
+    /// Of these the survey's.
+    survey_bytes: usize,
     entries: u64,
 }
 
@@ -73,14 +77,23 @@ impl Kept {
 
     /// Is it time for [`Kept::begin`]?
     pub fn is_due(&self) -> bool {
-        self.parts.back().is_none_or(|part| part.bytes >= self.budget / PARTS)
+        // A survey of thousands of containers is worth to be paid where as much was kept since the last.
+        let is_full = |part: &Part| part.bytes - part.survey_bytes >= part.survey_bytes.max(self.budget / PARTS);
+        self.parts.back().is_none_or(is_full)
     }
 
     /// A new part, from which a file may begin. `survey`: the entries that tell what is here.
     pub fn begin(&mut self, since: Since, survey: impl IntoIterator<Item = Entry>) {
         self.close();
         let at_ns = since.at_ns;
-        self.parts.push_back(Part { since, survey: Vec::new(), frames: Vec::new(), bytes: 0, entries: 0 });
+        self.parts.push_back(Part {
+            since,
+            survey: Vec::new(),
+            frames: Vec::new(),
+            bytes: 0,
+            survey_bytes: 0,
+            entries: 0,
+        });
         for entry in survey {
             if self.packer.line(&Line { t: at_ns, entry }).is_err() {
                 return self.start_over();
@@ -92,6 +105,7 @@ impl Kept {
         self.close();
         if let Some(part) = self.parts.back_mut() {
             part.survey = std::mem::take(&mut part.frames);
+            part.survey_bytes = part.bytes;
         }
         self.forget();
     }
@@ -170,7 +184,7 @@ mod tests {
     };
 
     fn since(at_ns: u64) -> Since {
-        Since { at_ns, boot_to_wall_ns: 0, known: Vec::new(), first: at_ns == 0 }
+        Since { at_ns, boot_to_wall_ns: 0, known: Vec::new(), told: at_ns, first: at_ns == 0 }
     }
 
     fn said(text: String) -> Entry {
@@ -236,6 +250,22 @@ mod tests {
         assert_eq!(entries, (first + 1..=10_000).collect::<Vec<_>>(), "whole, in order, from the survey on");
         assert!(first > 1000 && entries.len() > 100, "{first}");
         assert_eq!((kept.gone(), kept.gone() + kept.entries()), (first, 10_000));
+    }
+
+    /// Else each entry of a host with thousands of containers would begin a part of its own.
+    #[test]
+    fn a_survey_that_fills_a_part_is_not_taken_again_at_once() {
+        let budget = 256 << 10;
+        let survey = || (0..100).map(|number| said(noise(number)));
+        let mut kept = Kept::of(budget, 4 << 10, since(0)).expect("it starts");
+        kept.begin(since(1), survey());
+        let weight = kept.parts.back().expect("a part").survey_bytes;
+        assert!(weight > budget / PARTS && !kept.is_due(), "{weight}");
+        let due = (0..10_000_u64).find(|number| {
+            kept.enter(&said(noise(1000 + number)), 2 + number);
+            kept.is_due()
+        });
+        assert!(due.is_some_and(|number| (90..150).contains(&number)), "{due:?}: as much as the survey");
     }
 
     #[test]

@@ -25,7 +25,8 @@ fn said(mut reader: Reader, budget: Option<(usize, usize)>) -> (Vec<(u64, Output
     let mut run = start(&header);
     run.kept = budget.map(|(budget, frame)| {
         let (at_ns, boot_to_wall_ns) = (header.started_ns, header.boot_to_wall_ns);
-        Kept::of(budget, frame, Since { at_ns, boot_to_wall_ns, known: header.known, first: true }).expect("it starts")
+        Kept::of(budget, frame, Since { at_ns, boot_to_wall_ns, known: header.known, told: 0, first: true })
+            .expect("it starts")
     });
     let (mut said, mut at_ns) = (Vec::new(), 0);
     for (time_ns, entry) in reader.by_ref() {

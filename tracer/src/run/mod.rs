@@ -133,7 +133,9 @@ impl Run {
         let Some(kept) = self.kept.as_mut().filter(|kept| kept.is_due()) else { return };
         let containers = &self.pipeline.containers;
         let known = containers.known().cloned().collect();
-        let since = Since { at_ns: now_ns, boot_to_wall_ns: self.pipeline.boot_to_wall_ns(), known, first: false };
+        let boot_to_wall_ns = self.pipeline.boot_to_wall_ns();
+        let told = self.view.tui().map_or(0, |tui| tui.told());
+        let since = Since { at_ns: now_ns, boot_to_wall_ns, known, told, first: false };
         let facts = containers.containers().filter_map(|entry| {
             let answer = Answer::Facts(entry.cgroup_id, Box::new(entry.facts?.clone()));
             Some(Entry::Record(Record::Answer(answer)))

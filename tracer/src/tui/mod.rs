@@ -160,9 +160,14 @@ impl Tui {
         self.shell.pace.data(Instant::now());
     }
 
-    /// Findings on the screen that were over before then.
-    pub fn told_before(&self, then: Timestamp) -> impl Iterator<Item = &Finding> {
-        self.shell.app.history.told_before(then)
+    /// How many findings were told until now.
+    pub fn told(&self) -> u64 {
+        self.shell.app.history.told()
+    }
+
+    /// Of the first `told` findings those that are over, as far as they are held.
+    pub fn told_before(&self, told: u64) -> impl Iterator<Item = &Finding> {
+        self.shell.app.history.told_before(told)
     }
 
     /// What is being recorded, in words.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::overview::Samples;
 use crate::{
     findings,
-    model::{Code, Container, Finding, Severity, State, Timestamp},
+    model::{Code, Container, Finding, Severity, State},
     pipeline::EventRow,
     views::rows,
 };
@@ -23,6 +23,8 @@ pub struct Row {
     pub number: u64,
     pub finding: Arc<Finding>,
     pub followers: Vec<Arc<Finding>>,
+    /// Of the finding as it is now, and of each follower: how many had been told before it.
+    pub(super) told: Vec<u64>,
     /// Of a container's row: the newest numbers of each lens.
     pub samples: Samples,
     pub standing: Standing,
@@ -77,6 +79,7 @@ pub struct History {
     /// In the order of arrival.
     rows: VecDeque<Row>,
     next: u64,
+    told: u64,
     bytes: usize,
     budget: usize,
     /// Findings that are no longer held.
@@ -86,7 +89,7 @@ pub struct History {
 impl History {
     /// Rows are numbered from `first` on.
     pub fn new(budget: usize, first: u64) -> Self {
-        Self { rows: VecDeque::new(), next: first, bytes: 0, budget, gone: 0 }
+        Self { rows: VecDeque::new(), next: first, told: 0, bytes: 0, budget, gone: 0 }
     }
 
     pub fn rows(&self) -> impl DoubleEndedIterator<Item = &Row> {
@@ -102,33 +105,42 @@ impl History {
         self.bytes
     }
 
-    /// Findings that were over before then, in the order in which they were told. What lasted then is none of them: its
-    /// rule comes to it again.
-    pub fn told_before(&self, then: Timestamp) -> impl Iterator<Item = &Finding> {
-        let findings = self.rows().flat_map(|row| std::iter::once(&row.finding).chain(&row.followers));
-        let over = move |finding: &&Arc<Finding>| {
-            finding.time < then && matches!(finding.state, None | Some(State::Closed)) && !finding.id.is_empty()
+    /// How many were told until now, each state of a finding for itself.
+    pub fn told(&self) -> u64 {
+        self.told
+    }
+
+    /// Of the first `told` those that are over. What lasted then is none of them: its rule comes to it again. By when it was
+    /// told and not by its own time: a finding may be told long after what it is about.
+    pub fn told_before(&self, told: u64) -> impl Iterator<Item = &Finding> {
+        let findings = self.rows().flat_map(|row| std::iter::once(&row.finding).chain(&row.followers).zip(&row.told));
+        let over = move |(finding, at): &(&Arc<Finding>, &u64)| {
+            **at < told && matches!(finding.state, None | Some(State::Closed)) && !finding.id.is_empty()
         };
-        findings.filter(over).map(|finding| &**finding)
+        findings.filter(over).map(|(finding, _)| &**finding)
     }
 
     /// Takes a finding in: the newer state of a row, a follower of one, or a row of its own.
     pub fn push(&mut self, finding: &Finding) {
         let bytes = weight(finding);
         let finding = Arc::new(finding.clone());
+        let told = self.told;
+        self.told += 1;
         if let Some(row) = self.row_of(&finding) {
             if row.finding.id == finding.id {
                 let before = weight(&row.finding);
                 row.bytes = row.bytes - before + bytes;
                 row.finding = finding;
+                row.told.first_mut().into_iter().for_each(|at| *at = told);
                 self.bytes = self.bytes - before + bytes;
             } else {
                 row.bytes += bytes;
                 row.followers.push(finding);
+                row.told.push(told);
                 self.bytes += bytes;
             }
         } else {
-            self.append(finding, bytes);
+            self.append(finding, told, bytes);
         }
         self.forget();
     }
@@ -137,13 +149,14 @@ impl History {
     pub fn event(&mut self, event: &EventRow) {
         let finding = as_finding(event);
         let bytes = weight(&finding);
-        self.append(Arc::new(finding), bytes);
+        self.append(Arc::new(finding), self.told, bytes);
         self.forget();
     }
 
-    fn append(&mut self, finding: Arc<Finding>, bytes: usize) {
+    fn append(&mut self, finding: Arc<Finding>, told: u64, bytes: usize) {
         let (samples, standing) = (Samples::new(), Standing::Here);
-        self.rows.push_back(Row { number: self.next, finding, followers: Vec::new(), samples, standing, bytes });
+        let (number, followers, told) = (self.next, Vec::new(), vec![told]);
+        self.rows.push_back(Row { number, finding, followers, told, samples, standing, bytes });
         self.next += 1;
         self.bytes += bytes;
     }

@@ -150,6 +150,7 @@ impl Overview {
             followers: all.into_iter().cloned().collect(),
             samples: self.samples.get(&key).cloned().unwrap_or_default(),
             standing,
+            told: Vec::new(),
             bytes: 0,
         }
     }

@@ -23,6 +23,7 @@
 //! | `unblock=N`, `sigwait=N` | takes it if it was sent meanwhile; waits for it |
 //! | `kill=N` | sends a signal to PID 1 of its namespace |
 //! | `flood=N` | sends itself so many SIGUSR1, some thousands a second |
+//! | `volleys=N` | N signals a second, no two alike within a tenth of one, to children that ignore them; each second it writes `sent N` |
 //! | `panic` | takes the terminal as ctrace does, and panics a second later |
 //! | `segv`, `abort` | ends by a fault of its own: touches [`BAD_ADDRESS`]; `abort()` |
 //! | `forks=N` | N children that end at once |
@@ -55,6 +56,7 @@ use std::{
     os::unix::{ffi::OsStrExt, ffi::OsStringExt, process::CommandExt},
     process::Command,
     ptr::null_mut,
+    time::{Duration, Instant},
 };
 
 use super::{disk, dns, net, tcp, tmux};
@@ -204,9 +206,10 @@ fn go_on(steps: &[OsString]) {
             "flood" => {
                 for _ in 0..number() {
                     kill(Pid::this(), Signal::SIGUSR1).expect("itself");
-                    std::thread::sleep(std::time::Duration::from_micros(20));
+                    std::thread::sleep(Duration::from_micros(20));
                 }
             }
+            "volleys" => volleys(number()),
             "segv" => {
                 prctl::set_dumpable(false).expect("no core");
                 let bad = std::ptr::without_provenance_mut::<u8>(BAD_ADDRESS);
@@ -241,7 +244,7 @@ fn go_on(steps: &[OsString]) {
             "drip" => {
                 for _ in 0..number() {
                     touch(libc::MAP_PRIVATE);
-                    std::thread::sleep(std::time::Duration::from_millis(200));
+                    std::thread::sleep(Duration::from_millis(200));
                 }
             }
             // The file of so many MiB is read over and over.
@@ -507,6 +510,33 @@ fn touch(kind: i32) {
     }
 }
 
+/// One after another to 60 children with 30 signals each, a thousandth of a second's share at once.
+fn volleys(per_second: usize) {
+    let signals = || libc::SIGRTMIN()..libc::SIGRTMIN() + 30;
+    // Inherited, so that none comes before it is ignored.
+    for number in signals() {
+        // SAFETY: no handler is a handler of any kind.
+        unsafe { libc::signal(number, libc::SIG_IGN) };
+    }
+    let children: Vec<_> = (0..60).map(|_| forked(|| for_ever())).collect();
+    let mut kinds = signals().flat_map(|number| children.iter().map(move |child| (child, number))).cycle();
+    let (start, mut sent) = (Instant::now(), 0);
+    let mut said = 0;
+    loop {
+        let due = (start.elapsed().as_micros() as usize).saturating_mul(per_second) / 1_000_000;
+        for (child, number) in kinds.by_ref().take(due.saturating_sub(sent)) {
+            // SAFETY: a system call with two numbers.
+            unsafe { libc::kill(child.as_raw(), number) };
+            sent += 1;
+        }
+        if start.elapsed().as_secs() > said {
+            said = start.elapsed().as_secs();
+            println!("sent {sent}");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn bursts(what: &str) {
     let numbers: Vec<u64> = what.split('=').map(|word| word.parse().expect("N=MS=EVERY")).collect();
     let own_ns = || clock_ns(libc::CLOCK_THREAD_CPUTIME_ID);
@@ -519,7 +549,7 @@ fn bursts(what: &str) {
                 while own_ns() - begun < numbers[1] * 1_000_000 {}
                 // All at the same time again.
                 let rest = every - clock_ns(libc::CLOCK_MONOTONIC) % every;
-                std::thread::sleep(std::time::Duration::from_nanos(rest));
+                std::thread::sleep(Duration::from_nanos(rest));
             }
         });
     }
