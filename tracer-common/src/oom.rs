@@ -69,7 +69,8 @@ pub struct Level {
 pub struct Victim {
     pub header: Header,
     pub victim: Task,
-    /// The task on whose behalf the kernel acts: the one that asked for memory.
+    /// The task on whose behalf the kernel acts: the one that asked for memory. Where the decision was announced only who it
+    /// is: the rest stands in [`Decision`].
     pub trigger: Task,
     pub trigger_cgroup: u64,
     /// Names the address space; only compared, never followed.

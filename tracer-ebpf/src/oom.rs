@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::{ProbeContext, RawTracePointContext, RetProbeContext},
 };
 use tracer_common::{
-    ABSENT, UNKNOWN_I64,
+    ABSENT, UNKNOWN_I64, UNKNOWN_U64,
     layout::{RSS_ARRAY, RSS_PERCPU, VMSTATS_ARRAY, VMSTATS_POINTER, VMSTATS_STRUCT},
     oom::{Decision, Done, Level, MAX_LEVELS, STATS, Sharer, VICTIM_ANNOUNCED, VICTIM_KILLED, Victim},
 };
@@ -21,17 +21,29 @@ use crate::kernel::{
     task,
 };
 
-/// Decisions under way: thread that asked, to the memcg whose limit was hit (0: the host's memory).
+/// Decisions under way: by the thread that asked.
 #[map]
-static DECISIONS: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);
+static DECISIONS: HashMap<u64, Announced> = HashMap::with_max_entries(1024, 0);
 
-/// Threads in whose name a victim was marked, and when: their kernel-made SIGKILLs belong to that decision.
-#[map]
-static TRIGGERS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
+#[derive(Clone, Copy)]
+struct Announced {
+    /// Whose limit was hit; null: the host's memory.
+    memcg: Ptr,
+    cgroup: u64,
+    trigger: Trigger,
+}
 
-/// Whom each thread last sent a SIGKILL in the kernel's own name: `__oom_kill_process` does so just before it marks.
+/// Other threads in whose name the kernel kills. What is there is changed where it stands: to insert costs ten times that.
 #[map]
-static KILLS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1024, 0);
+static TRIGGERS: LruHashMap<u64, Trigger> = LruHashMap::with_max_entries(1024, 0);
+
+#[derive(Clone, Copy)]
+struct Trigger {
+    /// When a victim was last marked, 0: never. The kernel's SIGKILLs since then belong to the same decision.
+    marked_ns: u64,
+    /// Whom it last sent a SIGKILL in the kernel's own name: `__oom_kill_process` does so just before it marks.
+    killed: u64,
+}
 
 /// Cgroups that a kill hit lately, and when: what exits there is wanted.
 #[map]
@@ -56,19 +68,21 @@ const MM_SHMEMPAGES: u64 = 3;
 pub fn oom_decision(ctx: ProbeContext) -> u32 {
     let Some(oc) = ctx.arg::<u64>(0) else { return 0 };
     let memcg = follow(oc, &layout::OOM_MEMCG);
-    let _ = DECISIONS.insert(bpf_get_current_pid_tgid(), memcg, 0);
-    emit::<Decision>(memcg_cgroup(memcg), |record| {
+    let cgroup = memcg_cgroup(memcg);
+    let trigger = Trigger { marked_ns: 0, killed: UNKNOWN_U64 };
+    let _ = DECISIONS.insert(bpf_get_current_pid_tgid(), Announced { memcg, cgroup, trigger }, 0);
+    emit::<Decision>(cgroup, |record| {
         let current = task::current();
         // SAFETY: a reserved record of this type.
         unsafe {
             task::describe(current, &raw mut (*record).trigger);
-            (*record).trigger_cgroup = cgroup::of(current);
+            (*record).trigger_cgroup = cgroup::of_current(current);
             (*record).chosen = task::tgid(follow(oc, &layout::OOM_CHOSEN));
             (*record).constraint = u32_at(place(oc, &layout::OOM_CONSTRAINT));
             (*record).order = u32_at(place(oc, &layout::OOM_ORDER));
             (*record).host = u32::from(memcg == 0);
             (*record).total_pages = u64_at(place(oc, &layout::OOM_TOTALPAGES));
-            level(memcg, &raw mut (*record).level);
+            level(memcg, cgroup, &raw mut (*record).level);
         }
     });
     0
@@ -78,9 +92,9 @@ pub fn oom_decision(ctx: ProbeContext) -> u32 {
 pub fn oom_done(_: RetProbeContext) -> u32 {
     let current = bpf_get_current_pid_tgid();
     // SAFETY: the value is copied out at once.
-    let Some(memcg) = (unsafe { DECISIONS.get(current) }).copied() else { return 0 };
+    let Some(cgroup) = (unsafe { DECISIONS.get(current) }).map(|announced| announced.cgroup) else { return 0 };
     let _ = DECISIONS.remove(current);
-    emit::<Done>(memcg_cgroup(memcg), |record| {
+    emit::<Done>(cgroup, |record| {
         // SAFETY: a reserved record of this type.
         unsafe {
             (*record).trigger_tid = current as u32;
@@ -101,23 +115,61 @@ pub fn oom_victim(ctx: RawTracePointContext) -> i32 {
     let current = bpf_get_current_pid_tgid();
     let at = now();
     let cgroup = cgroup::of(victim);
-    let _ = TRIGGERS.insert(current, at, 0);
-    let _ = HIT.insert(cgroup, at, 0);
+    hit(cgroup, at);
     diagnose!(ctx, "victim {} in cgroup {}", task::tgid(victim), cgroup);
-    emit::<Victim>(cgroup, |record| mark(record, victim, current));
+    let killed = marked(current, at);
+    emit::<Victim>(cgroup, |record| mark(record, victim, current, killed));
+    0
+}
+
+fn hit(cgroup: u64, at: u64) {
+    if let Some(since) = HIT.get_ptr_mut(cgroup) {
+        // SAFETY: the map's value; the later of two CPUs' writes stands.
+        unsafe { *since = at };
+    } else {
+        let _ = HIT.insert(cgroup, at, 0);
+    }
+}
+
+#[inline(always)]
+fn trigger(thread: u64) -> Option<&'static mut Trigger> {
+    if let Some(announced) = DECISIONS.get_ptr_mut(thread) {
+        // SAFETY: as below.
+        return Some(unsafe { &mut (*announced).trigger });
+    }
+    // SAFETY: a map's value; only the thread itself writes to it.
+    TRIGGERS.get_ptr_mut(thread).map(|trigger| unsafe { &mut *trigger })
+}
+
+/// Notes that this thread marks a victim. Gives whom it last killed.
+fn marked(thread: u64, at: u64) -> u64 {
+    if let Some(trigger) = trigger(thread) {
+        trigger.marked_ns = at;
+        return trigger.killed;
+    }
+    let _ = TRIGGERS.insert(thread, Trigger { marked_ns: at, killed: UNKNOWN_U64 }, 0);
+    UNKNOWN_U64
+}
+
+/// Notes that this thread sends a SIGKILL in the kernel's name. Gives when it last marked a victim.
+fn killed(thread: u64, process: u32) -> u64 {
+    if let Some(trigger) = trigger(thread) {
+        trigger.killed = process.into();
+        return trigger.marked_ns;
+    }
+    let _ = TRIGGERS.insert(thread, Trigger { marked_ns: 0, killed: process.into() }, 0);
     0
 }
 
 /// The branches come last: each doubles what the verifier has yet to look at.
 #[inline(always)]
-fn mark(record: *mut Victim, victim: Ptr, current: u64) {
+fn mark(record: *mut Victim, victim: Ptr, current: u64, killed: u64) {
     let mm = follow(victim, &layout::TASK_MM);
     let trigger = task::current();
     // SAFETY: a reserved record of this type; each field is written, of the levels those that there are.
     unsafe {
         task::describe(victim, &raw mut (*record).victim);
-        task::describe(trigger, &raw mut (*record).trigger);
-        (*record).trigger_cgroup = cgroup::of(trigger);
+        (*record).trigger_cgroup = cgroup::of_current(trigger);
         (*record).mm = mm;
         (*record).rss_anon_pages = rss(mm, MM_ANONPAGES);
         (*record).rss_file_pages = rss(mm, MM_FILEPAGES);
@@ -126,49 +178,62 @@ fn mark(record: *mut Victim, victim: Ptr, current: u64) {
         (*record).reserved = 0;
         let (depth, inferred) = levels(victim, &raw mut (*record).levels);
         (*record).depth = depth;
-        let announced = DECISIONS.get(current).copied();
-        let memcg = announced.unwrap_or(inferred);
-        (*record).stats_cgroup = memcg_cgroup(memcg);
-        statistics(memcg, &raw mut (*record).stats);
         let mut flags = 0;
-        if announced.is_some() {
+        let [memcg, cgroup] = if let Some(announced) = DECISIONS.get(current) {
             flags |= VICTIM_ANNOUNCED;
-        }
-        if KILLS.get(current).copied() == Some(task::tgid(victim)) {
+            // The decision's own record tells the rest.
+            task::name_current(&raw mut (*record).trigger);
+            [announced.memcg, announced.cgroup]
+        } else {
+            task::describe(trigger, &raw mut (*record).trigger);
+            inferred
+        };
+        (*record).stats_cgroup = cgroup;
+        statistics(memcg, &raw mut (*record).stats);
+        if killed == u64::from((*record).victim.tgid) {
             flags |= VICTIM_KILLED;
         }
         (*record).flags = flags;
     }
 }
 
-/// The victim's memory cgroup and its ancestors. Gives how many there are, and the lowest that is at its limit (0:
-/// none is).
+/// The victim's memory cgroup and its ancestors. Gives how many there are, and the lowest that is at its limit with its
+/// cgroup's id (null and all ones: none is).
 ///
 /// # Safety
 /// `out` points at the levels of a reserved record.
 #[inline(always)]
-unsafe fn levels(victim: Ptr, out: *mut [Level; MAX_LEVELS]) -> (u32, Ptr) {
+unsafe fn levels(victim: Ptr, out: *mut [Level; MAX_LEVELS]) -> (u32, [u64; 2]) {
     let mut memcg = memcg_of_css(cgroup::css(victim, layout::MEMORY_SUBSYS.load()));
-    let (mut depth, mut limiting, mut near) = (0, 0, 0);
+    let (mut depth, mut limiting, mut near) = (0, [0; 2], [0; 2]);
     for i in 0..MAX_LEVELS {
+        let cgroup = memcg_cgroup(memcg);
+        // The one branch: above the root there is nothing to read.
+        if cgroup == UNKNOWN_U64 {
+            break;
+        }
         // SAFETY: `i` is within the array.
         let slot = unsafe { out.cast::<Level>().add(i) };
         // SAFETY: as above.
-        unsafe { level(memcg, slot) };
-        // The one branch: above the root there is nothing to read.
-        // SAFETY: `level` has filled it.
-        if unsafe { (*slot).cgroup } == u64::MAX {
-            break;
-        }
+        unsafe { level(memcg, cgroup, slot) };
         // No branch for these, see `read`: a flag is a mask of all ones or of none.
         // SAFETY: `level` has filled it.
         let (refused, almost) = unsafe { (below(slot, CHARGE_BATCH), below(slot, CHARGE_HUGE)) };
-        limiting |= memcg & refused & unset(limiting);
-        near |= memcg & almost & unset(near);
+        note([memcg, cgroup], refused, &mut limiting);
+        note([memcg, cgroup], almost, &mut near);
         depth += 1;
         memcg = parent(memcg);
     }
-    (depth, if limiting == 0 { near } else { limiting })
+    let [memcg, cgroup] = if limiting[0] == 0 { near } else { limiting };
+    (depth, [memcg, cgroup | unset(memcg)])
+}
+
+/// Keeps what is masked, unless something is kept already.
+#[inline(always)]
+fn note(level: [u64; 2], mask: u64, kept: &mut [u64; 2]) {
+    let mask = mask & unset(kept[0]);
+    kept[0] |= level[0] & mask;
+    kept[1] |= level[1] & mask;
 }
 
 /// All ones where `pointer` is still null. (A kernel address has its top bit set.)
@@ -202,10 +267,10 @@ fn short(usage: u64, max: u64, pages: u64) -> u64 {
 /// # Safety
 /// `out` points at a level of a reserved record.
 #[inline(always)]
-unsafe fn level(memcg: Ptr, out: *mut Level) {
+unsafe fn level(memcg: Ptr, cgroup: u64, out: *mut Level) {
     // SAFETY: as the caller promised.
     unsafe {
-        (*out).cgroup = memcg_cgroup(memcg);
+        (*out).cgroup = cgroup;
         (*out).usage = u64_at(place(memcg, &layout::MEMCG_MEMORY_USAGE));
         (*out).max = u64_at(place(memcg, &layout::MEMCG_MEMORY_MAX));
         (*out).swap_usage = u64_at(place(memcg, &layout::MEMCG_SWAP_USAGE));
@@ -290,10 +355,8 @@ pub fn oom_sharer(ctx: RawTracePointContext) -> i32 {
     }
     let current = bpf_get_current_pid_tgid();
     let target = task::argument(&ctx, 2);
-    let _ = KILLS.insert(current, task::tgid(target), 0);
-    // SAFETY: the value is copied out at once.
-    let Some(since) = (unsafe { TRIGGERS.get(current) }).copied() else { return 0 };
-    if now().wrapping_sub(since) > AFTERMATH_NS {
+    let since = killed(current, task::tgid(target));
+    if since == 0 || now().wrapping_sub(since) > AFTERMATH_NS {
         return 0;
     }
     emit::<Sharer>(cgroup::of(target), |record| {

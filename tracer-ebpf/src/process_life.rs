@@ -32,7 +32,7 @@ pub fn exit(ctx: RawTracePointContext) -> i32 {
     if !last {
         return 0;
     }
-    let cgroup = cgroup::of(current);
+    let cgroup = cgroup::of_current(current);
     pids::left(current, cgroup);
     diagnose!(ctx, "exit of process {} in cgroup {}", task::tgid(current), cgroup);
     origin::left(current);

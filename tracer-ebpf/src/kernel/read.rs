@@ -44,6 +44,36 @@ reads! {
     u8_at: u8;
 }
 
+/// Two numbers that stand together; all ones where the kernel refuses.
+#[inline(always)]
+pub fn pair_at<T: Number>(address: Ptr) -> [T; 2] {
+    let mut pair = MaybeUninit::<[T; 2]>::zeroed();
+    // SAFETY: as above.
+    let failed =
+        unsafe { bpf_probe_read_kernel(pair.as_mut_ptr().cast(), size_of::<[T; 2]>() as u32, address as *const _) };
+    // SAFETY: zeroed above, and any bits are a number.
+    unsafe { pair.assume_init() }.map(|number| number | T::spread(failed >> 63))
+}
+
+/// What [`pair_at`] reads.
+pub trait Number: Copy + core::ops::BitOr<Output = Self> {
+    fn spread(sign: i64) -> Self;
+}
+
+impl Number for u32 {
+    #[inline(always)]
+    fn spread(sign: i64) -> Self {
+        sign as Self
+    }
+}
+
+impl Number for u64 {
+    #[inline(always)]
+    fn spread(sign: i64) -> Self {
+        sign as Self
+    }
+}
+
 /// Three words that stand together; all ones where the kernel refuses.
 #[inline(always)]
 pub fn words_at(address: Ptr) -> [u64; 3] {

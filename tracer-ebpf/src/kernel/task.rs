@@ -2,14 +2,17 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel},
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_current_comm, bpf_get_current_task, bpf_probe_read_kernel},
+    },
     programs::RawTracePointContext,
 };
-use tracer_common::task::Task;
+use tracer_common::{UNKNOWN_U32, UNKNOWN_U64, task::Task};
 
 use super::{
     layout,
-    read::{NOWHERE, Ptr, follow, i16_at, place, u32_at, u64_at},
+    read::{NOWHERE, Ptr, follow, i16_at, pair_at, place, u32_at, u64_at},
 };
 
 const PF_EXITING: u32 = 0x4;
@@ -74,14 +77,25 @@ pub unsafe fn describe(task: Ptr, out: *mut Task) {
     let pid = follow(leader, &layout::TASK_THREAD_PID);
     let level = u32_at(place(pid, &layout::PID_LEVEL));
     let upid = place(pid, &layout::PID_NUMBERS).wrapping_add(u64::from(level) * UPID_SIZE);
-    let ns = follow(upid, &layout::UPID_NS);
+    let (ns_pid, ns) = if layout::UPID_NR.load() == 0 && layout::UPID_NS.load() == 8 {
+        let [number, ns] = pair_at::<u64>(upid);
+        (number as u32, ns)
+    } else {
+        (u32_at(place(upid, &layout::UPID_NR)), follow(upid, &layout::UPID_NS))
+    };
+    let (thread, process) = if layout::TASK_TGID.load() == layout::TASK_PID.load().wrapping_add(4) {
+        let [tid, tgid] = pair_at::<u32>(place(task, &layout::TASK_PID));
+        (tid, tgid)
+    } else {
+        (tid(task), tgid(task))
+    };
     let reaper = follow(ns, &layout::PIDNS_CHILD_REAPER);
     let cred = follow(task, &layout::TASK_REAL_CRED);
     // SAFETY: as the caller promised; the fields are plain numbers.
     unsafe {
-        (*out).tgid = tgid(task);
-        (*out).tid = tid(task);
-        (*out).ns_pid = u32_at(place(upid, &layout::UPID_NR));
+        (*out).tgid = process;
+        (*out).tid = thread;
+        (*out).ns_pid = ns_pid;
         (*out).ns_level = level;
         (*out).ppid = tgid(follow(leader, &layout::TASK_REAL_PARENT));
         (*out).uid = u32_at(place(cred, &layout::CRED_UID));
@@ -92,6 +106,33 @@ pub unsafe fn describe(task: Ptr, out: *mut Task) {
         (*out).flags = u32_at(place(leader, &layout::TASK_FLAGS));
         // On failure the helper zeroes what it was given.
         bpf_probe_read_kernel((&raw mut (*out).comm).cast(), 16, place(task, &layout::TASK_COMM) as *const _);
+    }
+}
+
+/// Of the current task what the kernel says without a look into its structures; all else is unknown.
+///
+/// # Safety
+/// `out` points at a `Task` within a reserved record.
+#[inline(always)]
+pub unsafe fn name_current(out: *mut Task) {
+    let ids = bpf_get_current_pid_tgid();
+    // SAFETY: as the caller promised; the fields are plain numbers, and the helper writes what it is given.
+    unsafe {
+        *out = Task {
+            tgid: (ids >> 32) as u32,
+            tid: ids as u32,
+            ns_pid: UNKNOWN_U32,
+            ns_level: UNKNOWN_U32,
+            ppid: UNKNOWN_U32,
+            uid: UNKNOWN_U32,
+            init: UNKNOWN_U32,
+            init_exiting: UNKNOWN_U32,
+            start_ns: UNKNOWN_U64,
+            pidns: UNKNOWN_U32,
+            flags: UNKNOWN_U32,
+            comm: [0; 16],
+        };
+        bpf_get_current_comm((&raw mut (*out).comm).cast(), 16);
     }
 }
 
