@@ -5,7 +5,7 @@ use tracer_common::{
     UNKNOWN_U64,
     oom::{
         Level, STAT_ANON, STAT_FILE, STAT_KERNEL_STACK, STAT_KMEM, STAT_PERCPU, STAT_SHMEM, STAT_SLAB_RECLAIMABLE,
-        STAT_SLAB_UNRECLAIMABLE, STAT_SOCK, STAT_SWAP, Victim,
+        STAT_SLAB_UNRECLAIMABLE, STAT_SOCK, STAT_SWAP, VICTIM_ANNOUNCED, Victim,
     },
 };
 
@@ -344,9 +344,15 @@ fn evidence(
         .decision
         .as_ref()
         .map_or((&first.trigger, first.trigger_cgroup), |decision| (&decision.trigger, decision.trigger_cgroup));
-    let trigger = json!({"process": process(asked), "container": world.containers.owner(asked_cgroup)});
+    let mut trigger = json!({"process": process(asked), "container": world.containers.owner(asked_cgroup)});
     if case.decision.is_none() {
-        unknown.insert("order", "only a hook on oom_kill_process sees it, and this kernel has none".to_owned());
+        let lost = first.flags & VICTIM_ANNOUNCED != 0;
+        let why =
+            if lost { LOST_DECISION } else { "only a hook on oom_kill_process sees it, and this kernel has none" };
+        unknown.insert("order", why.to_owned());
+        if lost {
+            trigger["unknown"] = json!({"ns_pid": LOST_DECISION, "ppid": LOST_DECISION, "uid": LOST_DECISION});
+        }
     }
     let mut evidence = Evidence::new();
     for (key, value) in [
@@ -369,6 +375,8 @@ fn evidence(
     }
     evidence
 }
+
+const LOST_DECISION: &str = "the record of the decision itself was lost";
 
 fn why(whose: &Whose, group: bool, numbers: &Numbers, first: &Victim) -> String {
     let mut why = match (whose, numbers.usage) {

@@ -323,6 +323,25 @@ fn marks_that_kill_nobody() {
     assert_eq!(findings[0].evidence["victims"].as_array().map(Vec::len), Some(1));
 }
 
+/// Who asked stands in the decision's record; the marks have no more than a name.
+#[test]
+fn a_decision_whose_record_was_lost() {
+    let init = web_task(500, "app");
+    let asked = Task { ns_pid: u32::MAX, ppid: u32::MAX, uid: u32::MAX, start_ns: u64::MAX, ..init };
+    let events = [mark(victim(T + MS, init, asked, &own_limit())), done(T + 2 * MS, init), gone(T + 3 * MS, init)];
+    let findings = told(&Host::new(), events);
+    assert_eq!(codes(&findings), ["oom.container-limit"], "its counters tell whose limit it was");
+    let trigger = &findings[0].evidence["trigger"];
+    assert_eq!(trigger["process"]["comm"], "app");
+    for key in ["ns_pid", "ppid", "uid"] {
+        assert_eq!(trigger["process"][key], Value::Null);
+        assert!(trigger["unknown"][key].as_str().is_some_and(|why| why.contains("lost")), "{trigger}");
+    }
+    assert!(findings[0].unknown["order"].contains("lost"));
+    let seen = told(&Host::new(), kill(own_limit()[0], &own_limit()));
+    assert_eq!(seen[0].evidence["trigger"]["unknown"], Value::Null);
+}
+
 #[test]
 fn who_shares_the_memory_dies_once() {
     let (init, child) = (web_task(500, "app"), web_task(501, "vforked"));
