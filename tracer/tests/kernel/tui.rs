@@ -19,7 +19,7 @@ use crate::{
     support::{
         cgroups::{Group, Tree},
         ctrace::{binary, command, run},
-        in_virtual_machine, patience,
+        patience,
         player::Player,
         pty::Pty,
         tmux::Tmux,
