@@ -20,7 +20,7 @@ pub static LENS: Registered = Registered {
         &plan::CALL_REFUSED,
         &plan::FILE_REFUSED,
     ],
-    on_demand: &[],
+    on_demand: &[&plan::PACKET_SENT, &plan::PACKET_RECEIVED],
     wants: &[],
     maps: &[
         ("DROPS", DROPS),
@@ -36,8 +36,7 @@ pub static LENS: Registered = Registered {
         ("REFUSED", 4096),
     ],
     ring_kib: 512,
-    // Hot while packets flow: only where somebody looks.
-    in_overview: false,
+    in_overview: true,
     make: || Box::new(Net::default()),
 };
 

@@ -1,5 +1,5 @@
-//! When the hooks of the scheduler are worth their price on the overview: while somebody looks at what they tell, or while
-//! files say that there is something to see.
+//! When hot hooks are worth their price on the overview, those of the scheduler and of each packet: while somebody looks at
+//! what they tell, or while files say that there is something to see.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,12 +7,19 @@ use std::{
 };
 
 use anyhow::Result;
-use tracer_common::cpu::Blocked;
+use tracer_common::{
+    cpu::Blocked,
+    dns::{Query, QueryKey},
+};
 
 use crate::{
     findings::cpu::{Sleepers, Usage},
-    kernel::{host as machine, load::Kernel, plan::Probe},
-    lenses::cpu::{BLOCKED, LENS},
+    kernel::{host as machine, load::Kernel},
+    lenses::{
+        Registered,
+        cpu::{self, BLOCKED},
+        net::{self, DNS_QUERIES},
+    },
     privileges,
 };
 
@@ -66,14 +73,19 @@ impl Signs {
         }
     }
 
-    fn are_there(&self, now_ns: u64) -> bool {
+    pub fn are_there(&self, now_ns: u64) -> bool {
         now_ns < self.until_ns
     }
 }
 
-/// Attaches and detaches the lens' hooks as they are needed.
-#[derive(Debug, Default)]
+/// Attaches and detaches a lens' hooks as they are needed.
+#[derive(Debug)]
 pub struct Demand {
+    pub lens: &'static Registered,
+    /// What cannot be seen without them.
+    what: &'static str,
+    /// Makes void what the kernel side holds from before nobody listened.
+    forget: fn(&mut Kernel) -> Result<()>,
     /// When somebody looked last.
     looked_ns: u64,
     /// The kernel refused: that is said once.
@@ -81,38 +93,57 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// Of the lenses of a run, what comes and goes.
-    pub const PROBES: &'static [&'static Probe] = LENS.on_demand;
+    pub fn of_the_scheduler() -> Self {
+        Self::of(&cpu::LENS, "who waits for a CPU", forget_blocked)
+    }
 
-    /// `looked`: somebody looks now. What could not be done is told once.
-    pub fn follow(&mut self, looked: bool, signs: &Signs, kernel: &mut Kernel) -> Option<String> {
-        let now_ns = machine::boottime_ns();
+    pub fn of_packets() -> Self {
+        Self::of(&net::LENS, "the hops of packets", forget_queries)
+    }
+
+    fn of(lens: &'static Registered, what: &'static str, forget: fn(&mut Kernel) -> Result<()>) -> Self {
+        Self { lens, what, forget, looked_ns: 0, refused: false }
+    }
+
+    /// `looked`: somebody looks now; `signs`: there is something to see. What could not be done is told once.
+    pub fn follow(&mut self, looked: bool, signs: bool, kernel: &mut Kernel) -> Option<String> {
+        let (now_ns, probes) = (machine::boottime_ns(), self.lens.on_demand);
         if looked {
             self.looked_ns = now_ns;
         }
         let recent = self.looked_ns != 0 && now_ns.saturating_sub(self.looked_ns) < HOLD_NS;
-        let wanted = recent || signs.are_there(now_ns);
-        if wanted != kernel.is_idle(Self::PROBES) || (wanted && self.refused) {
+        let wanted = recent || signs;
+        if wanted != kernel.is_idle(probes) || (wanted && self.refused) {
             return None;
         }
         if !wanted {
-            kernel.end(Self::PROBES);
+            kernel.end(probes);
             return None;
         }
-        let begun = privileges::with(privileges::ATTACH, || begin(kernel));
+        let begun = privileges::with(privileges::ATTACH, || {
+            (self.forget)(kernel)?;
+            kernel.begin(probes)
+        });
         let error = begun.err()?;
         self.refused = true;
-        Some(format!("who waits for a CPU cannot be watched: {error:#}"))
+        Some(format!("{} cannot be watched: {error:#}", self.what))
     }
 }
 
-/// What the maps hold from before nobody listened is void from here on.
-fn begin(kernel: &mut Kernel) -> Result<()> {
+fn forget_blocked(kernel: &mut Kernel) -> Result<()> {
     kernel.set("HEARD_SINCE", machine::boottime_ns())?;
     for (tid, _) in kernel.entries::<u32, Blocked>("BLOCKED", BLOCKED as usize)? {
         kernel.remove::<u32, Blocked>("BLOCKED", tid)?;
     }
-    kernel.begin(Demand::PROBES)
+    Ok(())
+}
+
+/// Their answers may have come while nobody saw it.
+fn forget_queries(kernel: &mut Kernel) -> Result<()> {
+    for (key, _) in kernel.entries::<QueryKey, Query>("DNS_QUERIES", DNS_QUERIES as usize)? {
+        kernel.remove::<QueryKey, Query>("DNS_QUERIES", key)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tracer_common::dns::{IN_TIME_NS, Query, QueryKey, Server, ServerKey};
 use crate::{
     findings::net::tcp::DnsTotal,
     kernel::{host, load::Kernel, plan},
-    lenses::net::{DNS_QUERIES, DNS_SERVERS},
+    lenses::net::{DNS_QUERIES, DNS_SERVERS, LENS},
 };
 
 /// What was read before.
@@ -24,9 +24,10 @@ impl Reader {
         if !kernel.attached(&plan::PACKET_RECEIVED) {
             return Ok(Vec::new()); // no answer is seen: none is missing
         }
+        // While nobody listens, answers come unseen.
+        let most = if kernel.is_idle(LENS.on_demand) { 0 } else { DNS_QUERIES as usize };
         // Two readings of one entry, while others come and go, are one.
-        let waiting: BTreeMap<QueryKey, Query> =
-            kernel.entries("DNS_QUERIES", DNS_QUERIES as usize)?.into_iter().collect();
+        let waiting: BTreeMap<QueryKey, Query> = kernel.entries("DNS_QUERIES", most)?.into_iter().collect();
         let now_ns = host::boottime_ns();
         let mut fresh = BTreeSet::new();
         for (key, query) in waiting.into_iter().filter(|(_, query)| is_over(query, now_ns)) {

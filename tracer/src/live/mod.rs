@@ -175,10 +175,13 @@ pub async fn run(options: Options) -> Result<()> {
     let mut tick = Instant::now() + TICK;
     let mut look = Some(Instant::now());
     let mut keep = false;
-    let mut demand = Demand::default();
+    let mut demands = [Demand::of_the_scheduler(), Demand::of_packets()];
     loop {
-        if let Some(text) = demand.follow(run.view.looks_at("cpu"), &host.cpu.signs, &mut kernel) {
-            say(&mut run, "doubt", text)?;
+        for demand in &mut demands {
+            let signs = demand.lens.name == "cpu" && host.cpu.signs.are_there(machine::boottime_ns());
+            if let Some(text) = demand.follow(run.view.looks_at(demand.lens.name), signs, &mut kernel) {
+                say(&mut run, "doubt", text)?;
+            }
         }
         answer(&mut run, &mut host, &mut kernel)?;
         if is_caps {

@@ -20,7 +20,7 @@ use crate::{
     events::{self, text},
     findings::net::{Ask, Counts, Device, DropTotal, HopTotal, Reading},
     kernel::{btf::Btf, btf_file::BtfFile, host as machine, load::Kernel, symbols::Symbols},
-    lenses::net::{ADDRESSES, DROPS, HOPS, NETNS},
+    lenses::net::{ADDRESSES, DROPS, HOPS, LENS, NETNS},
 };
 
 /// Reads for the net lens.
@@ -60,6 +60,7 @@ impl Reader {
         self.name(&drops, symbols);
         Ok(Reading::Counts(Counts {
             at_ns,
+            is_idle: kernel.is_idle(LENS.on_demand),
             netns,
             host,
             functions: self.functions.iter().filter_map(|(at, name)| Some((*at, name.clone()?))).collect(),

@@ -46,6 +46,7 @@ proptest! {
             rps: [(7, net::tcp::Rps { device: text.clone(), cpus: text.clone() })].into(),
         };
         let counts = net::Counts {
+            is_idle: true,
             at_ns: n[0], took_ns: n[1], netns: [(Arc::from(text.as_str()), 7)].into(), host: o[0].map(|inode| inode as u32),
             drops: vec![(bytemuck::Zeroable::zeroed(), drop)] as Vec<(DropKey, _)>,
             hops: vec![(bytemuck::Zeroable::zeroed(), hop)] as Vec<(HopKey, _)>,

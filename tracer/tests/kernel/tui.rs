@@ -401,11 +401,13 @@ fn is_machine_busy() -> bool {
     runnable.is_none_or(|tasks| tasks > cpus + 1) || blocked.is_none_or(|tasks| tasks > 0)
 }
 
-/// The scheduler's hooks are there while the tab cpu is open, or while there is something to see.
+/// The hooks of packets are there while the tab net is open; the scheduler's also while there is something to see.
 fn hot_hooks_on_demand() {
     const HOOKS: &[&str] = &["sched_switch", "sched_wakeup", "sched_wakeup_new"];
+    const PACKETS: &[&str] = &["net_dev_start_xmit", "netif_receive_skb"];
     let (tree, mut pty) = (Tree::new(), Pty::start(command(&[]), 120, 40));
-    let attached = |pty: &Pty| HOOKS.iter().filter(|hook| pty.is_attached(hook)).count();
+    let count = |pty: &Pty, hooks: &[&str]| hooks.iter().filter(|hook| pty.is_attached(hook)).count();
+    let attached = |pty: &Pty| count(pty, HOOKS);
     // What else runs here may well be worth to be watched.
     let without = |pty: &Pty, why: &str| {
         let mut end = Instant::now() + patience();
@@ -420,7 +422,14 @@ fn hot_hooks_on_demand() {
     wait_until("the first frame", || (pty.frames_since(0) > 0).then_some(()));
     wait_until("the other hooks", || pty.is_attached("sched_process_exit").then_some(()));
     without(&pty, "at the start");
+    assert_eq!(count(&pty, PACKETS), 0, "nobody looks at packets");
     let mut presses = 0;
+    wait_until("the tab net to have its hooks", || {
+        pty.press(b"\t");
+        presses += 1;
+        std::thread::sleep(Duration::from_millis(200));
+        (count(&pty, PACKETS) == PACKETS.len()).then_some(())
+    });
     wait_until("the tab cpu to have them", || {
         pty.press(b"\t");
         presses += 1;
@@ -433,6 +442,7 @@ fn hot_hooks_on_demand() {
         pty.press(b"\x1b[Z");
     }
     without(&pty, "though nobody looks");
+    wait_until("the hooks of packets to go", || (count(&pty, PACKETS) == 0).then_some(()));
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let container = tree.container();
     let busy = Player::within(&container, &[&format!("busy={}", cpus + 3), "pause"]);

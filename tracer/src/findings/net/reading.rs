@@ -27,6 +27,9 @@ pub enum Reading {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
     pub at_ns: u64,
+    /// The hooks that count hops and DNS are not attached now: nobody looks.
+    #[serde(default)]
+    pub is_idle: bool,
     /// On the CPU.
     pub took_ns: u64,
     /// The inode of the network namespace that each cgroup's processes are in, where it has any.

@@ -27,6 +27,8 @@ struct Point {
     direction: u32,
 }
 
+const IDLE: &str = "packets are counted hop by hop only while somebody looks at the tab net or a page";
+
 /// One row for each container with a network of its own, one for those on the host's, and one for drops of no container.
 pub fn rows(seen: &Seen) -> Vec<Output> {
     let sorted = dropped::sort(seen);
@@ -39,7 +41,8 @@ pub fn rows(seen: &Seen) -> Vec<Output> {
             let mut numbers = Numbers::default();
             numbers.set("network", "own");
             numbers.set("netns", netns);
-            numbers.set("hops", hops(seen, *netns));
+            let hops = (!seen.counts.is_idle).then(|| hops(seen, *netns));
+            numbers.put("hops", hops, IDLE);
             numbers.set("dropped", dropped);
             numbers.set(
                 "stops",
