@@ -51,6 +51,31 @@ fn as_a_picture() {
     assert_eq!(drawn, kept.expect("docs/incident.svg"), "draw docs/incident.svg anew: README.md says how, with TZ=UTC");
 }
 
+/// The README's other picture: four containers that fail at once are read off the overview alone.
+#[test]
+fn an_outage_as_a_picture() {
+    const OUTAGE: &str = "tests/fixtures/recordings/outage.ctrace";
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("outage.svg");
+    let output = Command::new(env!("CARGO_BIN_EXE_ctrace"))
+        .args(["replay", OUTAGE, "--svg", &path.to_string_lossy(), "--size", "140x24"])
+        .env("TZ", "UTC")
+        .output()
+        .expect("ctrace runs");
+    assert!(output.status.success(), "{output:?}");
+    let drawn = fs::read_to_string(&path).expect("drawn");
+    for (container, worst) in [
+        ("a1a1a1a1a1a1", "OOM: its own limit of 24.0 MiB was hit; render"),
+        ("b2b2b2b2b2b2", "write() was paused"),
+        ("c3c3c3c3c3c3", "packets in"),
+        ("d4d4d4d4d4d4", "forks were refused"),
+    ] {
+        assert!(drawn.contains(container) && drawn.contains(worst), "{container}: {drawn}");
+    }
+    let kept = fs::read_to_string("../docs/outage.svg").expect("docs/outage.svg");
+    assert_eq!(drawn, kept, "draw docs/outage.svg anew: README.md says how, with TZ=UTC");
+}
+
 #[test]
 fn one_lens_one_container_one_stretch_of_time() {
     let (all, _) = replayed(&["--json"]);

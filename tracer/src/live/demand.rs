@@ -81,7 +81,9 @@ impl Signs {
 /// Attaches and detaches a lens' hooks as they are needed.
 #[derive(Debug)]
 pub struct Demand {
-    pub lens: &'static Registered,
+    lens: &'static Registered,
+    /// Where they are looked at.
+    pub tabs: &'static [&'static str],
     /// What cannot be seen without them.
     what: &'static str,
     /// Makes void what the kernel side holds from before nobody listened.
@@ -94,15 +96,20 @@ pub struct Demand {
 
 impl Demand {
     pub fn of_the_scheduler() -> Self {
-        Self::of(&cpu::LENS, "who waits for a CPU", forget_blocked)
+        Self::of(&cpu::LENS, &["cpu"], "who waits for a CPU", forget_blocked)
     }
 
     pub fn of_packets() -> Self {
-        Self::of(&net::LENS, "the hops of packets", forget_queries)
+        Self::of(&net::LENS, &["net", "hops"], "the hops of packets", forget_queries)
     }
 
-    fn of(lens: &'static Registered, what: &'static str, forget: fn(&mut Kernel) -> Result<()>) -> Self {
-        Self { lens, what, forget, looked_ns: 0, refused: false }
+    fn of(
+        lens: &'static Registered,
+        tabs: &'static [&'static str],
+        what: &'static str,
+        forget: fn(&mut Kernel) -> Result<()>,
+    ) -> Self {
+        Self { lens, tabs, what, forget, looked_ns: 0, refused: false }
     }
 
     /// `looked`: somebody looks now; `signs`: there is something to see. What could not be done is told once.

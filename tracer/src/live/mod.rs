@@ -177,9 +177,10 @@ pub async fn run(options: Options) -> Result<()> {
     let mut keep = false;
     let mut demands = [Demand::of_the_scheduler(), Demand::of_packets()];
     loop {
-        for demand in &mut demands {
-            let signs = demand.lens.name == "cpu" && host.cpu.signs.are_there(machine::boottime_ns());
-            if let Some(text) = demand.follow(run.view.looks_at(demand.lens.name), signs, &mut kernel) {
+        let of_cpu = host.cpu.signs.are_there(machine::boottime_ns());
+        for (demand, signs) in demands.iter_mut().zip([of_cpu, false]) {
+            let looked = demand.tabs.iter().any(|tab| run.view.looks_at(tab));
+            if let Some(text) = demand.follow(looked, signs, &mut kernel) {
                 say(&mut run, "doubt", text)?;
             }
         }

@@ -13,7 +13,7 @@ use crate::{
     model::Severity,
     tui::{
         keys::{self, Action, Play},
-        state::{App, Kind, Position},
+        state::{App, Kind, Position, Tab},
         text::fit,
         theme::Theme,
     },
@@ -74,14 +74,27 @@ fn state(app: &App, own: &str) -> String {
     }
 }
 
+/// Where not all counts have room, only the open tab has its own.
+fn tab_texts(app: &App, width: usize) -> Vec<String> {
+    if let [tab] = app.tabs.as_slice() {
+        let count = app.count(tab);
+        return vec![format!("{count} {}", tab.panel.noun[usize::from(count != 1)])];
+    }
+    let counted: Vec<String> = app.tabs.iter().map(|tab| format!("{} {}", tab.panel.lens, app.count(tab))).collect();
+    if counted.iter().map(|text| text.len() + 2).sum::<usize>() <= width {
+        return counted;
+    }
+    let short =
+        |(at, (text, tab)): (usize, (String, &Tab))| if at == app.tab { text } else { tab.panel.lens.to_owned() };
+    counted.into_iter().zip(&app.tabs).enumerate().map(short).collect()
+}
+
 /// Left the tabs, right what the user did to the view.
 pub(super) fn tabs(app: &App, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let mut spans = Vec::new();
-    for (at, tab) in app.tabs.iter().enumerate() {
+    let texts = tab_texts(app, usize::from(area.width));
+    for (at, text) in texts.into_iter().enumerate() {
         let is_open = at == app.tab;
-        let count = app.count(tab);
-        let noun = tab.panel.noun[usize::from(count != 1)];
-        let text = if app.tabs.len() == 1 { format!("{count} {noun}") } else { format!("{} {count}", tab.panel.lens) };
         spans.push(Span::raw(if is_open && app.tabs.len() > 1 { "▏" } else { " " }));
         spans.push(Span::styled(text, if is_open { theme.strong() } else { theme.quiet() }));
         spans.push(Span::raw(" "));
