@@ -55,7 +55,15 @@ impl Capabilities {
             let number = *self.numbers.entry((cgroup.clone(), name.clone())).or_insert(next);
             let finding = Arc::new(finding(report, &name, &asks, &set, container.clone(), now));
             let (followers, samples) = (Vec::new(), Samples::new());
-            rows.push(Row { number, finding, followers, samples, standing: Standing::Here, bytes: 0 });
+            rows.push(Row {
+                number,
+                finding,
+                followers,
+                samples,
+                standing: Standing::Here,
+                told: Vec::new(),
+                bytes: 0,
+            });
         }
         self.of.insert(cgroup, (timeless, rows));
         self.rows = self.of.values().flat_map(|(_, rows)| rows).cloned().collect();
