@@ -54,8 +54,8 @@ fn text_in_pages() {
     let (tree, silent) = (Tree::new(), Link::new());
     let container = tree.container();
     let server = format!("{PEER}:53");
-    let _server = silent.play_peer(&[&format!("be-silent={server}"), "say=serves", "pause"]);
-    _server.said("serves");
+    let listener = silent.play_peer(&[&format!("be-silent={server}"), "say=serves", "pause"]);
+    listener.said("serves");
     let mut asks = silent.play(&container, &["await", &format!("ask-from-pages={server}=3"), "pause"]);
     let ctrace = Ctrace::ready(command(&["net", "--json"]));
     ctrace.wait_for("its numbers", |line| line.json["sample"] == "net" && line.json["cgroup"] == container.path);
