@@ -1,6 +1,4 @@
 //! Many lives, short ones, at once: every exit has the right container, none a wrong one.
-//!
-//! `CTRACE_STRESS=full` runs the whole counts natively; without it they fit the time of a test.
 
 use std::{
     collections::HashMap,
@@ -24,16 +22,9 @@ use crate::{
     },
 };
 
-fn is_whole() -> bool {
-    std::env::var_os("CTRACE_STRESS").is_some_and(|value| value == "full") && !in_virtual_machine()
-}
-
-fn count(full: usize, here: usize, in_a_machine: usize) -> usize {
-    match () {
-        () if in_virtual_machine() => in_a_machine,
-        () if is_whole() => full,
-        () => here,
-    }
+/// An emulated machine has no time for as many.
+fn count(natively: usize, in_a_machine: usize) -> usize {
+    if in_virtual_machine() { in_a_machine } else { natively }
 }
 
 /// Runs `work` for each number, so many at once.
@@ -116,7 +107,7 @@ fn none_too_many(said: &Said, truth: &HashMap<u64, String>) {
 pub fn short_lives_by_runc() {
     let place = Place::new();
     let ctrace = live("exits", &[]);
-    let truth: HashMap<u64, String> = in_parallel(count(1000, 150, 50), 50, |_| {
+    let truth: HashMap<u64, String> = in_parallel(count(1000, 50), 50, |_| {
         let id = format!("short-{:x}", unique());
         let bundle = Bundle::new(&place, "runc", &id, &["/bin/true"]);
         let pid = bundle.dir.join("pid");
@@ -135,13 +126,13 @@ pub fn short_lives_by_runc() {
 pub fn short_lives_by_engines() {
     let (containerd, docker) = (Containerd::start(), Docker::start());
     let ctrace = live("exits", &["--ring-kib", "2048"]);
-    let by_ctr = in_parallel(count(100, 20, 3), 4, |_| {
+    let by_ctr = in_parallel(count(100, 3), 4, |_| {
         let id = format!("ctr-{:x}", unique());
         let ended = containerd.run(&id, &["--rm"], &["/bin/true"]);
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
         (id.clone(), id)
     });
-    let by_docker = in_parallel(count(30, 8, 3), 4, |number| {
+    let by_docker = in_parallel(count(30, 3), 4, |number| {
         let name = format!("d{number}-{:x}", unique());
         let run = ["run", "--rm", "--network", "none", "--name", &name, "--cidfile"];
         let file = docker.place.dir.join(&name);
@@ -179,7 +170,7 @@ pub fn cgroups_that_come_and_go() {
     let ctrace = live("exits", &[]);
     let pace = Duration::from_millis(5);
     let start = Instant::now();
-    let truth: HashMap<u64, String> = (0..count(2000, 600, 60))
+    let truth: HashMap<u64, String> = (0..count(2000, 60))
         .map(|number| {
             let group = tree.container();
             let pid = lives_and_dies(&group);
@@ -230,7 +221,7 @@ fn lives_and_dies(group: &Group) -> u64 {
 pub fn five_thousand_idle_cgroups() {
     let tree = Tree::new();
     let wanted = tree.container();
-    let total = count(5000, 5000, 500);
+    let total = count(5000, 500);
     for part in 0..total / 100 {
         for number in 0..100 {
             tree.group(&format!("part-{part}/idle-{number}"));
