@@ -2,7 +2,6 @@
 //! (fs/overlayfs/copy_up.c)
 
 use aya_ebpf::{
-    helpers::generated::bpf_get_current_pid_tgid,
     macros::{kprobe, kretprobe, map},
     maps::LruHashMap,
     programs::{ProbeContext, RetProbeContext},
@@ -56,13 +55,13 @@ pub fn copied_up_path(ctx: RetProbeContext) -> u32 {
 #[inline(always)]
 fn begin(dentry: Ptr, bytes: u64) {
     if bytes >= LEAST_BYTES {
-        let _ = COPYING.insert(tid(), Copying { at_ns: now(), dentry, bytes }, 0);
+        let _ = COPYING.insert(task::current_tid(), Copying { at_ns: now(), dentry, bytes }, 0);
     }
 }
 
 #[inline(always)]
 fn end(returned: i32) {
-    let tid = tid();
+    let tid = task::current_tid();
     let Some(copying) = COPYING.get_ptr(tid) else { return };
     // SAFETY: the map's value, which only this thread writes; copied out at once.
     let copying = unsafe { *copying };
@@ -81,11 +80,4 @@ fn end(returned: i32) {
             space::names(copying.dentry, (&raw mut (*record).path).cast::<u8>());
         }
     });
-}
-
-#[inline(always)]
-fn tid() -> u32 {
-    // SAFETY: takes no argument and cannot fail.
-    let both = unsafe { bpf_get_current_pid_tgid() };
-    both as u32
 }

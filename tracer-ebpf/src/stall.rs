@@ -3,7 +3,6 @@
 //! Aggregated here: a container at its limit reclaims thousands of times a second.
 
 use aya_ebpf::{
-    helpers::generated::bpf_get_current_pid_tgid,
     macros::{kprobe, kretprobe, map, raw_tracepoint},
     maps::{LruHashMap, LruPerCpuHashMap},
     programs::{ProbeContext, RawTracePointContext, RetProbeContext},
@@ -75,15 +74,8 @@ pub fn over_high_end(_: RetProbeContext) -> u32 {
 }
 
 #[inline(always)]
-fn tid() -> u32 {
-    // SAFETY: takes no argument and cannot fail.
-    let both = unsafe { bpf_get_current_pid_tgid() };
-    both as u32
-}
-
-#[inline(always)]
 fn begin(kind: u32) {
-    let tid = tid();
+    let tid = task::current_tid();
     // Reclaim above memory.high is part of that stall.
     if kind == LIMIT && STALLING.get_ptr(Stalling { tid, kind: HIGH }).is_some() {
         return;
@@ -93,7 +85,7 @@ fn begin(kind: u32) {
 
 #[inline(always)]
 fn end(kind: u32) {
-    let key = Stalling { tid: tid(), kind };
+    let key = Stalling { tid: task::current_tid(), kind };
     let Some(start) = STALLING.get_ptr(key) else { return };
     // SAFETY: the map's value, which only this task writes.
     let took = now().wrapping_sub(unsafe { *start });

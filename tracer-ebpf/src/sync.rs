@@ -3,7 +3,7 @@
 //! `sys_enter` and `sys_exit` are hot: the call's number, and what it returned, decide first, and nearly always end it.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str},
+    helpers::generated::bpf_probe_read_kernel_str,
     macros::{kprobe, map, raw_tracepoint},
     maps::{LruHashMap, LruPerCpuHashMap},
     programs::{ProbeContext, RawTracePointContext},
@@ -56,7 +56,7 @@ pub fn sync_begin_call(ctx: ProbeContext) -> u32 {
 fn begin(regs: Ptr) {
     // A 32-bit program's numbers are others: with the bit of compatibility they are none of these.
     if call_of(syscall::at(regs)).is_some() {
-        let _ = SYNCING.insert(tid(), now(), 0);
+        let _ = SYNCING.insert(task::current_tid(), now(), 0);
     }
 }
 
@@ -69,7 +69,7 @@ pub fn sync_end(ctx: RawTracePointContext) -> i32 {
     }
     let regs = ctx.arg::<u64>(0);
     let Some(call) = call_of(syscall::at(regs)) else { return 0 };
-    let tid = tid();
+    let tid = task::current_tid();
     let Some(start) = SYNCING.get_ptr(tid) else { return 0 };
     // SAFETY: the map's value, which only this thread writes.
     let took = now().wrapping_sub(unsafe { *start });
@@ -150,11 +150,4 @@ fn call_of(number: u32) -> Option<u32> {
         (true, 26) | (false, 227) => MSYNC,
         _ => return None,
     })
-}
-
-#[inline(always)]
-fn tid() -> u32 {
-    // SAFETY: takes no argument and cannot fail.
-    let both = unsafe { bpf_get_current_pid_tgid() };
-    both as u32
 }

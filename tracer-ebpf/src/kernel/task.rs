@@ -26,6 +26,12 @@ pub fn current() -> Ptr {
     unsafe { bpf_get_current_task() }
 }
 
+/// The current thread, in the host's pid namespace.
+#[inline(always)]
+pub fn current_tid() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
 /// A pointer argument of a raw tracepoint.
 #[inline(always)]
 pub fn argument(ctx: &RawTracePointContext, n: usize) -> Ptr {
