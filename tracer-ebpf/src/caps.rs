@@ -91,14 +91,14 @@ pub fn cap_checked_return_entry(ctx: ProbeContext) -> u32 {
     }
     let (Some(cred), Some(namespace)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else { return 0 };
     let (Some(capability), Some(options)) = (ctx.arg::<u32>(2), ctx.arg::<u32>(3)) else { return 0 };
-    let _ = CAP_ASKED.insert(thread(), Asked { cred, namespace, capability, options }, 0);
+    let _ = CAP_ASKED.insert(task::current_tid(), Asked { cred, namespace, capability, options }, 0);
     0
 }
 
 /// … and what it returned.
 #[kretprobe]
 pub fn cap_checked_return(ctx: RetProbeContext) -> u32 {
-    let thread = thread();
+    let thread = task::current_tid();
     // SAFETY: copied out at once.
     let Some(asked) = (unsafe { CAP_ASKED.get(thread) }).copied() else { return 0 };
     let _ = CAP_ASKED.remove(thread);
@@ -107,14 +107,8 @@ pub fn cap_checked_return(ctx: RetProbeContext) -> u32 {
 }
 
 #[inline(always)]
-fn thread() -> u32 {
-    // SAFETY: takes no argument and cannot fail.
-    unsafe { bpf_get_current_pid_tgid() as u32 }
-}
-
-#[inline(always)]
 fn process() -> u32 {
-    // SAFETY: as above.
+    // SAFETY: takes no argument and cannot fail.
     unsafe { (bpf_get_current_pid_tgid() >> 32) as u32 }
 }
 
@@ -182,7 +176,7 @@ fn uncounted(cgroup: u64) {
 /// Keeps what was refused until the call returns, and what was granted since.
 #[inline(always)]
 fn note(bit: u64, denied: bool) {
-    let thread = thread();
+    let thread = task::current_tid();
     if let Some(call) = CAP_CALLS.get_ptr_mut(thread) {
         // SAFETY: the thread's own.
         let call = unsafe { &mut *call };
@@ -232,7 +226,7 @@ pub fn cap_outcome(ctx: RawTracePointContext) -> i32 {
     if result != i64::from(EPERM) && !refused {
         return 0;
     }
-    let thread = thread();
+    let thread = task::current_tid();
     let (mut denied, mut granted) = (0, 0);
     if let Some(call) = CAP_CALLS.get_ptr(thread) {
         // SAFETY: the thread's own.
