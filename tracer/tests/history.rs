@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use proptest::prelude::*;
 use tracer::{
     history::{
-        CgroupCounts, OomReport, Reports, Source, Verdict, counters,
+        CgroupCounts, OomReport, Reports, Source, Verdict, Witnessed, counters,
         kmsg::{self, Record},
         merge,
         report::{self, Constraint, Header},
@@ -144,7 +144,7 @@ fn nobody_could_be_killed() {
         let report = only(parsed(kernel, "unkillable"));
         assert!(report.no_victim && report.victims.is_empty());
         assert_eq!(report.trigger_oom_score_adj, Some(-1000));
-        assert_eq!(merge(&parsed(kernel, "unkillable"), &[], &[], 0), []);
+        assert_eq!(merge(&parsed(kernel, "unkillable"), &[], &[], &[], 0), []);
     }
 }
 
@@ -155,11 +155,11 @@ fn suppressed_headers_leave_bare_kills() {
         let bare = log.reports.iter().filter(|report| report.header == Header::Suppressed).count();
         assert_eq!((log.reports.len(), bare, log.suppressed), (14, 3, 3), "{kernel}");
         // The one cgroup that lacks three kills is where they were.
-        let kills = merge(&log, &counted(kernel, "storm"), &[], 0);
+        let kills = merge(&log, &counted(kernel, "storm"), &[], &[], 0);
         assert_eq!(kills.len(), 14);
         assert!(kills.iter().all(|kill| kill.cgroup.as_deref() == Some("/storm")));
         // Without counters nobody knows.
-        let kills = merge(&log, &[], &[], 0);
+        let kills = merge(&log, &[], &[], &[], 0);
         assert_eq!(kills.iter().filter(|kill| kill.unknown.contains_key("cgroup")).count(), 3);
     }
 }
@@ -171,11 +171,11 @@ fn log_and_counters_agree() {
             let counts = counted(kernel, scenario);
             assert!(!counts.is_empty());
             let log = parsed(kernel, scenario);
-            let kills = merge(&log, &counts, &[], 0);
+            let kills = merge(&log, &counts, &[], &[], 0);
             assert!(kills.iter().all(|kill| kill.source == Source::KernelLog), "{kernel} {scenario}: {kills:#?}");
             assert_eq!(kills.len(), log.reports.len());
             // Without the log the counters alone speak.
-            let alone = merge(&Reports::default(), &counts, &[], 0);
+            let alone = merge(&Reports::default(), &counts, &[], &[], 0);
             let sum: u64 = alone.iter().map(|kill| kill.kills).sum();
             assert_eq!(sum, log.reports.iter().map(|report| report.counted).sum::<u64>(), "{kernel} {scenario}");
             assert!(alone.iter().all(|kill| kill.source == Source::Counter && kill.time.is_none()));
@@ -187,10 +187,16 @@ fn log_and_counters_agree() {
 fn a_past_kill_says_all_it_knows_and_why_not_the_rest() {
     insta::assert_json_snapshot!(
         "past-kill-group",
-        merge(&parsed("6.18", "group"), &[], &[], 1_700_000_000_000_000_000)
+        merge(&parsed("6.18", "group"), &[], &[], &[], 1_700_000_000_000_000_000)
     );
-    insta::assert_json_snapshot!("past-kill-host", merge(&parsed("7.3", "host"), &[], &[], 1_700_000_000_000_000_000));
-    insta::assert_json_snapshot!("past-kill-v1", merge(&parsed("v1", "parent"), &[], &[], 1_700_000_000_000_000_000));
+    insta::assert_json_snapshot!(
+        "past-kill-host",
+        merge(&parsed("7.3", "host"), &[], &[], &[], 1_700_000_000_000_000_000)
+    );
+    insta::assert_json_snapshot!(
+        "past-kill-v1",
+        merge(&parsed("v1", "parent"), &[], &[], &[], 1_700_000_000_000_000_000)
+    );
 }
 
 #[test]
@@ -204,9 +210,9 @@ fn v1_says_the_same_in_its_own_words() {
         let control = counters::parse_oom_control(&fixture("v1", &format!("{scenario}.oom_control")).unwrap());
         let counts =
             [CgroupCounts { cgroup: report_cgroup(scenario).to_owned(), v1: Some(control), ..CgroupCounts::default() }];
-        let kills = merge(&parsed("v1", scenario), &counts, &[], 0);
+        let kills = merge(&parsed("v1", scenario), &counts, &[], &[], 0);
         assert_eq!(kills.iter().map(|kill| kill.source).collect::<Vec<_>>(), [Source::KernelLog]);
-        assert_eq!(merge(&Reports::default(), &counts, &[], 0)[0].kills, 1);
+        assert_eq!(merge(&Reports::default(), &counts, &[], &[], 0)[0].kills, 1);
     }
     let hung = counters::parse_oom_control(&fixture("v1", "hung.oom_control").unwrap());
     assert_eq!((hung.oom_kill_disable, hung.under_oom, hung.oom_kill), (true, true, Some(0)));
@@ -351,12 +357,12 @@ fn the_engine_adds_only_what_nobody_knows() {
         ("/other".to_owned(), verdict(Some(true), 0)),
         ("/fine".to_owned(), verdict(Some(false), 0)),
     ];
-    let kills = merge(&log, &[], &engines, 0);
+    let kills = merge(&log, &[], &engines, &[], 0);
     assert_eq!(kills.iter().map(|kill| kill.source).collect::<Vec<_>>(), [Source::KernelLog, Source::Engine]);
     assert_eq!(kills[0].engine.as_ref().unwrap().oom_killed, Some(false), "and the row can say that it differs");
     // A verdict on a later run says nothing about this kill.
     let later = [("/child".to_owned(), verdict(Some(false), i64::MAX))];
-    assert_eq!(merge(&log, &[], &later, 0)[0].engine, None);
+    assert_eq!(merge(&log, &[], &later, &[], 0)[0].engine, None);
 }
 
 #[test]
@@ -368,6 +374,63 @@ fn the_live_log_is_read_or_refused_in_words() {
     }
     assert!(kmsg::read("/nowhere/kmsg".as_ref(), |_| {}).unwrap_err().contains("does not exist here"));
     assert!(kmsg::offset_now() > 0);
+}
+
+/// What ctrace saw itself is no past kill, whichever of log, counter and engine tells of it, and hides none that is.
+#[test]
+fn a_kill_that_was_witnessed_is_not_past() {
+    let log = parsed("7.3", "storm");
+    let counts = counted("7.3", "storm");
+    let witness = |report: &OomReport, cgroup: &str| Witnessed {
+        pids: [1, report.victims[0].pid],
+        time: kmsg::wall(report.usec, 0),
+        cgroup: cgroup.to_owned(),
+        twice: false,
+    };
+    // One with a header and one without: both are in the log, both were counted.
+    for header in [Header::Whole, Header::Suppressed] {
+        let seen = log.reports.iter().find(|report| report.header == header).unwrap();
+        let kills = merge(&log, &counts, &[], &[witness(seen, "/storm")], 0);
+        assert_eq!(kills.len(), 13, "{header:?}");
+        assert!(kills.iter().all(|kill| kill.source == Source::KernelLog && kill.cgroup.is_some()));
+        assert!(kills.iter().all(|kill| kill.victims[0].pid != seen.victims[0].pid));
+    }
+    // Counted after the log was read.
+    let mut shorter = log.clone();
+    let last = shorter.reports.pop().unwrap();
+    let told = merge(&shorter, &counts, &[], &[witness(&last, "/storm")], 0);
+    assert!(told.iter().all(|kill| kill.source == Source::KernelLog), "{told:#?}");
+    let untold = merge(&shorter, &counts, &[], &[witness(&last, "/other")], 0);
+    assert_eq!(untold.iter().filter(|kill| kill.source == Source::Counter).count(), 1, "another's hides nothing");
+    // A pid comes round.
+    let mut late = witness(&last, "/other");
+    late.time.0 += 60_000_000_000;
+    assert_eq!(merge(&log, &[], &[], &[late], 0).len(), 14);
+    // The chosen one of a group counts twice where it still lived.
+    let group = parsed("6.1", "group");
+    let mut seen: Vec<_> = group.reports[0]
+        .victims
+        .iter()
+        .map(|victim| victim.pid)
+        .map(|pid| Witnessed { pids: [pid, pid], ..witness(&group.reports[0], "/crowd") })
+        .collect();
+    seen[0].twice = true;
+    let counted = counted("6.1", "group");
+    assert_eq!(merge(&Reports::default(), &counted, &[], &seen, 0), []);
+    assert_eq!(merge(&group, &counted, &[], &seen, 0), []);
+    // The engine saw it as well.
+    let verdict = Verdict {
+        runtime: Runtime::Docker,
+        oom_killed: Some(true),
+        exit_code: None,
+        started: None,
+        finished: None,
+        file: "config.v2.json".into(),
+    };
+    assert_eq!(
+        merge(&Reports::default(), &[], &[("/storm".to_owned(), verdict)], &[witness(&last, "/storm/a")], 0),
+        []
+    );
 }
 
 proptest! {
@@ -397,7 +460,7 @@ proptest! {
             Record { continuation: at % 7 == 0, ..record(seq, &text.into_iter().collect::<String>()) }
         }).collect();
         let log = report::reports(&broken);
-        merge(&log, &[], &[], i64::MAX);
+        merge(&log, &[], &[], &[], i64::MAX);
     }
 }
 

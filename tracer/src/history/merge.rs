@@ -70,16 +70,50 @@ pub struct PastKill {
     pub unknown: Unknown,
 }
 
+/// A kill that ctrace saw as it happened, before log and counters were read: they may tell of it too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witnessed {
+    /// Its thread and its process: the log names one of them.
+    pub pids: [u32; 2],
+    pub time: Timestamp,
+    pub cgroup: String,
+    /// Chosen, and in a cgroup with `memory.oom.group`: the kernel counts it a second time with its group.
+    pub twice: bool,
+}
+
+impl Witnessed {
+    fn is_told_by(&self, report: &OomReport, offset_ns: i64) -> bool {
+        let away = kmsg::wall(report.usec, offset_ns).0.abs_diff(self.time.0);
+        away < CLOCKS_AGREE_NS && report.victims.iter().any(|victim| self.pids.contains(&victim.pid))
+    }
+}
+
+/// The log's clock goes its own way between two looks at it; a pid does not come round so soon.
+const CLOCKS_AGREE_NS: u64 = 10_000_000_000;
+
 /// Merges. `offset_ns` is wall clock minus the log's clock (`kmsg::offset_now`); `engines` are verdicts by the
-/// container's cgroup. Kills with a time first, oldest first.
-pub fn merge(log: &Reports, counters: &[CgroupCounts], engines: &[(String, Verdict)], offset_ns: i64) -> Vec<PastKill> {
+/// container's cgroup; `witnessed` are the kills that are told already. Kills with a time first, oldest first.
+pub fn merge(
+    log: &Reports,
+    counters: &[CgroupCounts],
+    engines: &[(String, Verdict)],
+    witnessed: &[Witnessed],
+    offset_ns: i64,
+) -> Vec<PastKill> {
+    let is_past = |report: &&OomReport| !witnessed.iter().any(|kill| kill.is_told_by(report, offset_ns));
     let mut kills: Vec<PastKill> = log
         .reports
         .iter()
         .filter(|report| !report.victims.is_empty())
+        .filter(is_past)
         .map(|report| from_report(report, offset_ns))
         .collect();
-    let missing = unlogged(log, counters);
+    // Where the log says in which cgroup they count they are among its own.
+    let unplaced = witnessed.iter().filter(|kill| {
+        let report = log.reports.iter().find(|report| kill.is_told_by(report, offset_ns));
+        report.is_none_or(|report| report.task_memcg.is_none() && report.group.is_none())
+    });
+    let missing = unlogged(log, unplaced, counters);
     let bare: Vec<usize> = (0..kills.len()).filter(|at| kills[*at].cgroup.is_none() && !kills[*at].group).collect();
     if let [(cgroup, count)] = missing.as_slice()
         && *count == bare.len() as u64
@@ -93,7 +127,7 @@ pub fn merge(log: &Reports, counters: &[CgroupCounts], engines: &[(String, Verdi
         kills.extend(missing.iter().map(|(cgroup, count)| from_counter(cgroup, *count, bare.len())));
     }
     for (cgroup, verdict) in engines {
-        let mut known = false;
+        let mut known = witnessed.iter().any(|kill| is_within(&kill.cgroup, cgroup));
         for kill in kills.iter_mut().filter(|kill| kill.cgroup.as_deref().is_some_and(|own| is_within(own, cgroup))) {
             let this_run = match (kill.time, verdict.started) {
                 (Some(time), Some(started)) => time >= started,
@@ -112,9 +146,16 @@ pub fn merge(log: &Reports, counters: &[CgroupCounts], engines: &[(String, Verdi
     kills
 }
 
-/// Own kills of each cgroup that no line of the log stands for.
-fn unlogged<'a>(log: &Reports, counters: &'a [CgroupCounts]) -> Vec<(&'a str, u64)> {
+/// Own kills of each cgroup that neither a line of the log nor one that was witnessed stands for.
+fn unlogged<'a, 'b>(
+    log: &'b Reports,
+    witnessed: impl Iterator<Item = &'b Witnessed>,
+    counters: &'a [CgroupCounts],
+) -> Vec<(&'a str, u64)> {
     let mut logged: BTreeMap<&str, u64> = BTreeMap::new();
+    for kill in witnessed {
+        *logged.entry(&kill.cgroup).or_default() += if kill.twice { 2 } else { 1 };
+    }
     let mut groups: Vec<(&str, u64)> = Vec::new();
     for report in log.reports.iter().filter(|report| report.counted > 0) {
         // Where the members of a group lay is not said: somewhere in it. Of a group whose header was suppressed not even

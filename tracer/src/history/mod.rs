@@ -13,5 +13,5 @@ pub mod report;
 
 pub use counters::CgroupCounts;
 pub use engine::Verdict;
-pub use merge::{PastKill, Source, merge};
+pub use merge::{PastKill, Source, Witnessed, merge};
 pub use report::{OomReport, Reports};

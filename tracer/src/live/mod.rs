@@ -39,7 +39,7 @@ use tracer_common::caps::WANT_NEW;
 
 pub use self::flow::Flow;
 use self::{
-    before::Log,
+    before::{Log, Witnesses},
     demand::Demand,
     host::{Ground, Host},
     record::Opening,
@@ -69,6 +69,8 @@ use crate::{
 const BATCH: usize = 2048;
 /// Losses, the clock and whatever waits for time are looked at this often.
 const TICK: Duration = Duration::from_secs(1);
+/// The counters are read so often where kills go on meanwhile.
+const LOOKS_BACK: usize = 4;
 /// The wall clock was set if it moved against the boot clock by more than this.
 const CLOCK_STEP_NS: i64 = 1_000_000;
 
@@ -155,9 +157,7 @@ pub async fn run(options: Options) -> Result<()> {
         run.view.flush()?;
     }
     if let Some(log) = &mut log {
-        for finding in log.findings(&run.pipeline.world(machine::boottime_ns()), &host) {
-            run.record(Record::Before(Box::new(finding)), machine::boottime_ns());
-        }
+        look_back(log, &mut run, &mut host, &mut kernel)?;
     }
     if options.verbose >= DIAGNOSTICS && !diagnostics::BUILT_IN {
         let text = "-vv: a release build has no diagnostics in its kernel side; build with `cargo xtask build`";
@@ -349,6 +349,42 @@ fn take(run: &mut Run, bytes: bytes::Bytes) -> bool {
     let before = run.out.len();
     run.record(Record::Kernel(bytes), 0);
     !run.out[before..].iter().any(|output| matches!(output, Output::Ask(Question::Facts(..) | Question::Identity(..))))
+}
+
+/// Says what happened before ctrace was attached. What has happened since is in the ring: it is taken first, for log and
+/// counters may have it too; and again while kills go on, so that the counters are of a moment that is known.
+fn look_back(log: &mut Log, run: &mut Run, host: &mut Host, kernel: &mut Kernel) -> Result<()> {
+    let mut witnesses = Witnesses::default();
+    let mut counts = Vec::new();
+    for _ in 0..LOOKS_BACK {
+        catch_up(&mut witnesses, run, host, kernel)?;
+        let before = witnesses.count();
+        counts = before::counts(&run.pipeline.world(machine::boottime_ns()), host);
+        catch_up(&mut witnesses, run, host, kernel)?;
+        if witnesses.count() == before {
+            break;
+        }
+    }
+    let now_ns = machine::boottime_ns();
+    for finding in log.findings(&counts, &witnesses, &run.pipeline.world(now_ns), host) {
+        run.record(Record::Before(Box::new(finding)), now_ns);
+    }
+    Ok(())
+}
+
+/// Takes all that is in the ring.
+fn catch_up(witnesses: &mut Witnesses, run: &mut Run, host: &mut Host, kernel: &mut Kernel) -> Result<()> {
+    let until = Instant::now() + TICK;
+    loop {
+        let emptied = kernel.drain(BATCH, |bytes| {
+            witnesses.hear(&bytes);
+            take(run, bytes)
+        });
+        answer(run, host, kernel)?;
+        if emptied || Instant::now() >= until {
+            return Ok(());
+        }
+    }
 }
 
 /// Reads what the pipeline asks for, until it asks for nothing more.

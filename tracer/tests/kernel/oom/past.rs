@@ -14,6 +14,7 @@ use crate::{
 
 pub static TESTS: &[Test] = &[
     Test::core("oom::past::a_kill_before_the_start", a_kill_before_the_start),
+    Test::full("oom::past::a_kill_while_it_starts", a_kill_while_it_starts),
     Test::full("oom::past::a_kill_at_the_parents_limit", a_kill_at_the_parents_limit),
     Test::full("oom::past::where_the_engine_says_otherwise", where_the_engine_says_otherwise),
     Test::full("oom::past::hung_without_a_killer", hung_without_a_killer).needs(&[Lack::CgroupV1]),
@@ -53,6 +54,41 @@ fn a_kill_before_the_start() {
     assert_eq!(said.codes(&hit), [""; 0], "as new");
     assert_eq!(said.lines.iter().filter(|line| is_past_of(&line.json, &hit)).count(), 1, "told once");
     assert!(!said.lines.iter().any(|line| is_past_of(&line.json, &full)), "nothing happened there");
+}
+
+/// After it is attached and before it reads what the kernel still knows of the past: told once, as new, by the record that
+/// is in the ring; and a kill of the same container that is past stays one.
+fn a_kill_while_it_starts() {
+    let tree = Tree::new();
+    let (new, again) = (tree.container().limited(24), tree.container().limited(24));
+    let hog = |group: &Group| {
+        let mut hog = Player::within(group, &["say=hog", "anon"]);
+        let who = hog.said("hog");
+        hog.ended();
+        who.pid
+    };
+    let past_pid = hog(&again);
+    let held = Ctrace::held(ctrace::command(&["oom", "--json"]));
+    let pids = [hog(&new), hog(&again)];
+    let ctrace = held.release();
+    for (group, pid) in [&new, &again].into_iter().zip(pids) {
+        let finding = ctrace.finding("oom.container-limit", group).json;
+        assert_eq!(evidence::victim_pids(&finding), [pid]);
+    }
+    past(&ctrace, &again);
+    let said = ctrace.stop();
+    let past_of = |group: &Group| -> Vec<&Value> {
+        said.lines.iter().map(|line| &line.json).filter(|json| is_past_of(json, group)).collect()
+    };
+    assert_eq!(past_of(&new), [&Value::Null; 0], "told as past too");
+    let [past] = past_of(&again)[..] else { panic!("{:#?}", past_of(&again)) };
+    assert_eq!(past["evidence"]["kills"], 1, "{past}");
+    if past["evidence"]["source"] == "kernel-log" {
+        assert_eq!(evidence::victim_pids(past), [past_pid]);
+    }
+    for group in [&new, &again] {
+        assert_eq!(said.codes(group), ["oom.container-limit"]);
+    }
 }
 
 fn a_kill_at_the_parents_limit() {

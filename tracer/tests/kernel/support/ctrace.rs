@@ -1,7 +1,7 @@
 //! The `ctrace` under test: started, listened to, ended.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, PipeReader, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -10,6 +10,7 @@ use std::{
 };
 
 use nix::{
+    fcntl::{FcntlArg, fcntl},
     sys::{
         prctl,
         signal::{Signal, kill},
@@ -89,6 +90,23 @@ impl Ctrace {
         Self { child, out, err, readers, shown: false }
     }
 
+    /// Held at the first thing that it writes, which is that it is attached: its standard output is full.
+    pub fn held(mut command: Command) -> Held {
+        let (end, writes) = std::io::pipe().expect("a pipe");
+        let room = fcntl(&writes, FcntlArg::F_SETPIPE_SZ(1)).expect("a pipe as small as can be");
+        (&writes).write_all(&vec![b'\n'; room as usize]).expect("that it takes as much");
+        let mut child =
+            command.stdin(Stdio::null()).stdout(writes).stderr(Stdio::piped()).spawn().expect("ctrace can be started");
+        drop(command);
+        let syscall = format!("/proc/{}/syscall", child.id());
+        wait_until("ctrace to wait in write(1)", || {
+            std::fs::read_to_string(&syscall).is_ok_and(|text| text.starts_with("1 0x1 ")).then_some(())
+        });
+        let err = Arc::default();
+        let readers = vec![follow(child.stderr.take().expect("a pipe"), &err)];
+        Held(Self { child, out: Arc::default(), err, readers, shown: false }, end)
+    }
+
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
@@ -137,6 +155,17 @@ impl Ctrace {
             evidence::check(&line.json);
         }
         Said { lines }
+    }
+}
+
+/// A `ctrace` that is attached, and waits until somebody reads what it writes.
+pub struct Held(Ctrace, PipeReader);
+
+impl Held {
+    pub fn release(self) -> Ctrace {
+        let Self(mut ctrace, end) = self;
+        ctrace.readers.push(follow(end, &ctrace.out));
+        ctrace
     }
 }
 
