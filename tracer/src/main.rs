@@ -70,7 +70,12 @@ fn exit_code(result: Result<ExitCode>) -> ExitCode {
 /// Every lens at once: what was found, and not each event.
 fn overview(options: Live) -> Result<ExitCode> {
     let none = options.json || options.lines || !std::io::stdout().is_terminal();
-    watch(lenses::overview(), options, Rows { none, ..Rows::default() }, None)
+    let mut lenses = lenses::overview();
+    if !none {
+        // A screen has a tab from which one container is watched.
+        lenses.push(&lenses::caps::LENS);
+    }
+    watch(lenses, options, Rows { none, ..Rows::default() }, None)
 }
 
 fn run(lens: &'static Registered, options: Live, rows: Rows) -> Result<ExitCode> {

@@ -1,13 +1,15 @@
 //! Hot hooks that are attached only while somebody looks: their programs are loaded with the others, and cost nothing.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
-    programs::{RawTracePoint, raw_trace_point::RawTracePointLink},
+    programs::{
+        FExit, KProbe, RawTracePoint, fexit::FExitLink, kprobe::KProbeLink, raw_trace_point::RawTracePointLink,
+    },
 };
 
 use super::{
-    load::Kernel,
+    load::{Kernel, entry_of},
     plan::{Hook, Probe, Taken},
 };
 
@@ -15,17 +17,24 @@ use super::{
 pub(super) struct OnDemand {
     probe: &'static str,
     program: &'static str,
-    tracepoint: &'static str,
-    /// Dropped, it is detached.
-    link: Option<RawTracePointLink>,
+    hook: Hook,
+    link: Option<Link>,
+}
+
+/// Dropped, it is detached.
+#[expect(dead_code, reason = "held, and never looked at")]
+enum Link {
+    Tracepoint(RawTracePointLink),
+    Return(FExitLink),
+    Pair(KProbeLink, KProbeLink),
 }
 
 impl OnDemand {
-    /// `None`: no way to attach it works here, or it is no tracepoint.
+    /// `None`: no way to attach it works here, or by none that comes and goes.
     pub(super) fn of(taken: &Taken) -> Option<Self> {
         let branch = taken.branch?;
-        let Hook::RawTracepoint(tracepoint) = branch.hook else { return None };
-        Some(Self { probe: taken.probe.name, program: branch.program, tracepoint, link: None })
+        let can_wait = matches!(branch.hook, Hook::RawTracepoint(_) | Hook::Fexit(_) | Hook::KprobePair(_));
+        can_wait.then_some(Self { probe: taken.probe.name, program: branch.program, hook: branch.hook, link: None })
     }
 
     pub(super) fn is_idle(&self, probe: &str) -> bool {
@@ -33,12 +42,35 @@ impl OnDemand {
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf) -> Result<()> {
-        let program = ebpf.program_mut(self.program).with_context(|| format!("no program {}", self.program))?;
-        let program: &mut RawTracePoint = program.try_into()?;
-        let id = program.attach(self.tracepoint).with_context(|| format!("attaching {}", self.tracepoint))?;
-        self.link = Some(program.take_link(id)?);
+        self.link = Some(link(ebpf, self.program, self.hook).with_context(|| format!("attaching {}", self.hook))?);
         Ok(())
     }
+}
+
+fn link(ebpf: &mut Ebpf, name: &str, hook: Hook) -> Result<Link> {
+    let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+    Ok(match hook {
+        Hook::RawTracepoint(tracepoint) => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            let id = program.attach(tracepoint)?;
+            Link::Tracepoint(program.take_link(id)?)
+        }
+        Hook::Fexit(_) => {
+            let program: &mut FExit = program.try_into()?;
+            let id = program.attach()?;
+            Link::Return(program.take_link(id)?)
+        }
+        Hook::KprobePair(function) => {
+            let mut kprobe = |name: &str| -> Result<KProbeLink> {
+                let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+                let program: &mut KProbe = program.try_into()?;
+                let id = program.attach(function, 0)?;
+                Ok(program.take_link(id)?)
+            };
+            Link::Pair(kprobe(name)?, kprobe(&entry_of(name))?)
+        }
+        other => bail!("{other} does not come and go"),
+    })
 }
 
 impl Kernel {

@@ -436,7 +436,7 @@ fn loader() -> EbpfLoader<'static> {
 /// takes, and a person what works where a way is broken. It is said, as any other refusal is.
 const LEFT_OUT: &str = "CTRACE_WITHOUT";
 
-/// `waits`: what a tracepoint runs is loaded, and not attached yet.
+/// `waits`: it is attached to see whether that works, and detached until it is wanted.
 fn take(ebpf: &mut Ebpf, probe: &'static Probe, waits: bool, layout: &Layout, btf: &KernelBtf) -> Taken {
     let mut taken = Taken { probe, branch: None, refused: Vec::new() };
     if let Some(global) =
@@ -480,8 +480,9 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &KernelBtf) -> Res
         Hook::RawTracepoint(name) => {
             let program: &mut RawTracePoint = program.try_into()?;
             program.load().map_err(verifier)?;
-            if !waits {
-                program.attach(name)?;
+            let link = program.attach(name)?;
+            if waits {
+                program.detach(link)?;
             }
         }
         Hook::Kprobe(function) | Hook::Kretprobe(function) => {
@@ -494,7 +495,10 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &KernelBtf) -> Res
                 Err(ProgramError::AlreadyLoaded) => {}
                 loaded => loaded.map_err(verifier)?,
             }
-            program.attach(function, 0)?;
+            let link = program.attach(function, 0)?;
+            if waits {
+                program.detach(link)?;
+            }
         }
         Hook::Kprobes(functions) => {
             if !host::has_kprobes() {
@@ -512,11 +516,14 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &KernelBtf) -> Res
         }
         Hook::KprobePair(function) => {
             attach(ebpf, &Branch { hook: Hook::Kretprobe(function), ..*branch }, waits, btf)?;
-            let entry = format!("{}_entry", branch.program);
+            let entry = entry_of(branch.program);
             let entry = ebpf.program_mut(&entry).with_context(|| format!("the kernel side has no program {entry}"))?;
             let program: &mut KProbe = entry.try_into()?;
             program.load().map_err(verifier)?;
-            program.attach(function, 0)?;
+            let link = program.attach(function, 0)?;
+            if waits {
+                program.detach(link)?;
+            }
         }
         Hook::Fentry(function) => {
             let program: &mut FEntry = program.try_into()?;
@@ -526,10 +533,18 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &KernelBtf) -> Res
         Hook::Fexit(function) => {
             let program: &mut FExit = program.try_into()?;
             program.load(function, parsed(btf)?).map_err(verifier)?;
-            program.attach()?;
+            let link = program.attach()?;
+            if waits {
+                program.detach(link)?;
+            }
         }
     }
     Ok(())
+}
+
+/// The program that sees the arguments, of the one that sees what is returned.
+pub(super) fn entry_of(program: &str) -> String {
+    format!("{program}_entry")
 }
 
 fn parsed(btf: &KernelBtf) -> Result<&Btf> {

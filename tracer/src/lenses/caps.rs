@@ -15,7 +15,7 @@ pub static LENS: Registered = Registered {
     about: "Capabilities: what was used, what was refused, what was never asked for",
     // Who ends is watched before who is: an id that was kept would be another's later.
     probes: &[&plan::EXIT, &plan::CAP_FORK, &plan::CAP_EXEC, &plan::CAP_MOVE, &plan::CAP_OUTCOME, &plan::CAP_CHECK],
-    on_demand: &[],
+    on_demand: &[&plan::CAP_FORK, &plan::CAP_EXEC, &plan::CAP_MOVE, &plan::CAP_OUTCOME, &plan::CAP_CHECK],
     wants: &[("WANT_CAPS", WANT_WATCHED)],
     maps: &[
         ("CAP_WATCHED", WATCHED),

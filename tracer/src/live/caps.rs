@@ -6,10 +6,15 @@ use std::{
     fs::{self, File},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Result;
-use tracer_common::caps::{CHECKS, CheckKey, Count, OUTCOMES, Origin, OutcomeKey, Process, WATCHED, Watched};
+use tokio::time::Instant;
+use tracer_common::caps::{
+    CALLS, CHECKS, Call, CheckKey, Count, OUTCOMES, Origin, OutcomeKey, PROCESSES as FOLLOWED, Process, WATCHED,
+    Watched,
+};
 
 use super::{host::Host, program};
 use crate::{
@@ -19,12 +24,99 @@ use crate::{
         caps::{Ask, ProcessSets, ProgramFile, Reading, Sets, Totals},
     },
     kernel::{host as machine, load::Kernel, symbols::Symbols},
+    lenses::caps::LENS,
     model::{Container, Runtime, Timestamp},
     pipeline::{Answer, Record},
+    privileges,
 };
 
 /// Processes whose sets are told one by one.
 const PROCESSES: usize = 64;
+
+/// A tab that is only passed on the way to another one begins no watch.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// What is watched because somebody asked for it on the screen, container by container. The hooks are there from the first
+/// of them on until the last is gone: a set is worth as much as what was seen, and what is not looked at is still seen.
+#[derive(Debug, Default)]
+pub struct OnScreen {
+    /// By cgroup path: whose checks are asked for, and since when.
+    asked: Option<(String, Instant)>,
+    /// By cgroup path.
+    watched: HashSet<String>,
+    has_watched: bool,
+    /// Those of whom the kernel did not let it begin: it is not tried again.
+    refused: HashSet<String>,
+}
+
+impl OnScreen {
+    /// Was there anything to watch at all?
+    pub fn has_watched(&self) -> bool {
+        self.has_watched
+    }
+
+    /// The container of which the watch is to begin.
+    pub fn due(&mut self, asked: Option<&Arc<Container>>, now: Instant) -> Option<Arc<Container>> {
+        let asked = asked.filter(|own| !self.watched.contains(&own.cgroup) && !self.refused.contains(&own.cgroup));
+        let Some(container) = asked else {
+            self.asked = None;
+            return None;
+        };
+        match &self.asked {
+            Some((cgroup, since)) if *cgroup == container.cgroup => {
+                (now.duration_since(*since) >= SETTLED).then(|| Arc::clone(container))
+            }
+            _ => {
+                self.asked = Some((container.cgroup.clone(), now));
+                None
+            }
+        }
+    }
+
+    /// Attaches the hooks, where they are not.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn begin(&mut self, container: &Container, kernel: &mut Kernel) -> Result<()> {
+        let begun = privileges::with(privileges::ATTACH, || {
+            if kernel.is_idle(LENS.on_demand) {
+                forget(kernel)?;
+                kernel.begin(LENS.on_demand)?;
+            }
+            Ok(())
+        });
+        let of = if begun.is_ok() { &mut self.watched } else { &mut self.refused };
+        of.insert(container.cgroup.clone());
+        self.has_watched |= begun.is_ok();
+        begun
+    }
+
+    /// Detaches them, where none of the containers is left.
+    pub fn end(&mut self, table: &Table, kernel: &mut Kernel) {
+        if self.watched.is_empty() {
+            return;
+        }
+        let here: HashSet<&str> = table.containers().map(|entry| entry.container.cgroup.as_str()).collect();
+        self.watched.retain(|cgroup| here.contains(cgroup.as_str()));
+        if self.watched.is_empty() {
+            kernel.end(LENS.on_demand);
+        }
+    }
+}
+
+/// Nobody saw what became of these processes and calls meanwhile. What was counted stays.
+fn forget(kernel: &mut Kernel) -> Result<()> {
+    for (cgroup, _) in kernel.entries::<u64, Watched>("CAP_WATCHED", WATCHED as usize)? {
+        kernel.remove::<u64, Watched>("CAP_WATCHED", cgroup)?;
+    }
+    for (pid, _) in kernel.entries::<u32, Process>("CAP_PROCESSES", FOLLOWED as usize)? {
+        kernel.remove::<u32, Process>("CAP_PROCESSES", pid)?;
+    }
+    for (thread, _) in kernel.entries::<u32, Call>("CAP_CALLS", CALLS as usize)? {
+        kernel.remove::<u32, Call>("CAP_CALLS", thread)?;
+    }
+    kernel.set("CAP_REFUSED", 0_u32)
+}
 
 /// Has the kernel side watch these containers. `ran`: they are running already.
 pub fn watch(

@@ -100,7 +100,12 @@ pub async fn run(options: Options) -> Result<()> {
     let ground = Ground::find()?;
     let mut recorder = options.record.as_ref().map(Recorder::create).transpose()?;
     let mut end = options.duration.map(|duration| Instant::now() + duration);
-    let (is_oom, is_caps) = (runs(&options.lenses, "oom"), runs(&options.lenses, "caps"));
+    let is_oom = runs(&options.lenses, "oom");
+    // Asked for by name, or from a tab of the overview.
+    let (is_caps, mut caps_tab) = match (runs(&options.lenses, "caps"), has_tabs(&options)) {
+        (true, true) => (false, Some(caps::OnScreen::default())),
+        (asked, _) => (asked, None),
+    };
     let mut log = is_oom.then(Log::read);
     let (name, release, version) = (machine::name(), machine::release(), machine::Hierarchy::of_this_host().version);
     let mut view = View::open(&options.show, &options.lenses, &host_title(&name, &release, version), None)?;
@@ -185,6 +190,9 @@ pub async fn run(options: Options) -> Result<()> {
             }
         }
         answer(&mut run, &mut host, &mut kernel)?;
+        if let Some(tab) = &mut caps_tab {
+            follow(tab, &mut run, &mut host, &mut kernel)?;
+        }
         if is_caps {
             let new = run.look(machine::boottime_ns())?;
             if !new.is_empty() {
@@ -253,7 +261,8 @@ pub async fn run(options: Options) -> Result<()> {
                 run.record(Record::Clock(offset), now_ns);
             }
             lost(&mut kernel, &mut run, now_ns)?;
-            if run.view.shows_caps() {
+            let looked = caps_tab.as_ref().is_some_and(|tab| tab.has_watched() && run.view.looks_at("caps"));
+            if looked || run.view.shows_caps() {
                 let ask = Question::Caps(findings::caps::Ask::Totals);
                 let counted = host.answer(&ask, &mut kernel, &run.pipeline.containers)?;
                 run.record(Record::Answer(counted), now_ns);
@@ -302,10 +311,13 @@ fn probes(lenses: &[&'static Registered]) -> impl Iterator<Item = &'static Probe
     lenses.iter().flat_map(|lens| lens.probes).copied()
 }
 
+fn has_tabs(options: &Options) -> bool {
+    options.lenses.len() > 1 && matches!(options.show, Show::Tui { .. })
+}
+
 /// What is attached only while it is needed: on a screen with tabs. Whatever is written down is needed all the time.
 fn on_demand(options: &Options) -> Vec<&'static Probe> {
-    let has_tabs = options.lenses.len() > 1 && matches!(options.show, Show::Tui { .. });
-    options.lenses.iter().filter(|_| has_tabs).flat_map(|lens| lens.on_demand).copied().collect()
+    options.lenses.iter().filter(|_| has_tabs(options)).flat_map(|lens| lens.on_demand).copied().collect()
 }
 
 fn attach(options: &Options) -> Result<Kernel> {
@@ -415,6 +427,25 @@ fn watch(containers: &[Arc<Container>], ran: bool, run: &mut Run, host: &Host, k
         run.record(record, machine::boottime_ns());
     }
     Ok(())
+}
+
+/// Watches the container that somebody looks at in the tab caps, and ends what is watched for nobody.
+fn follow(tab: &mut caps::OnScreen, run: &mut Run, host: &mut Host, kernel: &mut Kernel) -> Result<()> {
+    tab.end(&run.pipeline.containers, kernel);
+    let Some(container) = tab.due(run.view.asks_for(), Instant::now()) else { return Ok(()) };
+    match tab.begin(&container, kernel) {
+        Ok(()) => {
+            watch(&[container], true, run, host, kernel)?;
+            answer(run, host, kernel)
+        }
+        Err(error) => {
+            let text = format!("capability checks cannot be watched: {error:#}");
+            if let Some(tui) = run.view.tui() {
+                tui.notice(text.clone());
+            }
+            say(run, "doubt", text)
+        }
+    }
 }
 
 fn lost(kernel: &mut Kernel, run: &mut Run, now_ns: u64) -> Result<()> {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use crate::{
     kernel::host,
     lenses::Registered,
-    model::Timestamp,
+    model::{Container, Timestamp},
     pipeline::{Output, Pipeline},
     tui::{Tui, Wish, picture::Picture},
     views::{
@@ -135,6 +135,11 @@ impl View {
             Self::Tui { tui, .. } => tui.looks_at(lens),
             Self::Nothing | Self::Text { .. } | Self::Caps { .. } | Self::Picture(_) => true,
         }
+    }
+
+    /// The container of which the capability checks are asked for on the screen.
+    pub fn asks_for(&self) -> Option<&Arc<Container>> {
+        if let Self::Tui { tui, .. } = self { tui.asks_for() } else { None }
     }
 
     /// Is what a container asks for shown as it does?

@@ -133,3 +133,94 @@ fn nothing_yet() {
     let text = screen(&mut shell);
     assert!(text.contains("Nothing was asked for so far"), "{text}");
 }
+
+/// `ctrace` alone: two containers, of which the second was chosen, and the tab opened.
+fn overview(width: u16, height: u16) -> Shell<TestBackend> {
+    let tabs = panel::tabs(&["oom", "exits", "signals", "pids", "mem", "io", "cpu", "net", "caps"]);
+    let app = App::new("overview · node-7 · 6.12 · cgroup v2".to_owned(), TimeZone::UTC, &tabs, Timestamp(NOON));
+    let Ok(terminal) = Terminal::new(TestBackend::new(width, height));
+    let mut shell = Shell { app, theme: Theme::new(true, true), terminal, pace: Pace::default() };
+    let all = [("web", 1), ("db", 2)].map(|(name, id)| Arc::new(samples::container(Some(name), Runtime::Docker, id)));
+    shell.containers(all.to_vec(), Instant::now());
+    screen(&mut shell);
+    shell
+}
+
+/// The tab caps is the last one.
+fn open(shell: &mut Shell<TestBackend>) -> String {
+    press(shell, KeyCode::BackTab)
+}
+
+fn asked_for(shell: &Shell<TestBackend>) -> Option<String> {
+    shell.app.asks_for().map(|container| container.label())
+}
+
+#[test]
+fn in_the_overview_it_is_of_the_container_that_was_chosen() {
+    let mut shell = overview(80, 24);
+    assert_eq!(asked_for(&shell), None, "nobody looks");
+    let text = open(&mut shell);
+    assert!(text.contains("What web asks of its capabilities is watched once this tab"), "{text}");
+    assert_eq!(asked_for(&shell), Some("web".to_owned()));
+    // A worse one does not take its place while the tab is open.
+    press(&mut shell, KeyCode::Tab);
+    assert_eq!(asked_for(&shell), None, "the overview");
+    press(&mut shell, KeyCode::Char('j'));
+    open(&mut shell);
+    assert_eq!(asked_for(&shell), Some("db".to_owned()));
+    show(&mut shell, &report());
+    let text = screen(&mut shell);
+    assert!(text.contains("What db asks of its capabilities is watched once") && !text.contains("CHOWN"), "{text}");
+    press(&mut shell, KeyCode::Tab);
+    press(&mut shell, KeyCode::Char('k'));
+    for (width, height) in [(80, 24), (120, 40), (160, 50)] {
+        let mut shell = overview(width, height);
+        open(&mut shell);
+        show(&mut shell, &Report { startup_seen: false, watched_ns: 75_000_000_000, ..report() });
+        insta::assert_snapshot!(format!("caps_tab_{width}x{height}"), screen(&mut shell));
+    }
+}
+
+#[test]
+fn where_no_container_is_chosen_it_says_how_to_choose_one() {
+    let mut shell = overview(80, 24);
+    press(&mut shell, KeyCode::Char('/'));
+    "nothing".chars().for_each(|char| drop(press(&mut shell, KeyCode::Char(char))));
+    press(&mut shell, KeyCode::Enter);
+    let text = open(&mut shell);
+    assert!(text.contains("No container is chosen. Choose one in the tab overview"), "{text}");
+    assert_eq!(asked_for(&shell), None);
+}
+
+/// A replay has what was watched, and begins no watch.
+#[test]
+fn in_a_replay_nothing_is_asked_for() {
+    let mut shell = overview(80, 24);
+    shell.app.position = Some(Position::default());
+    let text = open(&mut shell);
+    assert!(text.contains("What web asks of its capabilities was not watched in this recording"), "{text}");
+    assert_eq!(asked_for(&shell), None);
+    show(&mut shell, &report());
+    let text = screen(&mut shell);
+    assert!(text.contains("CHOWN") && !text.contains("not watched"), "{text}");
+}
+
+/// Time alone is told in steps, and with the whole of what is known.
+#[test]
+fn how_long_it_was_watched() {
+    let mut shell = overview(80, 24);
+    open(&mut shell);
+    let of = |seconds: u64, ended| {
+        let none = Report { evidence: Vec::new(), not_a_capability: Vec::new(), granted: Vec::new(), ..report() };
+        let one = vec![ask("CAP_CHOWN", "needed", "nginx", Some("chown"), 12)];
+        Report { startup_seen: false, watched_ns: seconds * 1_000_000_000, ended, evidence: one, ..none }
+    };
+    assert!(show(&mut shell, &of(61, false)));
+    assert!(!show(&mut shell, &of(119, false)), "the same minute");
+    assert!(show(&mut shell, &of(120, false)));
+    let text = screen(&mut shell);
+    assert!(text.contains("watched 2 min, its start was not seen") && !text.contains("has ended"), "{text}");
+    assert!(show(&mut shell, &of(120, true)));
+    let text = screen(&mut shell);
+    assert!(text.contains("its start was not seen, and it has ended"), "{text}");
+}

@@ -144,6 +144,11 @@ impl Tui {
         self.shell.app.looks_at(lens)
     }
 
+    /// The container of which the capability checks are asked for: the tab for that is open.
+    pub fn asks_for(&self) -> Option<&Arc<Container>> {
+        self.shell.app.asks_for()
+    }
+
     /// A replay's clock.
     pub fn at(&mut self, at: Timestamp, position: Position) {
         self.at = Some(at);
@@ -154,9 +159,10 @@ impl Tui {
 
     /// Forgets what was shown: a replay went back.
     pub fn begin_again(&mut self) {
-        let (tab, filter) = (self.shell.app.tab, std::mem::take(&mut self.shell.app.filter));
-        self.shell.app = fresh(&self.settings);
-        (self.shell.app.tab, self.shell.app.filter) = (tab, filter);
+        let fresh = fresh(&self.settings);
+        let old = std::mem::replace(&mut self.shell.app, fresh);
+        let app = &mut self.shell.app;
+        (app.tab, app.filter, app.meant) = (old.tab, old.filter, old.meant);
         self.shell.pace.data(Instant::now());
     }
 

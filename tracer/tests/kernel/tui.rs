@@ -21,7 +21,7 @@ use crate::{
         ctrace::{binary, command, run},
         patience,
         player::Player,
-        pty::Pty,
+        pty::{self, Pty},
         tmux::Tmux,
         unique, wait_until,
     },
@@ -40,6 +40,7 @@ pub static TESTS: &[Test] = &[
     Test::full("tui::a_key_under_exits", a_key_under_exits),
     Test::full("tui::a_key_under_signals", a_key_under_signals),
     Test::full("tui::hot_hooks_on_demand", hot_hooks_on_demand),
+    Test::full("tui::caps_of_the_chosen", caps_of_the_chosen).needs(TMUX),
 ];
 
 /// A directory that is gone with the test.
@@ -453,4 +454,71 @@ fn hot_hooks_on_demand() {
     wait_until("more tasks than CPUs to be watched", || (attached(&pty) == HOOKS.len()).then_some(()));
     drop(busy);
     without(&pty, "though all is over");
+}
+
+/// The tab caps watches the container that was chosen in the overview, from then on until it ends; what it showed is in a
+/// recording.
+fn caps_of_the_chosen() {
+    let tree = Tree::new();
+    let directory = Directory::new();
+    let container = tree.container();
+    let name: String = container.name().chars().take(12).collect();
+    let steps = ["say=ready", "await", "try=CAP_CHOWN", "say=one", "await", "chroot", "say=two", "await"];
+    let mut app = Player::within(&container, &steps);
+    app.said("ready");
+    let tmux = Tmux::shell(120, 40, &[]);
+    tmux.types(&format!("cd {} && clear && {}", directory.0.display(), ctrace("")));
+    tmux.sees("\u{258f}overview");
+    let shell = tmux.format("#{pane_pid}");
+    let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).expect("the shell");
+    let pid: u32 = children.trim().parse().expect("one child");
+    // One that no other lens has.
+    let watches = || pty::is_attached(pid, "cgroup_attach_task");
+    tmux.keys(&["/", &name, "Enter"]);
+    tmux.sees(&format!("filter \"{name}\": 1 shown"));
+    assert!(!watches(), "nobody looks");
+    tmux.keys(&["BTab"]);
+    tmux.sees("its start was not seen");
+    assert!(watches());
+    let row = |screen: &str, name: &str| {
+        screen.lines().any(|line| line.contains(name) && line.contains("needed") && line.contains("kernel"))
+    };
+    app.go();
+    app.said("one");
+    tmux.until("what it needs", |screen| row(screen, "CHOWN") && !row(screen, "SYS_CHROOT"));
+    // What happens while nobody looks is seen as well.
+    tmux.keys(&["Tab"]);
+    tmux.sees("\u{258f}overview");
+    app.go();
+    app.said("two");
+    tmux.keys(&["BTab"]);
+    tmux.until("what it needs later", |screen| row(screen, "CHOWN") && row(screen, "SYS_CHROOT"));
+    assert!(watches());
+    app.go();
+    app.ended();
+    wait_until("the cgroup to go", || fs::remove_dir(container.directory()).ok());
+    let last = tmux.sees("and it has ended");
+    wait_until("the hooks to go", || (!watches()).then_some(()));
+    tmux.keys(&["w"]);
+    tmux.sees("recording to");
+    tmux.keys(&["q"]);
+    tmux.until("the shell", |screen| last_line(screen) == "$");
+    let file = directory.recording().expect("a recording");
+    tmux.types(&format!("clear; {}", ctrace(&format!("replay {}", file.display()))));
+    tmux.sees("\u{258f}overview");
+    tmux.keys(&["$"]);
+    tmux.sees("paused");
+    let rows = |screen: &str| -> Vec<String> {
+        screen
+            .lines()
+            .filter(|line| line.contains("needed") || line.contains("never used"))
+            .map(str::to_owned)
+            .collect()
+    };
+    tmux.keys(&["/", &name, "Enter"]);
+    tmux.sees(&format!("filter \"{name}\""));
+    tmux.keys(&["BTab"]);
+    let replayed = tmux.sees("and it has ended");
+    assert_eq!(rows(&replayed), rows(&last));
+    assert!(rows(&last).len() >= 2, "{last}");
 }

@@ -178,6 +178,10 @@ impl Rule {
             }
             Reading::Sets(path, sets) => {
                 if let (Some(watched), Some(sets)) = (self.watched.get_mut(path), sets) {
+                    // What it runs with is known now, and is no matter of watching.
+                    if watched.sets.is_none() {
+                        out.extend(sets.findings.iter().map(|finding| Output::Finding(Box::new(finding.clone()))));
+                    }
                     watched.sets = Some((**sets).clone());
                 }
             }
@@ -251,9 +255,6 @@ impl Rule {
             }
             if let Some(finding) = judge::unused(&report, watched, world.at(now_ns)) {
                 out.push(Output::Finding(Box::new(finding)));
-            }
-            for finding in watched.sets.iter().flat_map(|sets| &sets.findings) {
-                out.push(Output::Finding(Box::new(finding.clone())));
             }
             out.push(Output::Caps(Box::new(report)));
         }

@@ -10,14 +10,22 @@ use crate::{
     tui::state::{ASKED_FOR, Row},
 };
 
-pub static PANEL: Panel = Panel {
-    lens: ASKED_FOR.0,
-    of: Of::Capabilities,
-    noun: ["capability", "capabilities"],
-    columns: COLUMNS,
-    detail,
-    empty: "Nothing was asked for so far; what is asked for stands here within a second.",
-};
+/// Of what was asked for by name: beside what was found.
+pub static PANEL: Panel = panel(ASKED_FOR.0);
+
+/// In the overview, where what was found has tabs of its own.
+pub static TAB: Panel = panel("caps");
+
+const fn panel(lens: &'static str) -> Panel {
+    Panel {
+        lens,
+        of: Of::Capabilities,
+        noun: ["capability", "capabilities"],
+        columns: COLUMNS,
+        detail,
+        empty: "Nothing was asked for so far; what is asked for stands here within a second.",
+    }
+}
 
 static COLUMNS: &[Column] = &[
     Column {
@@ -153,6 +161,16 @@ fn detail(row: &Row, _: &Look, depth: Depth) -> Doc {
     }
     for set in &finding.fix {
         doc.row("so far", set);
+    }
+    if let Some(seen) = text(row, "seen") {
+        let ended = finding.evidence.get("ended") == Some(&Value::Bool(true));
+        doc.quiet("seen", format!("{seen}{}", if ended { ", and it has ended" } else { "" }));
+    }
+    if depth == Depth::Full {
+        let warnings = finding.evidence.get("warnings").and_then(Value::as_array).into_iter().flatten();
+        for warning in warnings.filter_map(Value::as_str) {
+            doc.push(Item::Row("beware".into(), warning.to_owned(), Tone::Of(Severity::Warning)));
+        }
     }
     doc
 }

@@ -34,13 +34,18 @@ pub static REGISTERED: &[&Panel] = &[
 
 /// The tabs for these lenses. Several have an overview before them, and all that was found.
 pub fn tabs(lenses: &[&str]) -> Vec<&'static Panel> {
+    let several = lenses.len() > 1;
     // Some lenses have more to show than what they found.
     let more = [(way::PANEL.lens, "net"), (capabilities::PANEL.lens, "caps")];
     let is_meant = |panel: &&Panel| {
         lenses.contains(&panel.lens) || more.iter().any(|(own, lens)| *own == panel.lens && lenses.contains(lens))
     };
     let own = REGISTERED.iter().copied().filter(is_meant);
-    if lenses.len() > 1 {
+    if several {
+        // One tab has room for caps.
+        let own = own
+            .filter(|panel| panel.lens != findings::CAPS.lens)
+            .map(|panel| if panel.of == Of::Capabilities { &capabilities::TAB } else { panel });
         [&overview::PANEL, &findings::TIMELINE].into_iter().chain(own).collect()
     } else {
         own.collect()

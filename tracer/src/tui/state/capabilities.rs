@@ -11,7 +11,7 @@ use super::{Row, Standing, overview::Samples};
 use crate::{
     findings::caps::{Evidence, Report, VERDICTS, position},
     model::{Code, Container, Finding, Process, Severity, Timestamp, Unknown},
-    views::caps::pasted,
+    views::caps::{pasted, seen},
 };
 
 /// In the place of a code: the row is no finding.
@@ -20,7 +20,7 @@ pub const ASKED_FOR: Code = Code("capabilities");
 #[derive(Debug, Default)]
 pub struct Capabilities {
     rows: Vec<Row>,
-    /// Of each container, by its cgroup: the newest report but for its times, and its rows.
+    /// Of each container, by its cgroup: the newest report but for when it was made, and its rows.
     of: BTreeMap<String, (Report, Vec<Row>)>,
     /// A row's number, for as long as the run lasts: what is chosen stays chosen.
     numbers: HashMap<(String, String), u64>,
@@ -31,11 +31,17 @@ impl Capabilities {
         &self.rows
     }
 
+    /// Is there a report of the container with this cgroup?
+    pub fn has(&self, cgroup: &str) -> bool {
+        self.of.contains_key(cgroup)
+    }
+
     /// The newest of a container takes the place of what was known of it. `true`: it says something else.
     pub fn take(&mut self, report: &Report, now: Timestamp) -> bool {
         let container = serde_json::from_value::<Container>(report.container.clone()).ok().map(Arc::new);
         let cgroup = container.as_ref().map_or_else(String::new, |container| container.cgroup.clone());
-        let timeless = Report { time: Value::Null, watched_ns: 0, ..report.clone() };
+        let report = &Report { watched_ns: coarse(report.watched_ns), ..report.clone() };
+        let timeless = Report { time: Value::Null, ..report.clone() };
         if self.of.get(&cgroup).is_some_and(|(before, _)| *before == timeless) {
             return false;
         }
@@ -71,6 +77,17 @@ impl Capabilities {
     }
 }
 
+/// Time that passes is no news: whole seconds at first, then tens of seconds, then minutes.
+fn coarse(ns: u64) -> u64 {
+    let second = 1_000_000_000;
+    let step = match ns / second {
+        0..10 => second,
+        10..60 => 10 * second,
+        _ => 60 * second,
+    };
+    ns / step * step
+}
+
 fn finding(
     report: &Report,
     name: &str,
@@ -94,6 +111,9 @@ fn finding(
         "asks": asks,
         "root": report.equal_root.get(name),
         "set": set,
+        "seen": seen(report),
+        "ended": report.ended,
+        "warnings": report.warnings.iter().map(|warning| &warning.summary).collect::<Vec<_>>(),
         "cgroup": container.as_ref().map(|container| &container.cgroup),
     });
     Finding {

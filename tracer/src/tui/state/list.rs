@@ -1,13 +1,16 @@
 //! Which rows are listed, in which order, and which one is chosen.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
 use serde_json::Value;
 
 use super::{App, Kind, Popup, Row};
-use crate::tui::{
-    keys::Action,
-    panel::{Key, Of, Panel},
+use crate::{
+    model::Container,
+    tui::{
+        keys::Action,
+        panel::{Key, Of, Panel},
+    },
 };
 
 /// A lens's list, and what the user made of it.
@@ -56,7 +59,10 @@ impl App {
 
     /// What the list shows, in its order.
     pub fn rows(&self) -> Vec<&Row> {
-        let Some(tab) = self.current() else { return Vec::new() };
+        self.current().map_or_else(Vec::new, |tab| self.rows_of(tab))
+    }
+
+    fn rows_of<'a>(&'a self, tab: &'a Tab) -> Vec<&'a Row> {
         let words: Vec<String> = self.filter.split_whitespace().map(str::to_lowercase).collect();
         let mut rows: Vec<&Row> = self.listed(tab).filter(|row| words.is_empty() || matches(row, &words)).collect();
         if let Some(column) = tab.panel.columns.get(tab.sort) {
@@ -74,8 +80,25 @@ impl App {
 
     /// Where in `rows` the chosen row stands. One that is gone leaves the choice to the top.
     pub fn index(&self, rows: &[&Row]) -> usize {
-        let chosen = self.current().and_then(|tab| tab.chosen);
-        chosen.and_then(|number| rows.iter().position(|row| row.number == number)).unwrap_or(0)
+        self.current().map_or(0, |tab| index_of(tab, rows))
+    }
+
+    pub(super) fn has_overview(&self) -> bool {
+        self.tabs.iter().any(|tab| tab.panel.of == Of::Containers)
+    }
+
+    /// The container that is chosen in the overview.
+    fn chosen_container(&self) -> Option<Arc<Container>> {
+        let tab = self.tabs.iter().find(|tab| tab.panel.of == Of::Containers)?;
+        let rows = self.rows_of(tab);
+        rows.get(index_of(tab, &rows))?.finding.container.clone()
+    }
+
+    fn open(&mut self, tab: usize) {
+        self.tab = tab;
+        if self.current().is_some_and(|tab| tab.panel.of == Of::Capabilities) {
+            self.meant = self.chosen_container();
+        }
     }
 
     pub fn selected(&self) -> Option<&Row> {
@@ -90,7 +113,13 @@ impl App {
             return Box::new(frozen.map_or(self.overview.rows(), |frozen| &frozen.containers).iter());
         }
         if tab.panel.of == Of::Capabilities {
-            return Box::new(frozen.map_or(self.capabilities.rows(), |frozen| &frozen.capabilities).iter());
+            let rows = frozen.map_or(self.capabilities.rows(), |frozen| &frozen.capabilities).iter();
+            // Of the one that is looked at; where there is no overview, of all that were asked for.
+            let is_meant = |row: &&Row| {
+                let own = row.finding.container.as_ref().map(|container| &container.cgroup);
+                !self.has_overview() || self.meant.as_ref().is_none_or(|meant| own == Some(&meant.cgroup))
+            };
+            return Box::new(rows.filter(is_meant));
         }
         let held: Box<dyn DoubleEndedIterator<Item = &Row>> = match frozen {
             Some(frozen) => Box::new(frozen.rows.iter()),
@@ -133,8 +162,8 @@ impl App {
                     tab.reversed = !tab.reversed;
                 }
             }
-            Action::NextTab => self.tab = (self.tab + 1) % self.tabs.len().max(1),
-            Action::PreviousTab => self.tab = (self.tab + self.tabs.len().max(1) - 1) % self.tabs.len().max(1),
+            Action::NextTab => self.open((self.tab + 1) % self.tabs.len().max(1)),
+            Action::PreviousTab => self.open((self.tab + self.tabs.len().max(1) - 1) % self.tabs.len().max(1)),
             Action::Freeze => {
                 self.frozen = match self.frozen {
                     Some(_) => None,
@@ -159,6 +188,11 @@ impl App {
             tab.chosen = chosen;
         }
     }
+}
+
+/// Where in `rows` the chosen row of a tab stands.
+fn index_of(tab: &Tab, rows: &[&Row]) -> usize {
+    tab.chosen.and_then(|number| rows.iter().position(|row| row.number == number)).unwrap_or(0)
 }
 
 /// Does each word stand somewhere in what names the row?

@@ -25,12 +25,12 @@ pub use self::{
 use super::{
     Status,
     keys::{self, Action, Play},
-    panel::Panel,
+    panel::{Of, Panel},
 };
 use crate::{
     model::{Container, Timestamp},
     pipeline::{EventRow, Note, Output},
-    views::escape::escape,
+    views::escape::{escape, word},
 };
 
 /// What findings may take: some five hundred OOM kills with all their numbers, and as many again while frozen.
@@ -92,6 +92,8 @@ pub struct App {
     lost: u64,
     pub tabs: Vec<Tab>,
     pub tab: usize,
+    /// The container that was chosen in the overview when the tab of capabilities was opened.
+    pub meant: Option<Arc<Container>>,
     pub filter: String,
     /// The filter is being typed.
     pub typing: bool,
@@ -124,6 +126,7 @@ impl App {
             lost: 0,
             tabs: panels.iter().map(|panel| Tab::new(panel)).collect(),
             tab: 0,
+            meant: None,
             filter: String::new(),
             typing: false,
             frozen: None,
@@ -296,6 +299,40 @@ impl App {
     pub fn looks_at(&self, lens: &str) -> bool {
         let is_page = |popup: &Popup| matches!(popup.kind, popup::Kind::Page(_));
         self.tabs.get(self.tab).is_some_and(|tab| tab.panel.lens == lens) || self.popups.iter().any(is_page)
+    }
+
+    /// The container of which the capability checks are asked for. A replay has those that it has.
+    pub fn asks_for(&self) -> Option<&Arc<Container>> {
+        let is_open = self.current().is_some_and(|tab| tab.panel.of == Of::Capabilities);
+        self.meant.as_ref().filter(|_| is_open && self.position.is_none())
+    }
+
+    /// While a tab has nothing to list: what is waited for, and since when. Not escaped.
+    pub fn empty(&self, since: &str) -> String {
+        let Some(tab) = self.current() else { return String::new() };
+        if tab.panel.of != Of::Capabilities || !self.has_overview() {
+            return format!("{} Watching since {since}.", tab.panel.empty);
+        }
+        let Some(container) = &self.meant else {
+            let choose = "No container is chosen. Choose one in the tab overview (arrows), then open this tab";
+            return if self.position.is_some() {
+                format!("{choose}: what was watched of it is shown here.")
+            } else {
+                format!("{choose}: what it asks of its capabilities is watched from then on.")
+            };
+        };
+        let name = container.label();
+        if self.capabilities.has(&container.cgroup) {
+            format!("{name} has no capabilities, and asked for none since it is watched.")
+        } else if self.position.is_some() {
+            format!("What {name} asks of its capabilities was not watched in this recording, up to here.")
+        } else {
+            format!(
+                "What {name} asks of its capabilities is watched once this tab has been open for a second, and from then \
+                 on until it ends. Its start is not seen: that takes `ctrace caps --container {} --from-start`.",
+                word(&name)
+            )
+        }
     }
 
     /// The finding that keys are about: the open page's, else the list's.

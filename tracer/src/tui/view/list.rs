@@ -55,8 +55,10 @@ pub(super) fn draw(tab: &Tab, rows: &[&Row], index: usize, look: &Look, theme: T
 
 /// While nothing has happened: what is waited for, and since when.
 pub(super) fn empty(app: &App, look: &Look, theme: Theme, area: Rect, buffer: &mut Buffer) {
-    let text = if app.filter.is_empty() {
-        format!("{} Watching since {}.", app.current().map_or("", |tab| tab.panel.empty), look.time(app.since))
+    // The filter of the overview may be what chose the container.
+    let is_filtered = !app.filter.is_empty() && app.current().is_some_and(|tab| app.count(tab) > 0);
+    let text = if !is_filtered {
+        escape(&app.empty(&look.time(app.since))).into_owned()
     } else {
         format!("nothing matches \"{}\"; Esc drops the filter", escape(&app.filter))
     };

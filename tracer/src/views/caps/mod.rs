@@ -47,7 +47,7 @@ fn duration(ns: u64) -> String {
 }
 
 /// How long was watched, and what of its life was not seen.
-fn seen(report: &Report) -> String {
+pub fn seen(report: &Report) -> String {
     let start = if report.startup_seen { " from its start" } else { ", its start was not seen" };
     let several = match report.observations {
         0 | 1 => String::new(),

@@ -57,10 +57,7 @@ impl Pty {
 
     /// Does it hold a link to this tracepoint?
     pub fn is_attached(&self, tracepoint: &str) -> bool {
-        let directory = format!("/proc/{}/fdinfo", self.child.id());
-        let files = std::fs::read_dir(directory).expect("ctrace runs").flatten();
-        let mut texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
-        texts.any(|text| text.lines().any(|line| line.strip_prefix("tp_name:").map(str::trim) == Some(tracepoint)))
+        is_attached(self.child.id(), tracepoint)
     }
 
     /// How much was written until now.
@@ -92,6 +89,13 @@ impl Pty {
         }
         None
     }
+}
+
+/// Does this process hold a link to this tracepoint?
+pub fn is_attached(pid: u32, tracepoint: &str) -> bool {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("ctrace runs").flatten();
+    let mut texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    texts.any(|text| text.lines().any(|line| line.strip_prefix("tp_name:").map(str::trim) == Some(tracepoint)))
 }
 
 impl Drop for Pty {
