@@ -317,6 +317,11 @@ impl Pipeline {
         told_once(out, from);
     }
 
+    /// What a recording that begins now must be told besides what is here.
+    pub fn so_far(&self) -> impl Iterator<Item = Answer> {
+        self.lenses.iter().filter_map(|lens| lens.so_far())
+    }
+
     pub fn boot_to_wall_ns(&self) -> i64 {
         self.boot_to_wall_ns
     }

@@ -5,7 +5,10 @@ use tracer_common::caps::{CALLS, CHECKS, OUTCOMES, PROCESSES, WANT_WATCHED, WATC
 use super::{Lens, Registered};
 use crate::{
     events::Event,
-    findings::{World, caps::Rule},
+    findings::{
+        World,
+        caps::{Reading, Rule},
+    },
     kernel::plan,
     pipeline::{Answer, Output},
 };
@@ -51,6 +54,11 @@ impl Lens for Caps {
 
     fn finish(&mut self, now_ns: u64, _: &World, out: &mut Vec<Output>) {
         self.rule.finish(now_ns, out);
+    }
+
+    fn so_far(&self) -> Option<Answer> {
+        let so_far = self.rule.so_far()?;
+        Some(Answer::Caps(Box::new(Reading::SoFar(Box::new(so_far)))))
     }
 
     fn next_ns(&self) -> Option<u64> {

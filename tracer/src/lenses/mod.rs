@@ -31,6 +31,10 @@ pub trait Lens {
     fn finish(&mut self, now_ns: u64, world: &World, out: &mut Vec<Output>) {
         let _ = (now_ns, world, out);
     }
+    /// What a recording that begins now must be told of the time before: what no later reading tells again.
+    fn so_far(&self) -> Option<Answer> {
+        None
+    }
     /// When the lens has something to say at the latest, if nothing happens until then.
     fn next_ns(&self) -> Option<u64>;
 }

@@ -303,6 +303,7 @@ proptest! {
         // The order in a hash map is nobody's.
         let names = names.map(|names| names.into_iter().take(1).collect());
         answered(Answer::Caps(Box::new(caps::Reading::Symbols(names))))?;
+        answered(Answer::Caps(Box::new(caps::Reading::SoFar(Box::default()))))?;
     }
 }
 

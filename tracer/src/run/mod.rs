@@ -141,7 +141,8 @@ impl Run {
             Some(Entry::Record(Record::Answer(answer)))
         });
         let cgroups = Entry::Record(Record::Cgroups(containers.seen()));
-        kept.begin(since, std::iter::once(cgroups).chain(facts).chain([Entry::Surveyed]));
+        let so_far = self.pipeline.so_far().map(|answer| Entry::Record(Record::Answer(answer)));
+        kept.begin(since, std::iter::once(cgroups).chain(facts).chain(so_far).chain([Entry::Surveyed]));
     }
 
     fn surveyed(&mut self, now_ns: u64) -> Result<()> {

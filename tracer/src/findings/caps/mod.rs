@@ -54,6 +54,23 @@ pub enum Reading {
     Sets(String, Option<Box<Sets>>),
     Totals(Totals),
     Symbols(Result<HashMap<u64, String>, String>),
+    /// A recording begins here, in the middle of a watch.
+    SoFar(Box<SoFar>),
+}
+
+/// All that was found out until now, as [`Rule`] holds it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SoFar {
+    watched: Vec<Watched>,
+    starts: Vec<(String, Vec<u64>)>,
+    checks: Vec<(CheckKey, Seen)>,
+    outcomes: Vec<(OutcomeKey, Seen)>,
+    owners: Vec<(u64, String)>,
+    told: Vec<(String, Option<u32>, u32)>,
+    findings: u64,
+    names: Vec<(u64, String)>,
+    asked: Vec<u64>,
+    nameless: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -65,7 +82,7 @@ pub struct Totals {
 }
 
 /// A kind of check, or of what came of a call, and the first of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Seen {
     /// `None`: its record was lost, and its count alone tells of it.
     process: Option<Process>,
@@ -81,7 +98,7 @@ impl Seen {
 const STARTS: usize = 4096;
 
 /// One container, for as long as it is watched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Watched {
     container: Arc<Container>,
     since_ns: u64,
@@ -218,7 +235,39 @@ impl Rule {
                 }
                 self.reports(now_ns, world, out);
             }
+            Reading::SoFar(so_far) => self.resume(so_far),
         }
+    }
+
+    /// `None`: nobody is watched.
+    pub fn so_far(&self) -> Option<SoFar> {
+        let names = self.names.iter().map(|(address, name)| (*address, name.clone()));
+        (!self.watched.is_empty()).then(|| SoFar {
+            watched: self.watched.values().cloned().collect(),
+            starts: self.starts.clone().into_iter().collect(),
+            checks: self.checks.clone().into_iter().collect(),
+            outcomes: self.outcomes.clone().into_iter().collect(),
+            owners: self.owners.clone().into_iter().collect(),
+            told: self.told.iter().cloned().collect(),
+            findings: self.findings,
+            names: names.collect::<BTreeMap<_, _>>().into_iter().collect(),
+            asked: self.asked.iter().copied().collect(),
+            nameless: self.nameless.clone(),
+        })
+    }
+
+    fn resume(&mut self, so_far: &SoFar) {
+        let by_path = |watched: &Watched| (watched.container.cgroup.clone(), watched.clone());
+        self.watched = so_far.watched.iter().map(by_path).collect();
+        self.starts = so_far.starts.iter().cloned().collect();
+        self.checks = so_far.checks.iter().cloned().collect();
+        self.outcomes = so_far.outcomes.iter().cloned().collect();
+        self.owners = so_far.owners.iter().cloned().collect();
+        self.told = so_far.told.iter().cloned().collect();
+        self.findings = so_far.findings;
+        self.names = so_far.names.iter().cloned().collect();
+        self.asked = so_far.asked.iter().copied().collect();
+        self.nameless.clone_from(&so_far.nameless);
     }
 
     /// The end of the run: what was counted is asked for, and the reports come with the answers.

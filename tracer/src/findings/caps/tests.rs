@@ -448,3 +448,41 @@ fn names_of_calls() {
     assert_eq!(syscall_name(5 | COMPAT).as_deref(), Some("32-bit call 5"));
     assert_eq!(syscall_name(9999).as_deref(), Some("call 9999"));
 }
+
+/// Where a recording begins in the middle of a watch it says what goes on to be said, with the same numbers.
+#[test]
+fn a_recording_begins_in_the_middle() {
+    let mut bench = Bench::new();
+    bench.start();
+    bench.asked(Bench::key(Capability::CAP_CHOWN, "chown", 0));
+    bench.asked(Bench::key(Capability::CAP_KILL, "kill", how::DENIED));
+    bench.came("kill", &[Capability::CAP_KILL], &[], -1);
+    let names = [(OVERCOMMIT, "__vm_enough_memory".to_owned())].into();
+    bench.with(T, |rule, world, out| rule.reading(&Reading::Symbols(Ok(names)), T, world, out));
+    let so_far = bench.rule.so_far().expect("one is watched");
+    let line = serde_json::to_string(&so_far).expect("JSON");
+    let mut other = Bench { rule: Rule::default(), ..Bench::new() };
+    assert!(other.rule.so_far().is_none(), "nobody is watched");
+    let reading = Reading::SoFar(Box::new(serde_json::from_str(&line).expect("what was written")));
+    other.with(T, |rule, world, out| rule.reading(&reading, T, world, out));
+    other.totals = bench.totals.clone();
+    let mut said = Vec::new();
+    for bench in [&mut bench, &mut other] {
+        bench.out.clear();
+        // Told already; another one is told with the next number.
+        bench.came("kill", &[Capability::CAP_KILL], &[], -1);
+        bench.came("mount", &[Capability::CAP_SYS_ADMIN], &[], -1);
+        bench.asked(Bench::key(Capability::CAP_NET_RAW, "socket", 0));
+        let totals = Reading::Totals(Totals { checks: bench.totals.checks.clone(), ..Totals::default() });
+        bench.with(T + SECOND, |rule, world, out| rule.reading(&totals, T + SECOND, world, out));
+        bench.with(T + SECOND, |rule, _, out| rule.finish(T + SECOND, out));
+        let totals = Reading::Totals(bench.totals.clone());
+        bench.with(T + SECOND, |rule, world, out| rule.reading(&totals, T + SECOND, world, out));
+        bench.with(T + SECOND, |rule, world, out| rule.reading(&Reading::Symbols(Ok(HashMap::new())), T, world, out));
+        said.push(std::mem::take(&mut bench.out));
+    }
+    assert!(said[0].iter().any(|output| matches!(output, Output::Caps(report) if report.needed.len() == 2)));
+    let denied = said[0].iter().filter(|output| matches!(output, Output::Finding(own) if own.code.0 == "caps.denied"));
+    assert_eq!(denied.count(), 1, "that of mount");
+    assert_eq!(said[0], said[1]);
+}
