@@ -57,10 +57,10 @@ pub(super) fn draw(tab: &Tab, rows: &[&Row], index: usize, look: &Look, theme: T
 pub(super) fn empty(app: &App, look: &Look, theme: Theme, area: Rect, buffer: &mut Buffer) {
     // The filter of the overview may be what chose the container.
     let is_filtered = !app.filter.is_empty() && app.current().is_some_and(|tab| app.count(tab) > 0);
-    let text = if !is_filtered {
-        escape(&app.empty(&look.time(app.since))).into_owned()
-    } else {
+    let text = if is_filtered {
         format!("nothing matches \"{}\"; Esc drops the filter", escape(&app.filter))
+    } else {
+        escape(&app.empty(&look.time(app.since))).into_owned()
     };
     let width = usize::from(area.width.saturating_sub(4));
     for (line, y) in wrap(&text, width).into_iter().zip(area.y + 1..area.bottom()) {
