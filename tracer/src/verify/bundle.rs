@@ -90,20 +90,10 @@ impl Bundle {
 
     /// Ends a trial's container, also one that is on its way still and that the runtime does not know yet.
     fn end(&self, container: &mut Child, name: &str) {
-        let start = Instant::now();
-        loop {
+        gone(container, RUNTIME, || {
             let mut delete = self.runtime();
             let _ = delete.args(["delete", "--force", name]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-            if !matches!(container.try_wait(), Ok(None)) {
-                break;
-            }
-            if start.elapsed() > RUNTIME {
-                let _ = container.kill();
-                let _ = container.wait();
-                break;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        });
         // What the runtime did not bring to an end.
         home::end(|trial| trial == name);
     }
@@ -143,6 +133,23 @@ impl Bundle {
             }
             thread::sleep(Duration::from_millis(50));
         }
+    }
+}
+
+/// Asks for its end until it has come; one that stays for longer than `patience` is killed.
+fn gone(container: &mut Child, patience: Duration, mut delete: impl FnMut()) {
+    let start = Instant::now();
+    loop {
+        delete();
+        if !matches!(container.try_wait(), Ok(None)) {
+            break;
+        }
+        if start.elapsed() > patience {
+            let _ = container.kill();
+            let _ = container.wait();
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -251,9 +258,40 @@ fn reduced(spec: &Value, set: &Set, name: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use caps::Capability;
 
     use super::*;
+
+    /// A runtime that does not know the container yet, or never lets it go.
+    #[test]
+    fn a_container_that_the_runtime_does_not_delete_is_killed() {
+        let start = || Command::new("sleep").arg("1000").process_group(0).spawn().expect("sleep");
+        let mut container = start();
+        let mut asked = 0;
+        gone(&mut container, Duration::from_millis(50), || asked += 1);
+        let ended = container.try_wait().expect("its status").expect("it has ended");
+        assert_eq!((ended.signal(), asked > 1), (Some(9), true), "asked {asked} times");
+        // One that is on its way still is asked again, and not killed.
+        let mut container = start();
+        let pid = nix::unistd::Pid::from_raw(container.id().cast_signed());
+        let mut asked = 0;
+        gone(&mut container, Duration::from_secs(1000), || {
+            asked += 1;
+            if asked == 3 {
+                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it lives");
+            }
+        });
+        let ended = container.try_wait().expect("its status").expect("it has ended");
+        assert_eq!((ended.signal(), asked >= 3), (Some(15), true), "asked {asked} times");
+    }
+
+    #[test]
+    fn a_path_among_the_options_of_a_mount() {
+        assert_eq!(escaped(Path::new("/var/lib/a b")), "/var/lib/a b");
+        assert_eq!(escaped(Path::new("/a:b,c\\d")), "/a\\:b\\,c\\\\d");
+    }
 
     #[test]
     fn the_same_spec_with_another_set() {

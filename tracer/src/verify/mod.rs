@@ -90,6 +90,14 @@ pub trait Stage {
     /// # Errors
     /// It cannot be watched, or does not pass even so.
     fn watch(&mut self, timeout: Duration) -> Result<Report>;
+
+    /// A trial that a signal cut short says nothing.
+    ///
+    /// # Errors
+    /// There was one.
+    fn go_on(&self) -> Result<()> {
+        go_on()
+    }
 }
 
 /// A failed trial may not last longer than this many times the good one.
@@ -103,7 +111,6 @@ fn ending() -> bool {
     ENDING.load(Ordering::Relaxed)
 }
 
-/// A trial that a signal cut short says nothing.
 fn go_on() -> Result<()> {
     if ending() {
         bail!("ended by a signal: nothing is proven");
@@ -156,7 +163,7 @@ pub fn run(options: &Options) -> Result<()> {
 pub fn prove(set: &Set, timeout: Duration, stage: &mut dyn Stage) -> Result<Proof> {
     let mut proof = Proof::default();
     let whole = stage.run(set, timeout)?;
-    go_on()?;
+    stage.go_on()?;
     proof.trials.push(trial(set, None, &whole));
     if !whole.passed {
         bail!(
@@ -174,7 +181,7 @@ pub fn prove(set: &Set, timeout: Duration, stage: &mut dyn Stage) -> Result<Proo
         // A failure may be an accident, a pass is none: who failed once is asked again.
         for _ in 0..2 {
             let ended = stage.run(&fewer, patience)?;
-            go_on()?;
+            stage.go_on()?;
             proof.trials.push(trial(&fewer, Some(*one), &ended));
             again.push(ended.passed);
             if ended.passed {
@@ -285,8 +292,8 @@ mod tests {
 
     use super::*;
 
-    /// Passes where the function says so; counts its trials.
-    struct Fake<F>(F, usize);
+    /// Passes where the function says so; counts its trials, of which a signal cuts short that of the last number.
+    struct Fake<F>(F, usize, usize);
 
     impl<F: FnMut(&Set, usize) -> bool> Stage for Fake<F> {
         fn run(&mut self, set: &Set, _: Duration) -> Result<Ended> {
@@ -298,10 +305,17 @@ mod tests {
         fn watch(&mut self, _: Duration) -> Result<Report> {
             bail!("not here")
         }
+
+        fn go_on(&self) -> Result<()> {
+            if self.1 == self.2 {
+                bail!("ended by a signal")
+            }
+            Ok(())
+        }
     }
 
     fn proven(set: &[Capability], passes: impl FnMut(&Set, usize) -> bool) -> Result<Proof> {
-        prove(&set.to_vec(), Duration::from_secs(1), &mut Fake(passes, 0))
+        prove(&set.to_vec(), Duration::from_secs(1), &mut Fake(passes, 0, 0))
     }
 
     #[test]
@@ -338,6 +352,21 @@ mod tests {
         let proof = proven(&[CAP_CHOWN], |_, trial| trial != 2).expect("it passes");
         assert_eq!(proof.unproven, ["CAP_CHOWN"]);
         assert!(proof.required.is_empty() && proof.tolerated.is_empty());
+    }
+
+    /// The check fails because it was ended: whether it needs the capability is not known, also of the last one.
+    #[test]
+    fn a_trial_that_a_signal_cut_short_proves_nothing() {
+        let ended_in = |trial| {
+            let set = vec![CAP_CHOWN, CAP_KILL];
+            let mut stage = Fake(|set: &Set, own| own != trial && set.contains(&CAP_CHOWN), 0, trial);
+            prove(&set, Duration::from_secs(1), &mut stage).map_err(|error| error.to_string())
+        };
+        // The whole, twice without CHOWN, and without KILL.
+        for trial in 1..=4 {
+            assert_eq!(ended_in(trial), Err("ended by a signal".to_owned()), "in trial {trial}");
+        }
+        assert!(ended_in(5).is_ok(), "there is no fifth");
     }
 
     #[test]

@@ -78,10 +78,14 @@ impl Bench {
     }
 
     fn asked(&mut self, key: CheckKey) {
+        self.asked_below(key, OVERCOMMIT);
+    }
+
+    fn asked_below(&mut self, key: CheckKey, function: u64) {
         let mut check = Check::zeroed();
         check.header = fixture::header::<Check>(T, WEB_CGROUP);
         (check.task, check.key) = (web_task(501, "nginx"), key);
-        check.stack[0] = OVERCOMMIT;
+        check.stack[0] = function;
         self.totals.checks.push((key, 5));
         self.with(T, |rule, world, out| rule.event(&Event::CapCheck(Box::new(check)), world, out));
     }
@@ -485,4 +489,79 @@ fn a_recording_begins_in_the_middle() {
     let denied = said[0].iter().filter(|output| matches!(output, Output::Finding(own) if own.code.0 == "caps.denied"));
     assert_eq!(denied.count(), 1, "that of mount");
     assert_eq!(said[0], said[1]);
+}
+
+/// Each row of the table of probes, and what is nearly one.
+#[test]
+fn each_probe_has_its_row() {
+    use Capability::{
+        CAP_FSETID, CAP_IPC_LOCK, CAP_NET_ADMIN, CAP_SETPCAP, CAP_SYS_ADMIN, CAP_SYS_MODULE, CAP_SYS_PTRACE,
+        CAP_SYS_RESOURCE, CAP_SYS_TTY_CONFIG, CAP_SYSLOG,
+    };
+    let of = |capability, call, quiet, stack: &[&str]| {
+        let stack: Vec<String> = stack.iter().map(|name| (*name).to_owned()).collect();
+        rules::probe(capability, call, quiet, &stack).map(|row| row.source)
+    };
+    let anywhere = |capability, call| of(capability, call, None, &[]);
+    let below = |capability, call, function| of(capability, call, None, &[function]);
+    let memory = Some("mm/util.c __vm_enough_memory, security/commoncap.c cap_vm_enough_memory");
+    assert_eq!(below(CAP_SYS_ADMIN, "clone", "__vm_enough_memory"), memory);
+    assert_eq!(anywhere(CAP_SYS_ADMIN, "clone"), None, "a namespace");
+    assert_eq!(anywhere(CAP_SYS_ADMIN, "brk"), memory);
+    assert_eq!(of(CAP_SYS_ADMIN, "brk", Some(false), &[]), None);
+    let capset = "security/commoncap.c cap_capset, cap_inh_is_capped";
+    assert_eq!((anywhere(CAP_SETPCAP, "capset"), anywhere(CAP_SETPCAP, "prctl")), (Some(capset), None));
+    assert!(anywhere(CAP_FSETID, "chmod").is_some_and(|source| source.contains("setattr_prepare")));
+    assert!(anywhere(CAP_SYS_PTRACE, "read").is_some_and(|source| source.contains("do_task_stat")));
+    assert_eq!(of(CAP_SYS_PTRACE, "read", Some(false), &[]), None);
+    assert_eq!(anywhere(CAP_SYS_PTRACE, "ptrace"), None);
+    assert!(below(CAP_SYSLOG, "read", "restricted_pointer").is_some_and(|source| source.contains("vsprintf")));
+    assert_eq!(below(CAP_SYSLOG, "read", "do_syslog"), None);
+    assert!(anywhere(CAP_SYS_ADMIN, "statmount").is_some_and(|source| source.contains("do_statmount")));
+    assert_eq!(anywhere(CAP_SYS_ADMIN, "mount"), None);
+    let device = Some("net/core/dev_ioctl.c dev_load");
+    assert_eq!(below(CAP_NET_ADMIN, "ioctl", "dev_load"), device);
+    assert_eq!(below(CAP_NET_ADMIN, "ioctl", "dev_ioctl"), None, "it changes the device");
+    assert_eq!(anywhere(CAP_SYS_MODULE, "socket"), device);
+    assert_eq!(anywhere(CAP_SYS_MODULE, "init_module"), None);
+    assert!(anywhere(CAP_NET_ADMIN, "recvmsg").is_some_and(|source| source.contains("inet_diag")));
+    assert_eq!(anywhere(CAP_NET_ADMIN, "sendmsg"), None);
+    assert!(anywhere(CAP_IPC_LOCK, "io_uring_setup").is_some_and(|source| source.contains("io_uring")));
+    assert_eq!(anywhere(CAP_IPC_LOCK, "mlock"), None);
+    for capability in [CAP_SYS_RESOURCE, CAP_SYS_ADMIN] {
+        assert!(anywhere(capability, "pipe2").is_some_and(|source| source.contains("fs/pipe.c")));
+    }
+    assert_eq!(anywhere(CAP_SYS_RESOURCE, "prlimit64"), None);
+    assert!(below(CAP_SYS_TTY_CONFIG, "ioctl", "vt_ioctl").is_some_and(|source| source.contains("vt_ioctl")));
+    assert_eq!(below(CAP_SYS_TTY_CONFIG, "ioctl", "tty_ioctl"), None);
+}
+
+/// Refused the first and granted the second, whatever else the call failed of: one is enough.
+#[test]
+fn each_alternative_does() {
+    use Capability::{
+        CAP_BPF, CAP_CHECKPOINT_RESTORE, CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_NET_RAW,
+        CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE, CAP_SYSLOG,
+    };
+    let judged = |first, second| {
+        let mut bench = Bench::new();
+        bench.asked_below(Bench::key(first, "openat", how::DENIED), OVERCOMMIT - 1);
+        bench.came("openat", &[first], &[second], -1);
+        bench.report().evidence[0].verdict.clone()
+    };
+    for (first, second) in [
+        (CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE),
+        (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH),
+        (CAP_PERFMON, CAP_SYS_ADMIN),
+        (CAP_BPF, CAP_SYS_ADMIN),
+        (CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN),
+        (CAP_SYSLOG, CAP_SYS_ADMIN),
+        (CAP_NET_ADMIN, CAP_SYS_ADMIN),
+        (CAP_NET_RAW, CAP_NET_ADMIN),
+        (CAP_SYS_RESOURCE, CAP_SYS_ADMIN),
+        (CAP_SYS_ADMIN, CAP_SYS_NICE),
+    ] {
+        assert_eq!(judged(first, second), "probed", "{first}, {second}");
+        assert_eq!(judged(first, CAP_CHOWN), "denied", "{first}: another one does not do");
+    }
 }
