@@ -147,6 +147,8 @@ struct Refused {
     /// Attempts that go on.
     waiting: u64,
     peers: BTreeMap<Option<SocketAddr>, u64>,
+    /// Attempts without a route, and calls, by peer and error: a call that waits for its attempt fails with the attempt's error.
+    unreached: BTreeMap<(Option<SocketAddr>, u32), (u64, u64)>,
     who: Option<Process>,
 }
 
@@ -167,12 +169,22 @@ pub fn judge(refusals: &Window<RefusalKey, RefusalTotal>, seen: &Seen, condition
         let peers = group.peers.entry(peer).or_default();
         if key.kind == WAITING {
             grow(&mut group.syns, total.count);
+        } else if reason == Reason::NoRoute && [ATTEMPT, CONNECT_CALL].contains(&key.kind) {
+            let (attempts, calls) = group.unreached.entry((peer, key.errno)).or_default();
+            grow(if key.kind == ATTEMPT { attempts } else { calls }, total.count);
         } else {
             grow(&mut group.count, total.count);
             grow(peers, total.count);
         }
         if group.who.is_none() {
             group.who = total.who;
+        }
+    }
+    for group in groups.values_mut() {
+        for ((peer, _), (attempts, calls)) in &group.unreached {
+            let count = *attempts.max(calls);
+            grow(&mut group.count, count);
+            grow(group.peers.entry(*peer).or_default(), count);
         }
     }
     let mut findings = Vec::new();

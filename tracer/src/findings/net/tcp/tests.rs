@@ -181,15 +181,25 @@ fn an_attempt_that_waits_is_not_over() {
     assert_eq!(states.iter().map(|finding| finding.state).collect::<Vec<_>>(), [Some(State::Closed)]);
 }
 
-/// A call does not say its namespace, and the end of a connection does: both are of one container.
+/// A call does not say its namespace, and the end of a connection does: both are of one container. And of one attempt, where the
+/// call waited for its end.
 #[test]
 fn calls_and_connections_are_one_condition() {
     let call = RefusalKey { cgroup: WEB_CGROUP, netns: 0, ..refusal(CONNECT_CALL, 113) };
-    let total = RefusalTotal { count: 3, ..RefusalTotal::default() };
-    let refusals = vec![(refusal(ATTEMPT, 113), total.clone()), (call, total)];
-    let found = Run::new().says(Reading { refusals, ..Reading::default() });
-    let [finding] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((&finding.evidence["reason"], &finding.evidence["count"]), (&"no-route".into(), &6.into()));
+    let other = RefusalKey { port: 81, ..call };
+    let no_route = |counts: &[(RefusalKey, u64)]| {
+        let total = |count| RefusalTotal { count, ..RefusalTotal::default() };
+        let refusals = counts.iter().map(|(key, count)| (*key, total(*count))).collect();
+        let found = Run::new().says(Reading { refusals, ..Reading::default() });
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(finding.evidence["reason"], "no-route");
+        finding.evidence["count"].as_u64().zip(finding.evidence["peers"][0]["count"].as_u64())
+    };
+    assert_eq!(no_route(&[(refusal(ATTEMPT, 113), 3), (call, 3)]), Some((3, 3)));
+    assert_eq!(no_route(&[(refusal(ATTEMPT, 113), 5), (call, 3)]), Some((5, 5)), "two did not wait");
+    assert_eq!(no_route(&[(call, 3)]), Some((3, 3)), "no attempt came of it");
+    assert_eq!(no_route(&[(refusal(ATTEMPT, 113), 3), (other, 3)]), Some((6, 3)), "another port's");
+    assert_eq!(no_route(&[(refusal(ATTEMPT, 113), 3), (RefusalKey { errno: 101, ..call }, 3)]), Some((6, 6)));
 }
 
 /// Whom most is sent again need not be who is silent.
