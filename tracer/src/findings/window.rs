@@ -93,6 +93,13 @@ impl<K: Ord + Copy, T: Total> Window<K, T> {
         self.totals.retain(|key, total| !gone(key, total));
     }
 
+    /// Neither is what came of late of it what its key means now.
+    pub fn forget(&mut self, gone: impl Fn(&K) -> bool) {
+        for (_, new) in &mut self.recent {
+            new.retain(|(key, _)| !gone(key));
+        }
+    }
+
     /// What came within the window, of those that are meant.
     pub fn within(&self, meant: impl Fn(&K) -> bool) -> BTreeMap<K, T> {
         let mut sums: BTreeMap<K, T> = BTreeMap::new();

@@ -28,6 +28,7 @@ use crate::{
 pub struct Reader {
     /// What the kernel side was told.
     netns: BTreeSet<u32>,
+    residents: Residents,
     addresses: BTreeMap<Address, u32>,
     /// What was found of the places of drops; an address that is in no function is not looked for again.
     functions: BTreeMap<u64, Option<String>>,
@@ -49,11 +50,14 @@ impl Reader {
         let Ask::Counts { of } = ask;
         let start = machine::cpu_ns();
         let host = host_netns(files);
-        let Places { netns, inhabitants, addresses } = places(of, host, files, key);
+        // Before who is there is asked: who started since may be of another namespace of that number.
+        let looked_ns = machine::boottime_ns();
+        let Places { netns, inhabitants, pids, addresses } = places(of, host, files, key);
+        let renewed = self.residents.renewed(looked_ns, pids, |pid| started_ns(files, pid));
         self.tell(&netns, host, addresses, kernel)?;
         let at_ns = machine::boottime_ns();
-        let drops = drops(kernel)?;
-        let hops = self.hops(kernel)?;
+        let drops = drops(&renewed, kernel)?;
+        let hops = self.hops(&renewed, kernel)?;
         let tcp = self.tcp.read(&inhabitants, files, kernel)?;
         // Names are looked for once each: what that takes says nothing of the next reading.
         let took_ns = machine::cpu_ns().saturating_sub(start);
@@ -62,6 +66,7 @@ impl Reader {
             at_ns,
             is_idle: kernel.is_idle(LENS.on_demand),
             netns,
+            renewed,
             host,
             functions: self.functions.iter().filter_map(|(at, name)| Some((*at, name.clone()?))).collect(),
             nameless: self.nameless.clone(),
@@ -103,9 +108,10 @@ impl Reader {
 
     /// Those of the containers that are here: the number of a namespace is given again once it is gone, and what the next one's
     /// packets are counted into must be empty.
-    fn hops(&self, kernel: &mut Kernel) -> Result<Vec<(HopKey, HopTotal)>> {
+    fn hops(&self, renewed: &BTreeSet<u32>, kernel: &mut Kernel) -> Result<Vec<(HopKey, HopTotal)>> {
         let mut hops = hops(kernel)?;
-        for (gone, _) in hops.extract_if(.., |key, _| !self.netns.contains(&key.container)) {
+        let is_gone = |key: &HopKey| !self.netns.contains(&key.container) || renewed.contains(&key.container);
+        for (gone, _) in hops.extract_if(.., |key, _| is_gone(key)) {
             kernel.remove_per_cpu::<HopKey, Hop>("HOPS", gone)?;
         }
         Ok(hops.into_iter().collect())
@@ -152,25 +158,67 @@ fn netns_of(files: &HostFiles, pid: u32) -> Option<u32> {
     link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
+/// Who was in each namespace.
+#[derive(Debug, Default)]
+struct Residents {
+    pids: BTreeMap<u32, BTreeSet<u32>>,
+    looked_ns: u64,
+}
+
+impl Residents {
+    /// The namespaces that were gone meanwhile, and whose number another one has: nobody is there who was there before, and all
+    /// who are have started since. Who cannot be asked any more (`None`) tells nothing.
+    fn renewed(
+        &mut self,
+        looked_ns: u64,
+        pids: BTreeMap<u32, BTreeSet<u32>>,
+        started_ns: impl Fn(u32) -> Option<u64>,
+    ) -> BTreeSet<u32> {
+        let before = std::mem::replace(self, Self { pids, looked_ns });
+        let is_new = |pid: &u32| started_ns(*pid).is_some_and(|started| started > before.looked_ns);
+        let other = |(netns, pids): &(&u32, &BTreeSet<u32>)| {
+            before.pids.get(netns).is_some_and(|known| known.is_disjoint(pids)) && pids.iter().all(is_new)
+        };
+        self.pids.iter().filter(other).map(|(netns, _)| *netns).collect()
+    }
+}
+
+/// When that process started, at the latest: /proc counts in ticks.
+fn started_ns(files: &HostFiles, pid: u32) -> Option<u64> {
+    let stat = files.text(&format!("/proc/{pid}/stat"))?;
+    // The command stands in parentheses and may hold any of these.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    Some(ticks.saturating_add(1).saturating_mul(USER_TICK_NS))
+}
+
+/// A hundredth of a second on every architecture that ctrace runs on (USER_HZ).
+const USER_TICK_NS: u64 = 10_000_000;
+
 struct Places {
     /// The namespace of each cgroup's first process.
     netns: BTreeMap<Arc<str>, u32>,
     /// A process in each namespace, the host's too.
     inhabitants: BTreeMap<u32, u32>,
+    /// The first process of each cgroup that is in it; the host's is none that goes.
+    pids: BTreeMap<u32, BTreeSet<u32>>,
     /// The addresses that are in one namespace alone.
     addresses: BTreeMap<Address, u32>,
 }
 
 fn places(of: &[Arc<str>], host: Option<u32>, files: &HostFiles, key: &Hierarchy) -> Places {
     let mut netns = BTreeMap::new();
+    let mut pids: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
     let mut inhabitants: BTreeMap<u32, u32> = host.map(|host| (host, 1)).into_iter().collect();
     for path in of {
         let procs = read(files, &format!("{}/cgroup.procs", key.directory(path))).unwrap_or_default();
-        let mut pids = procs.lines().filter_map(|line| line.parse().ok());
+        let mut all = procs.lines().filter_map(|line| line.parse().ok());
         // The first may have ended meanwhile.
-        let Some((pid, inode)) = pids.find_map(|pid| Some((pid, netns_of(files, pid)?))) else { continue };
+        let Some((pid, inode)) = all.find_map(|pid| Some((pid, netns_of(files, pid)?))) else { continue };
         netns.insert(path.clone(), inode);
         inhabitants.entry(inode).or_insert(pid);
+        if Some(inode) != host {
+            pids.entry(inode).or_default().insert(pid);
+        }
     }
     let mut addresses: BTreeMap<Address, u32> = BTreeMap::new();
     let mut several = BTreeSet::new();
@@ -187,7 +235,7 @@ fn places(of: &[Arc<str>], host: Option<u32>, files: &HostFiles, key: &Hierarchy
     while addresses.len() > ADDRESSES as usize {
         addresses.pop_last();
     }
-    Places { netns, inhabitants, addresses }
+    Places { netns, inhabitants, pids, addresses }
 }
 
 /// A namespace's own addresses: `/32 host LOCAL` below the address, in net/ipv4/fib_trie.c's own drawing. Those of `lo`
@@ -216,7 +264,8 @@ fn local_v6(table: &str) -> BTreeSet<Address> {
         .collect()
 }
 
-fn drops(kernel: &Kernel) -> Result<Vec<(DropKey, DropTotal)>> {
+/// All but those of a namespace that is gone, and whose number another one has.
+fn drops(renewed: &BTreeSet<u32>, kernel: &mut Kernel) -> Result<Vec<(DropKey, DropTotal)>> {
     let mut totals = BTreeMap::new();
     for (key, values) in kernel.entries_per_cpu::<DropKey, Drops>("DROPS", DROPS as usize)? {
         let values = of_one_device(values, |drops| (drops.packets, drops.met, drops.device.name));
@@ -229,6 +278,10 @@ fn drops(kernel: &Kernel) -> Result<Vec<(DropKey, DropTotal)>> {
             next: device(&newest.next),
         };
         totals.insert(key, total);
+    }
+    let is_gone = |key: &DropKey| renewed.contains(&key.container) || renewed.contains(&key.netns);
+    for (gone, _) in totals.extract_if(.., |key, _| is_gone(key)) {
+        kernel.remove_per_cpu::<DropKey, Drops>("DROPS", gone)?;
     }
     Ok(totals.into_iter().collect())
 }
@@ -329,6 +382,22 @@ mod tests {
         let here = without_replaced(vec![hop(0, 5, "up0", 10), hop(1, 5, "up9", 20), hop(0, 6, "br0", 1)]);
         let names: Vec<&str> = here.values().map(|total| total.device.name.as_str()).collect();
         assert_eq!(names, ["up9", "br0"]);
+    }
+
+    #[test]
+    fn a_namespace_of_that_number_is_another_one() {
+        let mut residents = Residents::default();
+        let mut look = |at_ns: u64, pids: &[u32], started: &[(u32, Option<u64>)]| {
+            let all: BTreeMap<u32, Option<u64>> = started.iter().copied().collect();
+            let renewed = residents.renewed(at_ns, [(7, pids.iter().copied().collect())].into(), |pid| all[&pid]);
+            renewed.contains(&7)
+        };
+        assert!(!look(100, &[1], &[(1, Some(50))]), "nobody was there before");
+        assert!(!look(200, &[1, 2], &[(1, Some(50)), (2, Some(150))]), "one of them was");
+        assert!(!look(300, &[3], &[(3, Some(190))]), "it was there, behind the first one");
+        assert!(look(400, &[4, 5], &[(4, Some(301)), (5, Some(350))]));
+        assert!(!look(500, &[6, 8], &[(6, Some(390)), (8, Some(450))]), "one of them is older");
+        assert!(!look(600, &[9], &[(9, None)]), "it ended meanwhile");
     }
 
     #[test]

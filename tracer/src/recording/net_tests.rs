@@ -47,6 +47,7 @@ proptest! {
         };
         let counts = net::Counts {
             is_idle: true,
+            renewed: [n[3] as u32].into(),
             at_ns: n[0], took_ns: n[1], netns: [(Arc::from(text.as_str()), 7)].into(), host: o[0].map(|inode| inode as u32),
             drops: vec![(bytemuck::Zeroable::zeroed(), drop)] as Vec<(DropKey, _)>,
             hops: vec![(bytemuck::Zeroable::zeroed(), hop)] as Vec<(HopKey, _)>,

@@ -274,11 +274,18 @@ impl Rule {
         let hops = counts.hops.iter().map(|(key, hop)| ((key.netns, key.ifindex), hop.device.name.as_str()));
         let drops = counts.drops.iter().map(|(key, drops)| (*key, drops.device.name.as_str()));
         let (hops, drops): (BTreeMap<_, _>, BTreeMap<_, _>) = (hops.collect(), drops.collect());
+        let gone = |netns: u32| !here.contains(&netns) || counts.renewed.contains(&netns);
+        self.hops.forget(|key| gone(key.container));
+        self.drops.forget(|key| key.container != 0 && gone(key.container) || counts.renewed.contains(&key.netns));
+        self.tcp.forget(&counts.renewed);
         self.hops.release(|key, total| {
             let is_another = |now: &&str| **now != total.device.name;
-            !here.contains(&key.container) || hops.get(&(key.netns, key.ifindex)).is_some_and(is_another)
+            gone(key.container) || hops.get(&(key.netns, key.ifindex)).is_some_and(is_another)
         });
-        self.drops.release(|key, total| drops.get(key).is_some_and(|now| *now != total.device.name));
+        self.drops.release(|key, total| {
+            let renewed = counts.renewed.contains(&key.container) || counts.renewed.contains(&key.netns);
+            renewed || drops.get(key).is_some_and(|now| *now != total.device.name)
+        });
         self.drops.take_in(world, counts.at_ns, &counts.drops);
         self.hops.take_in(world, counts.at_ns, &counts.hops);
         let seen = Seen::new(counts, &self.drops, &self.hops, world);

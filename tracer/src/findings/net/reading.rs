@@ -1,6 +1,9 @@
 //! What was read for the net lens: the kernel side's sums, and which network namespace is whose.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use tracer_common::{
@@ -34,6 +37,9 @@ pub struct Counts {
     pub took_ns: u64,
     /// The inode of the network namespace that each cgroup's processes are in, where it has any.
     pub netns: BTreeMap<Arc<str>, u32>,
+    /// Those of them that another one had at the last reading: the number of a namespace is given again once it is gone.
+    #[serde(default)]
+    pub renewed: BTreeSet<u32>,
     /// The host's.
     pub host: Option<u32>,
     pub drops: Vec<(DropKey, DropTotal)>,

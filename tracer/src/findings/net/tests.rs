@@ -49,6 +49,17 @@ impl Bench {
         drops: Vec<(DropKey, DropTotal)>,
         hops: Vec<(HopKey, HopTotal)>,
     ) -> (Vec<Finding>, Vec<crate::pipeline::SampleRow>) {
+        self.read_renewed(second, drops, hops, &[])
+    }
+
+    /// … where another container's had the number of these namespaces until now.
+    fn read_renewed(
+        &mut self,
+        second: u64,
+        drops: Vec<(DropKey, DropTotal)>,
+        hops: Vec<(HopKey, HopTotal)>,
+        renewed: &[u32],
+    ) -> (Vec<Finding>, Vec<crate::pipeline::SampleRow>) {
         let place = |path: &str, netns| (Arc::from(path), netns);
         let names = [
             (NETFILTER_DROP, "NETFILTER_DROP"),
@@ -62,6 +73,7 @@ impl Bench {
         let counts = Counts {
             at_ns: T + second * SECOND,
             netns: [place(WEB, WEB_NETNS), place(OTHER, OTHER_NETNS), place("/", HOST_NETNS)].into(),
+            renewed: renewed.iter().copied().collect(),
             host: Some(HOST_NETNS),
             drops,
             hops,
@@ -132,6 +144,31 @@ fn three_packets_at_one_hop() {
     assert!(finding.fix[0].contains("nft list ruleset"), "{:?}", finding.fix);
     let found = bench.drops(20, &[(drop_at(NETFILTER_DROP, WEB_NETNS, 2), 5)]);
     assert_eq!(found.iter().map(|finding| finding.state).collect::<Vec<_>>(), [Some(State::Closed)]);
+}
+
+/// What the one that had that number before sent, and what was stopped of it, is not the next one's.
+#[test]
+fn a_namespace_whose_number_is_given_again() {
+    let dropped = |packets| vec![(drop_at(NETFILTER_DROP, WEB_NETNS, 2), total(packets, "eth0", "veth"))];
+    let sent = |packets| vec![hop(OUT, XMIT, WEB_NETNS, 2, "veth", packets)];
+    let of_web = |samples: &[crate::pipeline::SampleRow], key: &str| {
+        let web = samples.iter().find(|sample| sample.cgroup.as_deref() == Some(WEB)).expect("a sample");
+        web.fields[key].clone()
+    };
+    for renewed in [&[][..], &[WEB_NETNS]] {
+        let mut bench = Bench::new();
+        let (found, _) = bench.read(1, dropped(2), sent(50));
+        assert_eq!(found, []);
+        // One more, which with the two before would be three; its packets count from nothing.
+        let (found, samples) =
+            bench.read_renewed(2, dropped(if renewed.is_empty() { 3 } else { 1 }), sent(60), renewed);
+        let is_one = renewed.is_empty();
+        assert_eq!(found.iter().any(|finding| finding.code.0 == "net.dropped"), is_one, "{found:?}");
+        assert_eq!(of_web(&samples, "dropped"), if is_one { 3 } else { 1 });
+        let window = of_web(&samples, "window_ns").as_u64().expect("a window");
+        let rate = of_web(&samples, "hops")[0]["packets_per_s"].as_u64().expect("a rate");
+        assert_eq!(rate, 60 * SECOND / window);
+    }
 }
 
 /// A way out whose uplink had each packet after that time.

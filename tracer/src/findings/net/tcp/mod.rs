@@ -9,7 +9,10 @@ mod resent;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use tracer_common::{
     dns::ServerKey,
@@ -91,6 +94,14 @@ impl Rule {
         findings.extend(queues::judge(&self.queues, seen, conditions));
         findings.extend(dns::judge(&self.dns, seen, conditions));
         findings
+    }
+
+    /// What came of late of namespaces whose number another one has now. The kernel side's sums go on.
+    pub(super) fn forget(&mut self, renewed: &BTreeSet<u32>) {
+        self.flows.forget(|key| renewed.contains(&key.netns));
+        self.refusals.forget(|key| renewed.contains(&key.netns));
+        self.queues.forget(|queue| renewed.contains(&queue.netns));
+        self.dns.forget(|key| renewed.contains(&key.netns));
     }
 
     /// What the kernel side had no room for since this was last asked: of what, how many, and what is not known therefore.
