@@ -4,10 +4,13 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use tracer::kernel::host::boottime_ns;
+
 use crate::{
     harness::{Lack, Test, in_virtual_machine, measured},
     support::{
         cgroups::{Group, Tree},
+        ctrace::{Ctrace, binary},
         engines::{installed, run},
         net::{Actor, Stage, look},
         player::Player,
@@ -396,6 +399,19 @@ fn a_thousand_pairs() {
     ));
     let limit = if in_virtual_machine() { 10_000_000 } else { 1_000_000 };
     assert!(took(&first) < limit, "{} µs", took(&first));
+    // A start beside them.
+    let mut net = stage.program(&binary().canonicalize().expect("ctrace").display().to_string());
+    net.args(["net", "--json", "--for", "1s"]);
+    let start = boottime_ns();
+    let mut ctrace = Ctrace::ready(net);
+    let ready = ctrace.wait_for("the ready note", |line| line.json["code"] == "ready");
+    let ms = (ready.at_ns - start) as f64 / 1e6;
+    measured(format!("{count} pairs: ctrace net is ready after {ms:.1} ms"));
+    assert!(ms * 1000.0 < limit as f64, "{ms} ms");
+    ctrace.wait_for("the container's numbers", |line| {
+        line.json["sample"] == "net" && line.json["container"]["id"] == group.name()
+    });
+    assert_eq!(ctrace.exited().code(), Some(0));
     // And each in a namespace of its own.
     let apart = count / 5;
     let lines: String = (0..apart)
