@@ -17,6 +17,8 @@ pub static TESTS: &[Test] = &[
     Test::core("net::flow::dropped", dropped),
     Test::full("net::flow::ipv6", ipv6),
     Test::full("net::flow::translated", translated),
+    Test::full("net::flow::icmp", icmp),
+    Test::full("net::flow::fragments", fragments),
 ];
 
 const PACKETS: usize = 5;
@@ -149,4 +151,47 @@ fn translated() {
     assert_eq!((&back["source"], &back["source_port"]), (&OUTSIDE.into(), &PORT.into()), "{back:#}");
     drop(listener);
     ctrace.stop();
+}
+
+/// A closed port is told of by ICMP, of either IP; the packets that went there are another protocol's.
+fn icmp() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let street = Street::new(&container);
+    street.with_ipv6();
+    for (address, protocol) in [(OUTSIDE, "icmp"), (OUTSIDE6, "icmpv6")] {
+        let ctrace = follow(&format!("icmp/{address}"), &container);
+        send(&street, address, PORT);
+        let is_refusal = |packet: &Value| packet["destination"] == if protocol == "icmp" { INSIDE } else { "fd97::2" };
+        // Neighbours are asked for by ICMP, too, where IP is 6.
+        ctrace.wait_for("what came back", |line| line.json["event"] == "packet" && is_refusal(&line.json));
+        let said = ctrace.stop();
+        let told: Vec<_> = said.lines.iter().map(|line| &line.json).filter(|json| json["event"] == "packet").collect();
+        assert!(told.iter().all(|packet| packet["protocol"] == protocol), "{told:#?}");
+        let back = told.iter().find(|packet| is_refusal(packet)).expect("it was told");
+        assert_eq!(back["flow"], "in", "{back:#}");
+        assert!(hops(back).contains(&"eth0 receive".to_owned()), "{back:#}");
+    }
+}
+
+/// A later fragment has no ports, whatever stands in their place: the first one alone is known to be of the flow.
+fn fragments() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let street = Street::new(&container);
+    let servers = [PORT, PORT + 1].map(|port| {
+        street.at("o", move || UdpSocket::bind((OUTSIDE, port)).expect("a port")).join().expect("a socket")
+    });
+    let socket = street.at("c", || UdpSocket::bind("0.0.0.0:0").expect("a socket")).join().expect("a socket");
+    let ctrace = follow(&format!("udp/{OUTSIDE}/{PORT}"), &container);
+    for (server, port) in servers.iter().zip([PORT, PORT + 1]).rev().cycle().take(2 * PACKETS) {
+        socket.send_to(&PORT.to_be_bytes().repeat(1500), (OUTSIDE, port)).expect("a packet");
+        assert_eq!(server.recv(&mut [0; 4000]).expect("a packet"), 3000);
+    }
+    for packet in wait_for(&ctrace, "each packet's way", PACKETS) {
+        assert_eq!((&packet["destination_port"], &packet["length_bytes"]), (&PORT.into(), &1500.into()), "{packet:#}");
+    }
+    let said = ctrace.stop();
+    let told: Vec<_> = said.lines.iter().map(|line| &line.json).filter(|json| json["event"] == "packet").collect();
+    assert_eq!(told.len(), PACKETS, "{told:#?}");
 }

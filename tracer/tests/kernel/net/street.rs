@@ -44,11 +44,7 @@ impl Street {
         for end in ["c", "h", "o"] {
             run(Command::new("ip").args(["netns", "add", &format!("{name}{end}")]));
         }
-        let mut player = Command::new("nsenter");
-        player.arg(format!("--net=/run/netns/{name}c")).arg(std::env::current_exe().expect("the path of this program"));
-        player.args(["play", &enter(container), "say=here", "pause"]);
-        with_us(&mut player);
-        let street = Self { name, player: Player::of(player) };
+        let street = Self { player: play(&name, "c", container, &["say=here", "pause"]), name };
         street.player.said("here");
         for end in ["c", "h", "o"] {
             // Without IPv6 nothing is sent that the test did not send.
@@ -146,6 +142,11 @@ impl Street {
         links[0]["address"].as_str().expect("an address").to_owned()
     }
 
+    /// Plays the steps in a container's cgroup and in the network of that end.
+    pub fn play(&self, end: &str, group: &Group, steps: &[&str]) -> Player {
+        play(&self.name, end, group, steps)
+    }
+
     /// Does something on a thread in the network of that end.
     pub fn at<T: Send + 'static>(&self, end: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         let path = format!("/run/netns/{}{end}", self.name);
@@ -159,7 +160,12 @@ impl Street {
     /// UDP packets of that size from the container to who is outside; they may not be cut in pieces, and no answer makes
     /// them smaller.
     pub fn send(&self, packets: usize, bytes: usize) {
-        let sent = self.at("c", move || {
+        self.send_from("c", packets, bytes);
+    }
+
+    /// The same from another end.
+    pub fn send_from(&self, end: &str, packets: usize, bytes: usize) {
+        let sent = self.at(end, move || {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
             let probe = libc::IP_PMTUDISC_PROBE;
             // SAFETY: an option whose value is an int, which outlives the call.
@@ -178,7 +184,7 @@ impl Street {
                 let _ = socket.send_to(&vec![0; bytes], (OUTSIDE, PORT));
             }
         });
-        sent.join().expect("the container's thread");
+        sent.join().expect("its thread");
     }
 
     /// A connection that the container tries to make, until it gives up.
@@ -196,4 +202,14 @@ impl Drop for Street {
             let _ = fs::remove_file(format!("/run/netns/{name}"));
         }
     }
+}
+
+fn play(street: &str, end: &str, group: &Group, steps: &[&str]) -> Player {
+    let mut player = Command::new("nsenter");
+    player
+        .arg(format!("--net=/run/netns/{street}{end}"))
+        .arg(std::env::current_exe().expect("the path of this program"));
+    player.args(["play", &enter(group)]).args(steps);
+    with_us(&mut player);
+    Player::of(player)
 }

@@ -1,13 +1,22 @@
 //! What TCP sends again, and what is refused: in network namespaces of the test's own.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv6Addr},
+    os::unix::fs::MetadataExt,
+    process::Command,
+};
 
 use serde_json::Value;
 use tracer::kernel::{
     load::{Kernel, Wishes},
     plan,
 };
-use tracer_common::tcp::{Refusal, RefusalKey, WAITING, Waiter};
+use tracer_common::tcp::{
+    AF_INET, AF_INET6, ATTEMPT, BIND_CALL, CONNECT_CALL, EADDRINUSE, EHOSTUNREACH, ENETUNREACH, LISTEN_CALL, Refusal,
+    RefusalKey, SEND_CALL, WAITING, Waiter,
+};
 
 use crate::{
     harness::{Lack, Test, in_virtual_machine},
@@ -32,6 +41,9 @@ pub static TESTS: &[Test] = &[
     Test::core("net::tcp::accept_queue", accept_queue),
     Test::full("net::tcp::syn_queue", syn_queue),
     Test::full("net::tcp::no_room_for_attempts", no_room_for_attempts),
+    Test::full("net::tcp::refusals_counted", refusals_counted),
+    Test::full("net::tcp::answered_at_last", answered_at_last),
+    Test::full("net::tcp::peer_is_dead", peer_is_dead),
     Test::full("net::tcp::conntrack_is_full", conntrack_is_full).needs(&[Lack::OwnMachine]),
 ];
 
@@ -101,6 +113,130 @@ fn no_room_for_attempts() {
     });
 }
 
+/// What the kernel side has counted of one namespace's connections and one cgroup's calls: kind, error, address and port.
+fn counted(kernel: &Kernel, netns: u32, group: &Group) -> BTreeMap<(u32, u32, IpAddr, u16), u64> {
+    let entries = kernel.entries_per_cpu::<RefusalKey, Refusal>("NET_REFUSALS", 1024).expect("the map");
+    // A call does not say its namespace, and on v1 a socket not its cgroup.
+    let is_connection = |key: &RefusalKey| [ATTEMPT, WAITING].contains(&key.kind);
+    let is_ours = |key: &RefusalKey| {
+        if is_connection(key) { key.netns == netns } else { key.cgroup == group.id() && key.netns == 0 }
+    };
+    let address = |key: &RefusalKey| match (key.family, key.address) {
+        (AF_INET, [a, b, c, d, rest @ ..]) if rest == [0; 12] => IpAddr::from([a, b, c, d]),
+        (AF_INET6, bytes) => IpAddr::from(bytes),
+        (0, bytes) if bytes == [0; 16] => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        other => panic!("no address: {other:?}"),
+    };
+    let ours = entries.into_iter().filter(|(key, _)| is_ours(key));
+    ours.map(|(key, values)| ((key.kind, key.errno, address(&key), key.port), values.iter().map(|one| one.count).sum()))
+        .collect()
+}
+
+/// Each kind of refusal, so often as there was one, and nothing else.
+fn refusals_counted() {
+    const REFUSED: u32 = 111;
+    let (tree, link) = (Tree::new(), Link::new());
+    let container = tree.container();
+    link.in_peer("iptables -A INPUT -p tcp --dport 90 -j DROP");
+    let wishes = Wishes {
+        probes: vec![&plan::TCP_RESENT, &plan::TCP_CLOSED, &plan::CALL_REFUSED],
+        ring_bytes: 1 << 16,
+        maps: vec![("SYN_WAITERS", 16), ("NET_REFUSALS", 1024)],
+        ..Wishes::default()
+    };
+    let kernel = Kernel::attach(&wishes).expect("the kernel side");
+    let netns = fs::metadata(format!("/run/netns/{}", link.container)).expect("the namespace").ino() as u32;
+    let taken = at(OWN, 91);
+    let steps = [
+        &format!("connect={}=7", at(PEER, 80)),
+        "connect=[::1]:82=3",
+        "connect=192.0.2.9:83=2",
+        "connect=[2001:db8::9]:84=4",
+        "send-to=192.0.2.9:85=5",
+        // Nobody has that address: the kernel asks for it in vain.
+        "connect=10.251.7.77:86=1",
+        &format!("take-port={taken}"),
+        &format!("take-port={taken}"),
+        &format!("take-port={taken}"),
+        &format!("listen-twice={}", at(OWN, 92)),
+        "take-path-twice",
+        // Its SYN is sent again once: it gives up before that means anything.
+        &format!("try-for={}=2000", at(PEER, 90)),
+        // And here before any answer is late.
+        &format!("try-for={}=100", at(PEER, 90)),
+        "say=over",
+        "pause",
+    ];
+    let player = link.play(&container, &steps);
+    player.said("over");
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let wanted = BTreeMap::from([
+        ((ATTEMPT, REFUSED, ip(PEER), 80), 7),
+        ((ATTEMPT, REFUSED, ip("::1"), 82), 3),
+        ((CONNECT_CALL, ENETUNREACH, ip("192.0.2.9"), 83), 2),
+        ((CONNECT_CALL, ENETUNREACH, ip("2001:db8::9"), 84), 4),
+        ((SEND_CALL, ENETUNREACH, ip("192.0.2.9"), 85), 5),
+        ((ATTEMPT, EHOSTUNREACH, ip("10.251.7.77"), 86), 1),
+        ((CONNECT_CALL, EHOSTUNREACH, ip("10.251.7.77"), 86), 1),
+        ((BIND_CALL, EADDRINUSE, ip(OWN), 91), 2),
+        ((LISTEN_CALL, EADDRINUSE, ip("::"), 0), 1),
+        ((ATTEMPT, 0, ip(PEER), 90), 1),
+    ]);
+    assert_eq!(counted(&kernel, netns, &container), wanted);
+    let waiting = kernel.entries::<u64, Waiter>("SYN_WAITERS", 16).expect("the map");
+    let ours = waiting.iter().filter(|(_, waiter)| waiter.key.netns == netns).count();
+    assert_eq!(ours, 0, "nobody waits any more: {waiting:?}");
+}
+
+/// An attempt that waited long, and had a connection in the end: nobody waits any more, and nothing was refused.
+fn answered_at_last() {
+    let (tree, link) = (Tree::new(), Link::new());
+    let container = tree.container();
+    let _server = server(&link, 80);
+    link.in_peer("iptables -A INPUT -p tcp -j DROP");
+    let wishes = Wishes {
+        probes: vec![&plan::TCP_RESENT, &plan::TCP_CLOSED],
+        ring_bytes: 1 << 16,
+        maps: vec![("SYN_WAITERS", 16), ("NET_REFUSALS", 1024)],
+        ..Wishes::default()
+    };
+    let kernel = Kernel::attach(&wishes).expect("the kernel side");
+    let netns = fs::metadata(format!("/run/netns/{}", link.container)).expect("the namespace").ino() as u32;
+    let waits = || {
+        let waiting = kernel.entries::<u64, Waiter>("SYN_WAITERS", 16).expect("the map");
+        waiting.iter().any(|(_, waiter)| waiter.key.netns == netns)
+    };
+    let _client = link.play(&container, &[&format!("hold={}=1", at(PEER, 80)), "pause"]);
+    wait_until("the attempt to wait", || waits().then_some(()));
+    link.in_peer("iptables -D INPUT -p tcp -j DROP");
+    wait_until("its connection", || sockets(&link).contains(":0050 01 ").then_some(()));
+    wait_until("that nobody waits", || (!waits()).then_some(()));
+    let counted = counted(&kernel, netns, &container);
+    assert!(counted.keys().all(|(kind, ..)| *kind == WAITING), "{counted:?}");
+}
+
+/// A stream whose peer is gone: timeouts in a row, each twice as long.
+fn peer_is_dead() {
+    let (tree, link) = (Tree::new(), Link::new());
+    let container = tree.container();
+    let _server = server(&link, 80);
+    let ctrace = ctrace();
+    let _client = link.play(&container, &[&format!("stream={}=400000", at(PEER, 80)), "pause"]);
+    wait_until("the stream flows", || sockets(&link).contains(":0050 01 ").then_some(()));
+    link.in_peer("iptables -A INPUT -p tcp -j DROP");
+    let is_dead = |line: &Line| {
+        let (finding, evidence) = (&line.json, &line.json["evidence"]);
+        finding["code"] == "net.retransmits"
+            && finding["container"]["cgroup"] == container.path
+            && number(evidence, "unanswered") >= 3
+    };
+    let finding = ctrace.wait_for("net.retransmits: nobody answers", is_dead).json;
+    let evidence = &finding["evidence"];
+    assert!(number(evidence, "timeouts") >= 1 && number(evidence, "rtt_ns") > 0, "{evidence}");
+    assert_eq!(evidence["peers"][0]["address"], PEER);
+    ctrace.stop();
+}
+
 pub fn server(link: &Link, port: u16) -> Player {
     let server = link.play_peer(&[&format!("serve={}", at(PEER, port)), "say=serves", "pause"]);
     server.said("serves");
@@ -117,11 +253,17 @@ fn loss() {
     let stream = format!("stream={}=400000", at(PEER, 80));
     let _lossy = link.play(&container, &[&stream, "pause"]);
     let clean_stream = clean.play(&other, &[&format!("stream={}=20000", at(PEER, 80)), "say=sent", "pause"]);
-    let finding = ctrace.finding("net.retransmits", &container).json;
+    // The first that is told of may have been sent again after a timeout, all of it.
+    let is_fast = |line: &Line| {
+        let finding = &line.json;
+        finding["code"] == "net.retransmits"
+            && finding["container"]["cgroup"] == container.path
+            && number(&finding["evidence"], "fast") > 0
+    };
+    let finding = ctrace.wait_for("net.retransmits, some of them fast", is_fast).json;
     let evidence = &finding["evidence"];
     assert_eq!(finding["severity"], "warning");
     assert!(number(evidence, "retransmits") >= 10, "{evidence}");
-    assert!(number(evidence, "fast") > 0, "{evidence}");
     assert!(number(evidence, "sent_segments") >= number(evidence, "resent_segments"), "{evidence}");
     assert!(evidence["retransmit_pct"].as_f64().is_some_and(|share| share >= 1.0), "{evidence}");
     assert_eq!(evidence["peers"][0]["address"], PEER);
@@ -195,7 +337,8 @@ fn refused() {
     let evidence = &finding["evidence"];
     assert_eq!(evidence["peers"][0]["address"], PEER);
     assert_eq!(number(&evidence["peers"][0], "port"), 5432);
-    assert_eq!(number(evidence, "count"), 7);
+    // A reading may come between two of them; that each is counted `refusals_counted` shows.
+    assert!((1..=7).contains(&number(evidence, "count")), "{evidence}");
     none_of_tcp(ctrace, &other);
 }
 
@@ -216,6 +359,9 @@ fn no_answer() {
     assert!(number(&waits["evidence"], "syns_resent") >= 1, "{waits}");
     assert_eq!(waits["evidence"]["peers"][0]["address"], PEER);
     client.said("over");
+    ctrace.wait_for("the end of it", |line| {
+        is_refusal(&line.json, &container, "timed-out") && line.json["state"] == "closed"
+    });
     none_of_tcp(ctrace, &other);
 }
 
@@ -232,7 +378,7 @@ fn no_route() {
     let _client = link.play(&container, &["comm=lost", "connect=192.0.2.9:443=2", "pause"]);
     let finding = refusal(&ctrace, &container, "no-route");
     assert_eq!(finding["evidence"]["peers"][0]["address"], "192.0.2.9");
-    assert_eq!(number(&finding["evidence"], "count"), 2);
+    assert!((1..=2).contains(&number(&finding["evidence"], "count")), "{finding}");
     assert_eq!(finding["process"]["comm"], "lost");
     none_of_tcp(ctrace, &other);
 }
@@ -287,7 +433,10 @@ fn accept_queue() {
     let evidence = &finding["evidence"];
     assert!(number(evidence, "count") >= 1, "{evidence}");
     assert_eq!(number(evidence, "port"), 8080);
-    assert_eq!(number(evidence, "waiting"), 2);
+    // Full with more than the backlog (`sk_acceptq_is_full`). A listener is not locked while a handshake ends, so each CPU that
+    // saw the last room may add one (`tcp_v4_syn_recv_sock`).
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
+    assert!((2..=1 + cpus).contains(&number(evidence, "waiting")), "{evidence}");
     none_of_tcp(ctrace, &other);
 }
 

@@ -124,6 +124,9 @@ fn go_on(steps: &[OsString]) {
             "serve" => tcp::serve(&text),
             "listen-only" => tcp::listen_only(&text),
             "take-port" => tcp::take_port(&text),
+            "listen-twice" => tcp::listen_twice(&text),
+            "take-path-twice" => tcp::take_path_twice(),
+            "send-to" => tcp::send_to(&text),
             "stream" => tcp::stream(&text),
             "ask" => dns::ask(&text),
             "ask-and-hear" => dns::ask_and_hear(&text),
@@ -132,6 +135,9 @@ fn go_on(steps: &[OsString]) {
             "answer-the-second" => dns::answer_the_second(&text),
             "ask-from-pages" => dns::ask_from_pages(&text),
             "be-silent" => dns::be_silent(&text),
+            "ask-nothing" => dns::ask_nothing(&text),
+            "answer-from-pages" => dns::answer_from_pages(&text),
+            "mislead" => dns::mislead(&text),
             "pidns" => {
                 unshare(CloneFlags::CLONE_NEWPID).expect("a pid namespace");
                 fork_and(|child| end_as(child));

@@ -2,8 +2,11 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd,
+    net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::net::UnixListener,
+    },
     process::Command,
     thread,
     time::Duration,
@@ -161,4 +164,55 @@ pub fn stream(text: &str) {
 /// `ADDRESS:PORT`: asks for that port, whatever comes of it.
 pub fn take_port(address: &str) {
     std::mem::forget(TcpListener::bind(address));
+}
+
+/// `ADDRESS:PORT=N`: so many packets of UDP, whatever comes of them.
+pub fn send_to(text: &str) {
+    let (peer, count) = counted(text);
+    let peer: SocketAddr = peer.parse().expect("an address");
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    for _ in 0..count {
+        let _ = socket.send_to(&[7; 10], peer);
+    }
+}
+
+/// A path of this process's own, twice: the second time it is in use.
+pub fn take_path_twice() {
+    let path = std::env::temp_dir().join(format!("ctrace-path-{:x}", unique()));
+    let first = UnixListener::bind(&path).expect("a path");
+    let second = UnixListener::bind(&path).expect_err("it is taken");
+    assert_eq!(second.kind(), std::io::ErrorKind::AddrInUse);
+    let _ = std::fs::remove_file(&path);
+    drop(first);
+}
+
+/// `ADDRESS:PORT`: two sockets share it, until both listen.
+pub fn listen_twice(address: &str) {
+    let address: SocketAddrV4 = address.parse().expect("an address of IPv4");
+    let first = bound(&address);
+    let second = bound(&address);
+    // SAFETY: system calls on descriptors that are open.
+    let (heard, refused) = unsafe { (libc::listen(first.as_raw_fd(), 1), libc::listen(second.as_raw_fd(), 1)) };
+    assert_eq!((heard, refused), (0, -1), "the second one is refused");
+}
+
+/// A socket that has that port, and shares it.
+fn bound(address: &SocketAddrV4) -> OwnedFd {
+    // SAFETY: plain system calls; each structure outlives its call, and the descriptor is nobody else's.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        assert!(socket >= 0, "a socket: {}", std::io::Error::last_os_error());
+        let on: libc::c_int = 1;
+        let (on, size) = ((&raw const on).cast(), size_of::<libc::c_int>() as u32);
+        assert_eq!(libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, on, size), 0);
+        let name = libc::sockaddr_in {
+            sin_family: libc::AF_INET as u16,
+            sin_port: address.port().to_be(),
+            sin_addr: libc::in_addr { s_addr: u32::from(*address.ip()).to_be() },
+            sin_zero: [0; 8],
+        };
+        let size = size_of::<libc::sockaddr_in>() as u32;
+        assert_eq!(libc::bind(socket, (&raw const name).cast(), size), 0, "{}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(socket)
+    }
 }
