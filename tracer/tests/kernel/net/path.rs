@@ -5,6 +5,10 @@ use std::{
     net::{TcpListener, TcpStream, UdpSocket},
 };
 
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 use super::street::{INSIDE, OUTSIDE, OUTSIDE6, PORT, Street};
@@ -13,6 +17,7 @@ use crate::{
     support::{
         cgroups::{Group, Tree},
         ctrace::{Ctrace, Line, command},
+        wait_until,
     },
 };
 
@@ -27,6 +32,8 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("net::to_groups", to_groups),
     Test::core("net::rule_in_the_container", rule_in_the_container),
     Test::full("net::rule_against_what_comes", rule_against_what_comes),
+    Test::full("net::same_address", same_address),
+    Test::full("net::dropped_at_the_other", dropped_at_the_other),
     Test::core("net::bridge_is_down", bridge_is_down),
     Test::core("net::forward_policy", forward_policy),
     Test::full("net::nothing_translates", nothing_translates),
@@ -49,7 +56,7 @@ struct Scene {
     ctrace: Ctrace,
     container: Group,
     /// Its cgroups live as long.
-    _tree: Tree,
+    tree: Tree,
 }
 
 impl Scene {
@@ -58,7 +65,7 @@ impl Scene {
         let container = tree.container();
         let street = Street::new(&container);
         let ctrace = Ctrace::ready(command(&["net", "--json"]));
-        let scene = Self { street, ctrace, container, _tree: tree };
+        let scene = Self { street, ctrace, container, tree };
         // With the first sample the kernel side knows whose packets are meant.
         scene.sample("at all", |_| true);
         scene
@@ -152,13 +159,7 @@ fn large_buffers() {
     let scene = Scene::new();
     let street = &scene.street;
     street.ip("h", "link set up0 gso_max_segs 1");
-    // No questions for neighbours: those of the host are not the container's, and those of the container end at the bridge.
-    let (outside, inside) = (street.hardware("o", "eth0"), street.hardware("h", "up0"));
-    street.ip("h", &format!("neigh replace {OUTSIDE} lladdr {outside} dev up0 nud permanent"));
-    street.ip("o", &format!("neigh replace 10.98.0.1 lladdr {inside} dev eth0 nud permanent"));
-    let (own, bridge) = (street.hardware("c", "eth0"), street.hardware("h", "br0"));
-    street.ip("c", &format!("neigh replace 10.97.0.1 lladdr {bridge} dev eth0 nud permanent"));
-    street.ip("h", &format!("neigh replace {INSIDE} lladdr {own} dev br0 nud permanent"));
+    street.knows_its_neighbours();
     let (device, uplink) = (street.counters("c", "eth0"), street.counters("h", "up0"));
     let listener = street.at("o", || TcpListener::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
     let reader = std::thread::spawn(move || {
@@ -210,12 +211,13 @@ fn ipv6() {
         let mut bytes = [0; 200];
         let (size, from) = server.recv_from(&mut bytes).expect("a packet");
         assert_eq!((size, from.ip().to_string().as_str()), (100, "fd97::2"));
+        server.send_to(&bytes[..size], from).expect("an answer");
     }
     let all = PACKETS as u64;
-    scene.sample("on the uplink", |sample| {
-        [("container device", "xmit"), ("host veth", "receive"), ("uplink", "xmit")]
-            .iter()
-            .all(|(hop, direction)| packets(sample, "out", hop, direction, "packets") >= all)
+    scene.sample("on the uplink, and back", |sample| {
+        let out = [("container device", "xmit"), ("host veth", "receive"), ("uplink", "xmit")];
+        out.iter().all(|(hop, direction)| packets(sample, "out", hop, direction, "packets") >= all)
+            && packets(sample, "in", "host veth", "xmit", "packets") >= all
     });
     street.run("h", "ip6tables -P FORWARD DROP");
     send();
@@ -241,6 +243,10 @@ fn two_ways() {
         server.send_to(&bytes[..size], from).expect("an answer");
         client.recv_from(&mut bytes).expect("an answer");
     }
+    // It sends by the first as well: which one a packet left by is not told by there being one alone.
+    let near = street.at("h", || UdpSocket::bind(("10.97.0.1", PORT)).expect("a port")).join().expect("a socket");
+    server.send_to(&[7; 100], ("10.97.0.1", PORT)).expect("a packet");
+    near.recv(&mut [0; 200]).expect("a packet");
     let all = PACKETS as u64;
     let at = |sample: &Value, flow: &str, device: &str| {
         let hops = sample["hops"].as_array().into_iter().flatten();
@@ -256,8 +262,10 @@ fn two_ways() {
         ("in", "port", "host veth", "eth0"),
         ("in", "eth0", "container device", "eth0"),
     ];
-    let sample = scene
-        .sample("by two ways", |sample| passed.iter().all(|(flow, device, ..)| at(sample, flow, device).is_some()));
+    let sample = scene.sample("by two ways", |sample| {
+        packets(sample, "out", "container device", "xmit", "packets") > all
+            && passed.iter().all(|(flow, device, ..)| at(sample, flow, device).is_some())
+    });
     for (flow, device, hop, through) in passed {
         let found = at(&sample, flow, device).unwrap_or_else(|| panic!("no {flow} {device} in {sample:#}"));
         assert_eq!(found["hop"], hop, "{found}");
@@ -270,11 +278,21 @@ fn two_ways() {
     assert_eq!(found.collect::<Vec<_>>(), [] as [&str; 0], "no fault, and yet");
 }
 
+/// What this thread and those that it starts send has each hop on one CPU: each CPU counts for itself.
+fn on_one_cpu() {
+    let mut cpus = CpuSet::new();
+    cpus.set(0).expect("there is a first one");
+    sched_setaffinity(Pid::from_raw(0), &cpus).expect("this thread's own");
+}
+
 /// An index is given again once its device is gone.
 fn another_device() {
     let scene = Scene::new();
     let street = &scene.street;
+    on_one_cpu();
     let full = "root tbf rate 8kbit burst 1600 limit 3000";
+    street.send(40, 100);
+    scene.sample("of all", |sample| packets(sample, "out", "uplink", "xmit", "packets") >= 40);
     street.run("h", &format!("tc qdisc add dev up0 {full}"));
     street.send(40, 1400);
     scene.ctrace.wait_for("drops on the first", |line| {
@@ -313,6 +331,7 @@ fn another_name() {
     let scene = Scene::new();
     let street = &scene.street;
     let server = street.at("o", || UdpSocket::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    on_one_cpu();
     let send = || {
         street.send(PACKETS, 100);
         for _ in 0..PACKETS {
@@ -321,39 +340,55 @@ fn another_name() {
     };
     send();
     let names = |sample: &Value| {
-        let hops = sample["hops"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|hop| hop["hop"] == "uplink" && hop["direction"] == "xmit");
-        hops.map(|hop| hop["device"].as_str().unwrap_or("?").to_owned()).collect::<Vec<_>>()
+        let hops = sample["hops"].as_array().into_iter().flatten();
+        let sends = hops.filter(|hop| hop["hop"] == "uplink" && hop["direction"] == "xmit");
+        sends.map(|hop| hop["device"].as_str().unwrap_or("?").to_owned()).collect::<Vec<_>>()
     };
-    scene.sample("by the first name", |sample| names(sample).contains(&"up0".to_owned()));
+    scene.sample("by the first name", |sample| {
+        names(sample) == ["up0"] && packets(sample, "out", "uplink", "xmit", "packets") >= PACKETS as u64
+    });
     // Older kernels rename none that is up.
     street.ip("h", "link set up0 down");
     street.ip("h", "link set up0 name new0");
     street.ip("h", "link set new0 up");
-    send();
-    scene.sample("by the second name alone", |sample| names(sample) == ["new0"]);
+    // Names are looked at ten times a second, where there are packets.
+    let sample = wait_until("the second name alone", || {
+        send();
+        let mut samples = scene.ctrace.lines().into_iter().map(|line| line.json);
+        samples.rfind(|json| json["cgroup"] == scene.container.path).filter(|sample| names(sample) == ["new0"])
+    });
+    let count = |hop: &str| packets(&sample, "out", hop, "xmit", "packets");
+    assert!(count("uplink") + PACKETS as u64 <= count("container device"), "it counts from nothing: {sample:#}");
     scene.ctrace.stop();
 }
 
-/// Packets of the container are dropped, and the host sends some of the same size, which get the buffers that are free now: they
-/// are not the container's.
+/// After packets of the container the host sends some, which get the buffers that are free now: they are not the container's,
+/// whether the first arrived, and are of another size, or were dropped, and are of the same.
 fn buffer_of_another() {
     let scene = Scene::new();
     let street = &scene.street;
+    on_one_cpu();
+    street.knows_its_neighbours();
     let server = street.at("o", || UdpSocket::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    for _ in 0..PACKETS {
+        street.send(1, 100);
+        server.recv(&mut [0; 200]).expect("the container's packet");
+        street.send_from("h", 1, 150);
+        server.recv(&mut [0; 200]).expect("the host's packet");
+    }
+    let all = PACKETS as u64;
+    let sent = |sample: &Value, all: u64| packets(sample, "out", "container device", "xmit", "packets") >= all;
+    let left = |sample: &Value| packets(sample, "out", "uplink", "xmit", "packets");
+    let sample = scene.sample("of each that it sent", |sample| sent(sample, all) && left(sample) >= all);
+    assert_eq!(left(&sample), all, "{sample:#}");
     street.run("h", "iptables -P FORWARD DROP");
     for _ in 0..PACKETS {
         street.send(1, 100);
         street.send_from("h", 1, 100);
         server.recv(&mut [0; 200]).expect("the host's packet");
     }
-    let sample = scene.sample("of each that it sent", |sample| {
-        packets(sample, "out", "container device", "xmit", "packets") >= PACKETS as u64
-    });
-    assert_eq!(packets(&sample, "out", "uplink", "xmit", "packets"), 0, "{sample:#}");
+    let sample = scene.sample("of each that was dropped", |sample| sent(sample, 2 * all));
+    assert_eq!(left(&sample), all, "{sample:#}");
     scene.ctrace.stop();
 }
 
@@ -410,6 +445,39 @@ fn rule_in_the_container() {
     scene.stopped("netfilter", &["NETFILTER_DROP"]);
 }
 
+/// Two containers have one address: by the socket's namespace alone it is known whose packet never got to a device.
+fn same_address() {
+    let scene = Scene::new();
+    let other = scene.tree.container();
+    let twin = Street::new(&other);
+    let known = |line: &Line| line.json["sample"] == "net" && line.json["cgroup"] == other.path;
+    scene.ctrace.wait_for("numbers of the other", known);
+    scene.street.run("c", "iptables -A OUTPUT -p udp -j DROP");
+    scene.street.send(PACKETS, 100);
+    scene.stops("netfilter", PACKETS);
+    let said = scene.ctrace.stop();
+    assert!(said.codes(&scene.container).contains(&"net.dropped"));
+    assert!(!said.codes(&other).contains(&"net.dropped"), "it sent nothing");
+    drop(twin);
+}
+
+/// From one container to another, which lets nothing in: it is that one's.
+fn dropped_at_the_other() {
+    let scene = Scene::new();
+    let other = scene.tree.container();
+    let _other = scene.street.play("o", &other, &["pause"]);
+    let of_other = |line: &Line| line.json["sample"] == "net" && line.json["cgroup"] == other.path;
+    scene.ctrace.wait_for("numbers of the other", of_other);
+    scene.street.run("o", "iptables -A INPUT -p udp -j DROP");
+    scene.street.send(PACKETS, 100);
+    let all = |line: &Line| of_other(line) && stopped_at(&line.json, "netfilter") == PACKETS as u64;
+    let sample = scene.ctrace.wait_for("that all stopped at the other", all).json;
+    assert_eq!(sample["stops"][0]["flow"], "in", "{sample:#}");
+    let said = scene.ctrace.stop();
+    assert!(said.codes(&other).contains(&"net.dropped"));
+    assert!(!said.codes(&scene.container).contains(&"net.dropped"), "what it sent was stopped by the other");
+}
+
 fn bridge_is_down() {
     let scene = Scene::new();
     // It answers no more, and is asked again and again.
@@ -459,7 +527,9 @@ fn translated() {
 fn translated_in_vain() {
     let scene = Scene::new();
     scene.street.run("h", "iptables -t nat -A POSTROUTING -o up0 -j MASQUERADE");
-    scene.street.run("o", "iptables -P INPUT DROP");
+    // What comes there arrives; no answer has a way back.
+    scene.street.knows_its_neighbours();
+    scene.street.ip("o", "route add blackhole 10.98.0.1");
     let connection = scene.street.connect();
     let reason = |line: &Line| line.json["evidence"]["reason"] == "timed-out";
     scene.ctrace.wait_for("that nobody answers", |line| line.json["code"] == "net.refused" && reason(line));

@@ -114,6 +114,16 @@ impl Street {
         self.ip("o", "route add 10.97.0.0/24 via 10.98.0.1");
     }
 
+    /// No questions for neighbours: those of the host are not the container's, and those of the container end at the bridge.
+    pub fn knows_its_neighbours(&self) {
+        let (outside, inside) = (self.hardware("o", "eth0"), self.hardware("h", "up0"));
+        self.ip("h", &format!("neigh replace {OUTSIDE} lladdr {outside} dev up0 nud permanent"));
+        self.ip("o", &format!("neigh replace 10.98.0.1 lladdr {inside} dev eth0 nud permanent"));
+        let (own, bridge) = (self.hardware("c", "eth0"), self.hardware("h", "br0"));
+        self.ip("c", &format!("neigh replace 10.97.0.1 lladdr {bridge} dev eth0 nud permanent"));
+        self.ip("h", &format!("neigh replace {INSIDE} lladdr {own} dev br0 nud permanent"));
+    }
+
     /// `ip` at one end: the container (`c`), its host (`h`), outside (`o`).
     pub fn ip(&self, end: &str, words: &str) -> String {
         run(Command::new("ip").args(["-n", &format!("{}{end}", self.name)]).args(words.split(' ')))
