@@ -38,6 +38,7 @@ pub static TESTS: &[Test] = &[
     Test::core("net::tcp::no_route", no_route),
     Test::core("net::tcp::port_in_use", port_in_use),
     Test::full("net::tcp::no_local_port", no_local_port),
+    Test::full("net::tcp::no_such_address", no_such_address),
     Test::core("net::tcp::accept_queue", accept_queue),
     Test::full("net::tcp::syn_queue", syn_queue),
     Test::full("net::tcp::no_room_for_attempts", no_room_for_attempts),
@@ -400,15 +401,34 @@ fn port_in_use() {
 
 fn no_local_port() {
     let (tree, link) = (Tree::new(), Link::new());
-    let container = tree.container();
-    let server = server(&link, 80);
+    let (container, other) = (tree.container(), tree.container());
+    let enough = Link::new();
+    let servers = (server(&link, 80), server(&enough, 80));
     link.local_ports(40000, 40001);
+    enough.local_ports(40000, 40007);
     let ctrace = ctrace();
+    let _few = enough.play(&other, &[&format!("hold={}=6", at(PEER, 80)), "pause"]);
     let _client = link.play(&container, &[&format!("hold={}=6", at(PEER, 80)), "pause"]);
     let finding = refusal(&ctrace, &container, "no-local-port");
     assert_eq!(finding["evidence"]["peers"][0]["address"], PEER);
-    ctrace.stop();
-    drop(server);
+    wait_until("the other's connections", || (sockets(&enough).matches(":0050 01 ").count() == 6).then_some(()));
+    none_of_tcp(ctrace, &other);
+    drop(servers);
+}
+
+/// An address of another namespace, and its own.
+fn no_such_address() {
+    let (tree, link) = (Tree::new(), Link::new());
+    let (container, other) = (tree.container(), tree.container());
+    let fine = Link::new();
+    let ctrace = ctrace();
+    let bound = fine.play(&other, &[&format!("take-port={}", at(OWN, 8080)), "say=bound", "pause"]);
+    bound.said("bound");
+    let _lost = link.play(&container, &["comm=lost", &format!("take-port={}", at(PEER, 8080)), "pause"]);
+    let finding = refusal(&ctrace, &container, "no-such-address");
+    assert_eq!(finding["evidence"]["peers"][0]["address"], PEER);
+    assert_eq!(finding["process"]["comm"], "lost");
+    none_of_tcp(ctrace, &other);
 }
 
 /// A listener that never accepts, with room for one and the one that is always let in.
