@@ -26,7 +26,9 @@ pub static TESTS: &[Test] = &[
     Test::core("caps::by_a_kprobe_and_a_kretprobe", by_a_kprobe_and_a_kretprobe).needs(&[Lack::Kprobes]),
     Test::core("caps::from_the_start_without_the_runtime", from_the_start_without_the_runtime),
     Test::core("caps::what_comes_by_exec", what_comes_by_exec),
+    Test::core("caps::what_came_by_exec_before", what_came_by_exec_before),
     Test::core("caps::a_fork_that_was_missed", a_fork_that_was_missed),
+    Test::core("caps::what_a_files_opener_has", what_a_files_opener_has),
     Test::core("caps::a_unit_from_its_start", a_unit_from_its_start),
     Test::core("caps::what_a_fault_asks_is_no_calls", what_a_fault_asks_is_no_calls),
     Test::core("caps::below_and_outside", below_and_outside),
@@ -208,6 +210,43 @@ fn what_comes_by_exec() {
     );
     let chroot = Capability::CAP_SYS_CHROOT;
     assert!(has(&report, "exec", chroot) && !has(&report, "needed", chroot), "{report:#}");
+}
+
+/// Also what came before the watch began: its parents lead out of the container.
+fn what_came_by_exec_before() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let mut app = application(&group, &["say=ready", "await", "try=CAP_CHOWN", "say=done", "pause"]);
+    app.said("ready");
+    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let steps = ["mounts", "exec", &own, "play", "say=guest", "await", "chroot", "say=asked", "pause"];
+    let mut guest = Player::within(&group, &steps);
+    guest.said("guest");
+    let ctrace = watching(&group);
+    guest.go();
+    guest.said("asked");
+    app.go();
+    app.said("done");
+    let report = report(ctrace);
+    assert!(has(&report, "needed", Capability::CAP_CHOWN), "{report:#}");
+    let chroot = Capability::CAP_SYS_CHROOT;
+    assert!(has(&report, "exec", chroot) && !has(&report, "needed", chroot), "{report:#}");
+}
+
+/// Who reads /proc/PID/pagemap is shown frames where whoever opened the file had CAP_SYS_ADMIN: no need of the reader's.
+fn what_a_files_opener_has() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let mut app = application(&group, &["say=ready", "await", "pagemap=65534", "say=done", "pause"]);
+    app.said("ready");
+    let ctrace = watching(&group);
+    app.go();
+    app.said("done");
+    let report = report(ctrace);
+    let admin = Capability::CAP_SYS_ADMIN;
+    let asked = row(&report, admin, "read", "probed");
+    assert!(asked.is_some_and(|row| row["reason"].as_str().is_some_and(|why| why.contains("opener"))), "{report:#}");
+    assert!(row(&report, admin, "read", "needed").is_none(), "{report:#}");
 }
 
 /// The kernel side keeps so many processes and no more, and the kernel may skip a program: a child of the application's
