@@ -342,6 +342,8 @@ fn now() -> Timestamp {
 #[cfg(test)]
 mod caps_tests;
 #[cfg(test)]
+mod io_tests;
+#[cfg(test)]
 mod overview_tests;
 #[cfg(test)]
 mod replay_tests;

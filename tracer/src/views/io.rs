@@ -73,92 +73,163 @@ fn below(sample: &SampleRow) -> Option<String> {
 
 /// The numbers below a finding's first line.
 pub fn body(finding: &Finding, out: &mut String) {
-    let evidence = &finding.evidence;
-    let number = |key: &str| evidence.get(key).and_then(Value::as_u64);
-    let bytes = |key: &str| number(key).map_or_else(|| "unknown".to_owned(), size);
-    if finding.code.0 == "io.dirty-throttled" {
-        let text = evidence.get("domain").and_then(Value::as_str).unwrap_or("unknown");
-        let inferred = if evidence.get("inferred") == Some(&Value::Bool(true)) { " (inferred)" } else { "" };
-        row(
-            out,
-            "dirty",
-            &format!(
-                "{}   flushed above {}   limit {}   of {text}{inferred}   on the device {} of {}   written {}/s",
-                bytes("dirty_bytes"),
-                bytes("background_bytes"),
-                bytes("limit_bytes"),
-                bytes("device_dirty_bytes"),
-                bytes("device_limit_bytes"),
-                bytes("written_bytes_per_s")
-            ),
+    for (label, text) in facts(finding) {
+        row(out, label, &escape(&text));
+    }
+    unknown(out, finding, is_shown);
+}
+
+/// Is a number that is not known worth a word?
+pub fn is_shown(field: &str) -> bool {
+    !matches!(
+        field,
+        "upper" | "writers" | "disk_bytes" | "disk_used_bytes" | "limit_bytes_per_s" | "limit_requests_per_s"
+    )
+}
+
+/// What a finding rests on, in rows of a label and a text, which is not escaped yet.
+pub fn facts(finding: &Finding) -> Vec<(&'static str, String)> {
+    match finding.code.0 {
+        "io.dirty-throttled" => paused(finding),
+        "io.slow-sync" => slow(finding),
+        "fs.copy-up" => copied(finding),
+        code if code.starts_with("fs.") => full(finding),
+        _ => Vec::new(),
+    }
+}
+
+/// What [`facts`] tells of the evidence.
+pub fn told(finding: &Finding) -> &'static [&'static str] {
+    match finding.code.0 {
+        "io.dirty-throttled" => &[
+            "dirty_bytes",
+            "background_bytes",
+            "limit_bytes",
+            "domain",
+            "inferred",
+            "device_dirty_bytes",
+            "device_limit_bytes",
+            "written_bytes_per_s",
+            "histogram",
+            "processes",
+        ],
+        "io.slow-sync" => &["histogram", "calls"],
+        "fs.copy-up" => &["path", "bytes", "took_ns"],
+        code if code.starts_with("fs.") => &[
+            "path",
+            "file_system",
+            "mount",
+            "used_bytes",
+            "limit_bytes",
+            "inodes",
+            "inodes_free",
+            "writers",
+            "upper",
+            "disk_bytes",
+            "disk_used_bytes",
+        ],
+        _ => &[],
+    }
+}
+
+/// Numbers of a finding's evidence.
+fn evidence<'a>(finding: &'a Finding, key: &str) -> Option<&'a Value> {
+    finding.evidence.get(key).filter(|value| !value.is_null())
+}
+
+fn bytes(finding: &Finding, key: &str) -> String {
+    evidence(finding, key).and_then(Value::as_u64).map_or_else(|| "unknown".to_owned(), size)
+}
+
+fn text<'a>(finding: &'a Finding, key: &str) -> &'a str {
+    evidence(finding, key).and_then(Value::as_str).unwrap_or("unknown")
+}
+
+fn list<'a>(finding: &'a Finding, key: &str) -> impl Iterator<Item = &'a Value> {
+    evidence(finding, key).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn paused(finding: &Finding) -> Vec<(&'static str, String)> {
+    let bytes = |key: &str| bytes(finding, key);
+    let inferred = if evidence(finding, "inferred") == Some(&Value::Bool(true)) { " (inferred)" } else { "" };
+    let dirty = format!(
+        "{}   flushed above {}   limit {}   of {}{inferred}   on the device {} of {}   written {}/s",
+        bytes("dirty_bytes"),
+        bytes("background_bytes"),
+        bytes("limit_bytes"),
+        text(finding, "domain"),
+        bytes("device_dirty_bytes"),
+        bytes("device_limit_bytes"),
+        bytes("written_bytes_per_s")
+    );
+    let mut rows = vec![("dirty", dirty), ("pauses", histogram(finding.evidence.get("histogram")))];
+    rows.extend(list(finding, "processes").map(|paused| {
+        let time = |key: &str| span(paused[key].as_u64().unwrap_or(0));
+        let process = &paused["process"];
+        let text = format!(
+            "{} {}   {} in {} pauses, the longest {}",
+            process["comm"].as_str().unwrap_or("?"),
+            process["pid"].as_u64().unwrap_or(0),
+            time("total_ns"),
+            paused["pauses"].as_u64().unwrap_or(0),
+            time("worst_ns")
         );
-        row(out, "pauses", &histogram(evidence.get("histogram")));
-        for paused in evidence.get("processes").and_then(Value::as_array).into_iter().flatten() {
-            let time = |key: &str| span(paused[key].as_u64().unwrap_or(0));
-            let process = &paused["process"];
-            let comm = escape(process["comm"].as_str().unwrap_or("?")).into_owned();
-            let text = format!(
-                "{comm} {}   {} in {} pauses, the longest {}",
-                process["pid"].as_u64().unwrap_or(0),
-                time("total_ns"),
-                paused["pauses"].as_u64().unwrap_or(0),
-                time("worst_ns")
-            );
-            row(out, "writer", &text);
-        }
-    }
-    if finding.code.0 == "io.slow-sync" {
-        row(out, "calls", &histogram(evidence.get("histogram")));
-        for slow in evidence.get("calls").and_then(Value::as_array).into_iter().flatten() {
-            row(out, "waited", &slow_calls(slow));
-        }
-    }
-    if finding.code.0.starts_with("fs.") && finding.code.0 != "fs.copy-up" {
-        let text = |key: &str| evidence.get(key).and_then(Value::as_str).map_or_else(|| "unknown".into(), escape);
-        row(out, "file", &text("path"));
-        row(
-            out,
-            "space",
-            &format!(
-                "{} {}   used {} of {}   inodes free {} of {}",
-                text("file_system"),
-                text("mount"),
-                bytes("used_bytes"),
-                bytes("limit_bytes"),
-                number("inodes_free").map_or_else(|| "unknown".to_owned(), |count| count.to_string()),
-                number("inodes").map_or_else(|| "unknown".to_owned(), |count| count.to_string())
-            ),
+        ("writer", text)
+    }));
+    rows
+}
+
+fn slow(finding: &Finding) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("calls", histogram(finding.evidence.get("histogram")))];
+    rows.extend(list(finding, "calls").map(|slow| ("waited", slow_calls(slow))));
+    rows
+}
+
+fn copied(finding: &Finding) -> Vec<(&'static str, String)> {
+    let took = evidence(finding, "took_ns").and_then(Value::as_u64).map_or_else(|| "unknown".to_owned(), span);
+    vec![("file", text(finding, "path").to_owned()), ("copied", format!("{} in {took}", bytes(finding, "bytes")))]
+}
+
+fn full(finding: &Finding) -> Vec<(&'static str, String)> {
+    let count = |key: &str| {
+        evidence(finding, key).and_then(Value::as_u64).map_or_else(|| "unknown".to_owned(), |count| count.to_string())
+    };
+    let space = format!(
+        "{} {}   used {} of {}   inodes free {} of {}",
+        text(finding, "file_system"),
+        text(finding, "mount"),
+        bytes(finding, "used_bytes"),
+        bytes(finding, "limit_bytes"),
+        count("inodes_free"),
+        count("inodes")
+    );
+    let mut rows = vec![("file", text(finding, "path").to_owned()), ("space", space)];
+    rows.extend(list(finding, "writers").map(|writer| {
+        let bytes = |key: &str| writer[key].as_u64().map_or_else(|| "not counted".to_owned(), size);
+        let container = &writer["container"];
+        let name = container["name"].as_str().or_else(|| container["id"].as_str()).unwrap_or("?");
+        let text = format!(
+            "{name}   charged at the disk {}   given to write by living processes {}",
+            bytes("charged_bytes"),
+            bytes("given_bytes")
         );
-        for writer in evidence.get("writers").and_then(Value::as_array).into_iter().flatten() {
-            let bytes = |key: &str| writer[key].as_u64().map_or_else(|| "not counted".to_owned(), size);
-            let name =
-                writer["container"]["name"].as_str().or_else(|| writer["container"]["id"].as_str()).unwrap_or("?");
-            let text = format!(
-                "{}   charged at the disk {}   given to write by living processes {}",
-                escape(name),
-                bytes("charged_bytes"),
-                bytes("given_bytes")
-            );
-            row(out, "wrote", &text);
-        }
-        if let Some(upper) = evidence.get("upper").and_then(Value::as_str) {
-            row(out, "upper", &escape(upper));
+        ("wrote", text)
+    }));
+    if let Some(upper) = evidence(finding, "upper").and_then(Value::as_str) {
+        rows.push(("upper", upper.to_owned()));
+        if evidence(finding, "disk_bytes").is_some() {
+            let (used, all) = (bytes(finding, "disk_used_bytes"), bytes(finding, "disk_bytes"));
+            rows.push(("disk", format!("{used} of {all} used by all")));
         }
     }
-    unknown(out, finding, |field| {
-        !matches!(
-            field,
-            "upper" | "writers" | "disk_bytes" | "disk_used_bytes" | "limit_bytes_per_s" | "limit_requests_per_s"
-        )
-    });
+    rows
 }
 
 /// `postgres 4711   fsync of 000000010000 on vda   3 of 12 slow, 1.2 s, the longest 800 ms`.
 fn slow_calls(slow: &Value) -> String {
     let number = |key: &str| slow[key].as_u64().unwrap_or(0);
-    let text = |value: &Value| escape(value.as_str().unwrap_or("?")).into_owned();
-    let part =
-        |word: &str, key: &str| slow[key].as_str().map_or_else(String::new, |it| format!(" {word} {}", escape(it)));
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let part = |word: &str, key: &str| slow[key].as_str().map_or_else(String::new, |it| format!(" {word} {it}"));
     format!(
         "{} {}   {}{}{}   {} of {} slow, {}, the longest so far {}",
         text(&slow["process"]["comm"]),

@@ -34,8 +34,8 @@ pub(super) fn follower(doc: &mut Doc, finding: &Finding) {
 }
 
 /// What nobody knows of it, and why.
-pub(super) fn unknown(doc: &mut Doc, finding: &Finding) {
-    for (fields, reason) in by_reason(&finding.unknown, |_| true) {
+pub(super) fn unknown(doc: &mut Doc, finding: &Finding, is_shown: fn(&str) -> bool) {
+    for (fields, reason) in by_reason(&finding.unknown, is_shown) {
         doc.quiet("unknown", format!("{fields}: {reason}"));
     }
 }
@@ -55,6 +55,10 @@ pub(super) fn rest(doc: &mut Doc, finding: &Finding, shown: &[&str]) {
 pub(super) fn with_unit(key: &str, value: &Value) -> (String, String) {
     if let (Some(name), Some(bytes)) = (key.strip_suffix("_bytes"), value.as_u64()) {
         return (name.to_owned(), amount(bytes));
+    }
+    if let (Some(name), Some(rate)) = (key.strip_suffix("_bytes_per_s"), value.as_i64()) {
+        let sign = if rate < 0 { "-" } else { "" };
+        return (name.to_owned(), format!("{sign}{}/s", amount(rate.unsigned_abs())));
     }
     if let (Some(name), Some(ns)) = (key.strip_suffix("_ns"), value.as_u64()) {
         return (name.to_owned(), duration(ns));
@@ -104,6 +108,8 @@ mod tests {
         };
         assert_eq!(of("anon_bytes", json!(1_048_576)), "anon=1.0 MiB");
         assert_eq!(of("worst_ns", json!(412_000_000)), "worst=412.0 ms");
+        assert_eq!(of("limit_bytes_per_s", json!(1_048_576)), "limit=1.0 MiB/s");
+        assert_eq!(of("anon_growth_bytes_per_s", json!(-1_048_576)), "anon_growth=-1.0 MiB/s");
         assert_eq!(of("throttled_pct", json!(71.25)), "throttled=71.2 %");
         assert_eq!(of("anon_bytes", Value::Null), "anon_bytes=unknown");
         assert_eq!(of("inferred", json!(true)), "inferred=yes");

@@ -1,7 +1,7 @@
 //! The panel of a lens that has no form of its own: each finding in words, and its numbers by the units in their keys.
 
 use super::{Column, Depth, Doc, Grows, Key, Look, Of, Panel, Tone, evidence, whom};
-use crate::{model::Finding, tui::state::Row};
+use crate::{model::Finding, tui::state::Row, views::io};
 
 /// Every finding of every lens: what happened, in its order.
 pub static TIMELINE: Panel = Panel {
@@ -114,9 +114,12 @@ fn detail(row: &Row, look: &Look, depth: Depth) -> Doc {
         let uid = process.uid.map_or_else(String::new, |uid| format!("  uid {uid}"));
         doc.row("process", format!("{} {}{inside}{uid}", process.comm, process.pid));
     }
-    evidence::rest(&mut doc, &row.finding, &["cgroup"]);
+    for (label, text) in io::facts(&row.finding) {
+        doc.row(label, text);
+    }
+    evidence::rest(&mut doc, &row.finding, &[&["cgroup"], io::told(&row.finding)].concat());
     evidence::identity(&mut doc, &row.finding, look);
-    evidence::unknown(&mut doc, &row.finding);
+    evidence::unknown(&mut doc, &row.finding, io::is_shown);
     if depth == Depth::Full {
         for follower in &row.followers {
             evidence::follower(&mut doc, follower);

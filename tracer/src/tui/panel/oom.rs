@@ -226,7 +226,7 @@ fn detail(row: &Row, look: &Look, depth: Depth) -> Doc {
         doc.quiet("inferred", "no hook saw the decision: whose limit it was is read from the counters at the kill");
     }
     evidence::rest(&mut doc, finding, SHOWN);
-    evidence::unknown(&mut doc, finding);
+    evidence::unknown(&mut doc, finding, |_| true);
     if depth == Depth::Full {
         for follower in &row.followers {
             evidence::follower(&mut doc, follower);
