@@ -115,6 +115,7 @@ fn near_the_limit_is_what_cannot_be_reclaimed() {
     assert_eq!(codes(&found), [("mem.near-limit", State::Open)]);
     assert_eq!(found[0].summary, "80.0 MiB of its limit of 100.0 MiB can't be reclaimed (80 %)");
     assert!(found[0].unknown.contains_key("time_to_limit_ns"));
+    assert!(Bench::new().findings(0, &[(WEB, level(85, 100, 79, 6))]).is_empty(), "a little more can be reclaimed");
     // With room in swap, and swapping allowed, anonymous memory can go.
     let mut bench = Bench::new();
     let mut reading = Reading { at_ns: T, swap_free: Some(50 * MIB), ..Reading::default() };
