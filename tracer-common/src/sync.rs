@@ -37,6 +37,19 @@ impl SyncKey {
     }
 }
 
+/// Places for threads that wait: a power of two.
+pub const SYNCING_PLACES: u32 = 1 << 14;
+
+/// A thread that waits; 0: nobody does at this place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Syncing {
+    pub tid: u32,
+    pub reserved: u32,
+    pub at_ns: u64,
+}
+const _: () = assert!(size_of::<Syncing>() == 16);
+
 /// Buckets of the histogram: below 100 µs, then doubling, the last without an end.
 pub const BUCKETS: usize = 16;
 pub const FIRST_BOUND_NS: u64 = 100_000;

@@ -1,18 +1,19 @@
 //! Who waits until what was written is on the device, and how long? (fs/sync.c, mm/msync.c)
 //!
-//! `sys_enter` and `sys_exit` are hot: the call's number, and what it returned, decide first, and nearly always end it.
+//! `sys_enter` and `sys_exit` are hot: the call's number, and whether this thread waits at all, decide first, and nearly always
+//! end it.
 
 use aya_ebpf::{
     helpers::generated::bpf_probe_read_kernel_str,
     macros::{kprobe, map, raw_tracepoint},
-    maps::{LruHashMap, LruPerCpuHashMap},
+    maps::{Array, LruPerCpuHashMap},
     programs::{ProbeContext, RawTracePointContext},
 };
 use tracer_common::{
     ABSENT, UNKNOWN_U32,
     sync::{
-        BUCKETS, FDATASYNC, FIRST_BOUND_NS, FSYNC, MSYNC, NAME_LEN, SLOW_NS, SYNC, SYNC_FILE_RANGE, SYNCFS, SyncKey,
-        Syncs,
+        BUCKETS, FDATASYNC, FIRST_BOUND_NS, FSYNC, MSYNC, NAME_LEN, SLOW_NS, SYNC, SYNC_FILE_RANGE, SYNCFS,
+        SYNCING_PLACES, SyncKey, Syncing, Syncs,
     },
 };
 
@@ -25,9 +26,14 @@ use crate::kernel::{
     syscall, task,
 };
 
-/// When threads began to wait, by thread.
+/// Threads that wait, each at a place that its id gives: neither a hash nor an allocation. Of two that share a place, the first
+/// one's wait is lost.
 #[map]
-static SYNCING: LruHashMap<u32, u64> = LruHashMap::with_max_entries(1, 0);
+static SYNCING: Array<Syncing> = Array::with_max_entries(1, 0);
+
+/// What began before is void: nobody may have listened since.
+#[map]
+static SYNCING_SINCE: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map]
 static SYNCS: LruPerCpuHashMap<SyncKey, Syncs> = LruPerCpuHashMap::with_max_entries(1, 0);
@@ -56,7 +62,11 @@ pub fn sync_begin_call(ctx: ProbeContext) -> u32 {
 fn begin(regs: Ptr) {
     // A 32-bit program's numbers are others: with the bit of compatibility they are none of these.
     if call_of(syscall::at(regs)).is_some() {
-        let _ = SYNCING.insert(task::current_tid(), now(), 0);
+        let tid = task::current_tid();
+        if let Some(place) = SYNCING.get_ptr_mut(tid % SYNCING_PLACES) {
+            // SAFETY: the map's value; two threads that share it may lose one's wait.
+            unsafe { *place = Syncing { tid, reserved: 0, at_ns: now() } };
+        }
     }
 }
 
@@ -67,13 +77,23 @@ pub fn sync_end(ctx: RawTracePointContext) -> i32 {
     if returned > 0 {
         return 0;
     }
+    let tid = task::current_tid();
+    let Some(place) = SYNCING.get_ptr_mut(tid % SYNCING_PLACES) else { return 0 };
+    // SAFETY: the map's value, which this thread alone writes while it names it.
+    let place = unsafe { &mut *place };
+    if place.tid != tid {
+        return 0;
+    }
+    let start = place.at_ns;
+    place.tid = 0;
     let regs = ctx.arg::<u64>(0);
     let Some(call) = call_of(syscall::at(regs)) else { return 0 };
-    let tid = task::current_tid();
-    let Some(start) = SYNCING.get_ptr(tid) else { return 0 };
-    // SAFETY: the map's value, which only this thread writes.
-    let took = now().wrapping_sub(unsafe { *start });
-    let _ = SYNCING.remove(tid);
+    // SAFETY: the map's value, which user space alone writes.
+    let is_void = SYNCING_SINCE.get_ptr(0).is_some_and(|since| start < unsafe { *since });
+    if is_void {
+        return 0;
+    }
+    let took = now().wrapping_sub(start);
     const EBADF: i64 = -9;
     const EINVAL: i64 = -22;
     if returned == EBADF || returned == EINVAL || !waits(call, regs) {

@@ -1,6 +1,6 @@
 //! `ctrace io`: who waits in write(), what devices and their limits do, and which file system is full.
 
-use tracer_common::block::REQUESTS_BITS;
+use tracer_common::{block::REQUESTS_BITS, sync::SYNCING_PLACES};
 
 use super::{Lens, Registered};
 use crate::{
@@ -23,7 +23,8 @@ pub static LENS: Registered = Registered {
         &plan::SYNC_BEGIN,
         &plan::COPY_UP,
     ],
-    on_demand: &[],
+    // Where each system call passes by.
+    on_demand: &[&plan::SYNC_END, &plan::SYNC_BEGIN],
     wants: &[],
     maps: &[
         ("PAUSES", PAUSES),
@@ -32,7 +33,7 @@ pub static LENS: Registered = Registered {
         ("CROWDED", 4096),
         ("REFUSED", 4096),
         ("SYNCS", SYNCS),
-        ("SYNCING", SYNCS),
+        ("SYNCING", SYNCING_PLACES),
         ("COPYING", 256),
     ],
     ring_kib: 512,
@@ -45,7 +46,7 @@ pub const PAUSES: u32 = 2048;
 /// Cgroups, devices and kinds of requests that are counted apart.
 pub const DEVICE_IO: u32 = 4096;
 
-/// Processes, calls and file systems whose waits are counted apart, and threads that may wait at once.
+/// Processes, calls and file systems whose waits are counted apart.
 pub const SYNCS: u32 = 2048;
 
 #[derive(Default)]

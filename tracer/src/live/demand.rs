@@ -1,4 +1,4 @@
-//! When hot hooks are worth their price on the overview, those of the scheduler and of each packet: while somebody looks at
+//! When hot hooks are worth their price on the overview, those of the scheduler, of each packet and of each system call: while somebody looks at
 //! what they tell, or while files say that there is something to see.
 
 use std::{
@@ -18,6 +18,7 @@ use crate::{
     lenses::{
         Registered,
         cpu::{self, BLOCKED},
+        io,
         net::{self, DNS_QUERIES},
     },
     privileges,
@@ -103,6 +104,11 @@ impl Demand {
         Self::of(&net::LENS, &["net", "hops"], "the hops of packets", forget_queries)
     }
 
+    /// Where functions can be hooked, what begins is no hot hook, and stays.
+    pub fn of_syncs() -> Self {
+        Self::of(&io::LENS, &["io"], "who waits in fsync and its like", forget_syncs)
+    }
+
     fn of(
         lens: &'static Registered,
         tabs: &'static [&'static str],
@@ -143,6 +149,11 @@ fn forget_blocked(kernel: &mut Kernel) -> Result<()> {
         kernel.remove::<u32, Blocked>("BLOCKED", tid)?;
     }
     Ok(())
+}
+
+/// Whoever waited while nobody listened may wait again, or never have ended.
+fn forget_syncs(kernel: &mut Kernel) -> Result<()> {
+    kernel.set("SYNCING_SINCE", machine::boottime_ns())
 }
 
 /// Their answers may have come while nobody saw it.

@@ -15,7 +15,7 @@ use crate::{
     events,
     findings::io::{Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Reading, Roots, SyncTotal, Writer},
     kernel::{host as machine, load::Kernel},
-    lenses::io::{DEVICE_IO, PAUSES, SYNCS},
+    lenses::io::{DEVICE_IO, LENS, PAUSES, SYNCS},
 };
 
 /// Reads for the io lens.
@@ -109,6 +109,7 @@ impl Reader {
             pauses,
             requests,
             syncs,
+            syncs_idle: kernel.is_idle(LENS.on_demand),
             blkio: self.blkio.is_some().then_some(ids),
             limits,
             written,

@@ -180,10 +180,10 @@ pub async fn run(options: Options) -> Result<()> {
     let mut tick = Instant::now() + TICK;
     let mut look = Some(Instant::now());
     let mut keep = false;
-    let mut demands = [Demand::of_the_scheduler(), Demand::of_packets()];
+    let mut demands = [Demand::of_the_scheduler(), Demand::of_packets(), Demand::of_syncs()];
     loop {
         let of_cpu = host.cpu.signs.are_there(machine::boottime_ns());
-        for (demand, signs) in demands.iter_mut().zip([of_cpu, false]) {
+        for (demand, signs) in demands.iter_mut().zip([of_cpu, false, false]) {
             let looked = demand.tabs.iter().any(|tab| run.view.looks_at(tab));
             if let Some(text) = demand.follow(looked, signs, &mut kernel) {
                 say(&mut run, "doubt", text)?;

@@ -228,6 +228,7 @@ proptest! {
             pauses: vec![(PauseKey { cgroup: n[0], tgid: 1, reserved: 0 }, pause)],
             requests: vec![(IoKey { cgroup: n[0], major: 8, minor: 1, op: 2, reserved: 0 }, total)],
             syncs: vec![(SyncKey { cgroup: n[1], tgid: 2, call: 6, device: 7 << 20, reserved: 0 }, synced)],
+            syncs_idle: o[0].is_none(),
             blkio: in_memcg.map(|_| ids.into_iter().map(|(id, path)| (id, path.into())).collect()),
             limits: [(path.clone(), vec![limit])].into(), written: [(path.clone(), n[2])].into(),
             devices: [((8, 0), text.clone()), ((253, 1), String::new())].into(),

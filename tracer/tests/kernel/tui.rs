@@ -41,6 +41,7 @@ pub static TESTS: &[Test] = &[
     Test::full("tui::a_key_under_signals", a_key_under_signals),
     Test::full("tui::hot_hooks_on_demand", hot_hooks_on_demand),
     Test::full("tui::caps_of_the_chosen", caps_of_the_chosen).needs(TMUX),
+    Test::full("tui::hooks_of_syncs_on_demand", hooks_of_syncs_on_demand),
 ];
 
 /// A directory that is gone with the test.
@@ -521,4 +522,25 @@ fn caps_of_the_chosen() {
     let replayed = tmux.sees("and it has ended");
     assert_eq!(rows(&replayed), rows(&last));
     assert!(rows(&last).len() >= 2, "{last}");
+}
+
+/// Where no function can be hooked, each system call passes by who looks for fsync: only while the tab io is open.
+fn hooks_of_syncs_on_demand() {
+    let mut command = command(&[]);
+    command.env("CTRACE_WITHOUT", "sync_begin_call");
+    let mut pty = Pty::start(command, 120, 40);
+    wait_until("the first frame", || (pty.frames_since(0) > 0).then_some(()));
+    wait_until("the other hooks", || pty.is_attached("sched_process_exit").then_some(()));
+    assert!(!pty.is_attached("sys_enter"), "nobody looks at io");
+    let mut presses = 0;
+    wait_until("the tab io to have its hooks", || {
+        pty.press(b"\t");
+        presses += 1;
+        std::thread::sleep(Duration::from_millis(200));
+        pty.is_attached("sys_enter").then_some(())
+    });
+    for _ in 0..presses {
+        pty.press(b"\x1b[Z");
+    }
+    wait_until("them to go", || (!pty.is_attached("sys_enter")).then_some(()));
 }

@@ -63,6 +63,9 @@ pub struct Counts {
     pub requests: Vec<(IoKey, IoTotal)>,
     #[serde(default)]
     pub syncs: Vec<(SyncKey, SyncTotal)>,
+    /// The hooks that see them are not attached now: nobody looks.
+    #[serde(default)]
+    pub syncs_idle: bool,
     /// v1: paths of cgroups of the blkio hierarchy, by id; on v2 the ids are those of the containers.
     pub blkio: Option<BTreeMap<u64, Arc<str>>>,
     /// Limits in force, those without any left out.

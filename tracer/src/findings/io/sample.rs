@@ -86,8 +86,12 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
     let paused = seen.pauses.within(|key| own(key.cgroup));
     numbers.set("paused_ns", total(paused.values().map(|pauses| pauses.total_ns)));
     let syncs = sync_sums(seen, own);
-    let are_seen = seen.world.attached("sync_end") && seen.world.attached("sync_begin");
-    let not_seen = "calls that wait for a device were not watched";
+    let are_seen = seen.world.attached("sync_end") && seen.world.attached("sync_begin") && !seen.counts.syncs_idle;
+    let not_seen = if seen.counts.syncs_idle {
+        "not watched: nobody looks; the tab io has them watched"
+    } else {
+        "calls that wait for a device were not watched"
+    };
     let waited = total(syncs.values().map(|syncs| syncs.total_ns));
     numbers.put("sync_ns", are_seen.then_some(waited), not_seen);
     let syncs: Vec<Value> = syncs.iter().map(|(call, total)| sync_row(*call, total)).collect();

@@ -325,11 +325,11 @@ fn a_slow_sync_of_all_is_told_as_such_and_what_is_not_known_is_null() {
 
 #[test]
 fn a_row_has_syncs_by_call_or_says_that_they_were_not_watched() {
-    let row = |attached: &[&'static str]| {
+    let row = |attached: &[&'static str], syncs_idle: bool| {
         let mut bench = Bench::new(2);
         bench.host.facts.attached.extend(attached);
         let syncs = vec![syncs(FSYNC, 10, 1), (SyncKey { tgid: 43, ..syncs(FSYNC, 1, 0).0 }, syncs(FSYNC, 2, 0).1)];
-        let reading = Reading::Counts(Counts { at_ns: T, syncs, ..Counts::default() });
+        let reading = Reading::Counts(Counts { at_ns: T, syncs, syncs_idle, ..Counts::default() });
         let mut out = Vec::new();
         bench.rule.reading(&reading, T, &bench.host.world(), &mut out);
         let own = |output| match output {
@@ -338,7 +338,7 @@ fn a_row_has_syncs_by_call_or_says_that_they_were_not_watched() {
         };
         out.into_iter().find_map(own).expect("who waits has a row")
     };
-    let watched = row(&["sync_begin", "sync_end"]);
+    let watched = row(&["sync_begin", "sync_end"], false);
     assert_eq!(watched.fields["sync_ns"], 11 * 150_000 + 200 * MS);
     assert_eq!(watched.fields["syncs"].as_array().map(Vec::len), Some(1));
     let fsync = &watched.fields["syncs"][0];
@@ -347,9 +347,11 @@ fn a_row_has_syncs_by_call_or_says_that_they_were_not_watched() {
         fsync["histogram"],
         serde_json::json!([{"below_ns": 200_000, "count": 11}, {"below_ns": 204_800_000, "count": 1}])
     );
-    let blind = row(&["sync_end"]);
-    assert!(blind.fields["sync_ns"].is_null() && blind.fields["syncs"].is_null());
-    assert!(blind.unknown.contains_key("sync_ns") && blind.unknown.contains_key("syncs"));
+    let none = [row(&["sync_end"], false), row(&["sync_begin", "sync_end"], true)];
+    for (blind, why) in none.iter().zip(["were not watched", "nobody looks"]) {
+        assert!(blind.fields["sync_ns"].is_null() && blind.fields["syncs"].is_null());
+        assert!(["sync_ns", "syncs"].iter().all(|key| blind.unknown[key].contains(why)), "{:?}", blind.unknown);
+    }
 }
 
 #[test]
