@@ -64,7 +64,7 @@ pub fn file_refused(ctx: RawTracePointContext) -> i32 {
         About::File(argument) => (ON_FILE, NOWHERE, syscall::argument(regs, argument) as i32),
         About::Nothing => return 0,
     };
-    if errno == u64::from(EROFS) && (on != ON_PATH || !is_sysctl(path)) {
+    if errno == u64::from(EROFS) && !is_sysctl(path) {
         return 0;
     }
     refuse(number, errno as u32, on, path, at);
@@ -113,9 +113,8 @@ pub unsafe fn names(mut dentry: Ptr, out: *mut u8) {
         let name = follow(dentry, &layout::DENTRY_NAME);
         // SAFETY: as the caller promised; the helper checks the address.
         unsafe { bpf_probe_read_kernel_str(out.add(i * NAME_LEN).cast(), NAME_LEN as u32, name as *const _) };
-        let parent = follow(dentry, &layout::DENTRY_PARENT);
-        // The root is its own parent: nothing is above it.
-        dentry = if parent == dentry { NOWHERE } else { parent };
+        // The root is its own parent: the same again, which is no part of the path.
+        dentry = follow(dentry, &layout::DENTRY_PARENT);
     }
 }
 
