@@ -18,6 +18,7 @@ use crate::{
 
 pub static TESTS: &[&[Test]] = &[&[
     Test::full("fio::direct", direct).needs(&[Lack::Fio]),
+    Test::full("fio::direct_from_shared_memory", direct_from_shared_memory).needs(&[Lack::Fio]),
     Test::full("fio::buffered", buffered).needs(&[Lack::Fio]),
     Test::full("fio::pauses", pauses).needs(&[Lack::Fio]),
 ]];
@@ -81,6 +82,15 @@ fn no_record_each(said: &Said) {
 
 /// Reads and writes past the page cache: as many, and as many bytes.
 fn direct() {
+    direct_from("--mem=malloc");
+}
+
+/// Its buffers are a file of the kernel's own tmpfs.
+fn direct_from_shared_memory() {
+    direct_from("--mem=shm");
+}
+
+fn direct_from(memory: &str) {
     let disk = Disk::fast(64);
     let tree = IoTree::new();
     let (busy, idle) = (tree.container(), tree.container());
@@ -88,7 +98,7 @@ fn direct() {
     fs::write(&file, vec![7; 16 << 20]).expect("room");
     nix::unistd::sync();
     let ctrace = ctrace();
-    let job = fio(&busy, &file, &["--rw=randrw", "--bs=8k", "--direct=1", "--size=16M", "--io_size=8M"]);
+    let job = fio(&busy, &file, &["--rw=randrw", "--bs=8k", "--direct=1", "--size=16M", "--io_size=8M", memory]);
     let (reads, writes) = (number(&job["read"], "total_ios"), number(&job["write"], "total_ios"));
     assert!(reads > 300 && writes > 300, "{job}");
     let own = |kind: &str| {
@@ -159,6 +169,12 @@ fn pauses() {
     let waited = write["clat_ns"]["mean"].as_f64().expect("a mean") * number(write, "total_ios") as f64;
     let lost = waited / (number(write, "runtime") as f64 * 1e6);
     let said = ctrace.stop();
+    let calls = said.lines.iter().filter(|line| line.json["code"] == "io.dirty-throttled");
+    let longest = calls.filter_map(|line| line.json["evidence"]["worst_call_ns"].as_u64()).max().unwrap_or(0);
+    let slowest = number(&write["clat_ns"], "max");
+    // Where each pause is of one tick, the slowest call waited for something else.
+    let is_it = !in_virtual_machine() || (slowest / 4..slowest + slowest / 10).contains(&longest);
+    assert!(is_it, "{longest} ns, and fio waited {slowest}");
     let rows = said.lines.iter().map(|line| &line.json);
     let rows = rows.filter(|row| row["sample"] == "io" && row["cgroup"] == container.path);
     let shares: Vec<f64> = rows

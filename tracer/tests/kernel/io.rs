@@ -1,6 +1,6 @@
 //! `ctrace io`: paused writers, devices and their limits, full file systems, and what must be none of it.
 
-use std::fs;
+use std::{fs, ops::RangeInclusive};
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::{
     support::{
         cgroups::{Group, Tree, is_v1},
         ctrace::{Ctrace, Line, command},
-        disk::{Disk, Scratch},
+        disk::{Disk, Scratch, calls_refused},
         io::{IoTree, limit_writes, play},
         player::Player,
         unique, wait_until,
@@ -33,6 +33,9 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::core("io::upper_within_a_quota", upper_within_a_quota).needs(&[Lack::Quotas]),
     Test::core("io::copy_up", copy_up).needs(&[Lack::Kprobes]),
     Test::full("io::inodes_are_used_up", inodes_are_used_up),
+    Test::full("io::refused_each_way", refused_each_way),
+    Test::full("io::refused_often", refused_often),
+    Test::full("io::calls_of_32_bits", calls_of_32_bits),
     Test::core("io::other_enospc_is_no_disk", other_enospc_is_no_disk),
     Test::core("io::sysctl_is_read_only", sysctl_is_read_only),
 ]];
@@ -45,6 +48,26 @@ pub fn ctrace() -> Ctrace {
 
 pub fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or_else(|| panic!("no {key} in {value}"))
+}
+
+/// What a histogram says of the sum of its times, at the least and at the most, and of the longest. Its first bucket has no end
+/// below, its last none above.
+fn bounds(histogram: &Value, first_ns: u64) -> (RangeInclusive<u64>, u64) {
+    let (mut least, mut most, mut longest) = (0_u64, 0_u64, 0);
+    for bucket in histogram.as_array().into_iter().flatten() {
+        let (count, below) = (number(bucket, "count"), bucket["below_ns"].as_u64());
+        let above = below.map_or(longest, |below| if below == first_ns { 0 } else { below / 2 });
+        (least, longest) = (least + count * above, above);
+        most = most.saturating_add(below.map_or(u64::MAX, |below| count * below));
+    }
+    (least..=most, longest)
+}
+
+/// Do a sum and the longest agree with the histogram?
+fn agrees(row: &Value, total_ns: u64, first_ns: u64) {
+    let (sum, longest) = bounds(&row["histogram"], first_ns);
+    assert!(sum.contains(&total_ns), "{total_ns} is not within {sum:?}: {row}");
+    assert!(number(row, "worst_ns") >= longest, "{row}");
 }
 
 /// Waits for the numbers of a container of which something is true.
@@ -75,12 +98,22 @@ fn dirty_throttled() {
     let pause = if in_virtual_machine() { 80 } else { 0 };
     let burst = format!("burst={}=96={pause}", disk.file("burst"));
     let writer = Player::within(&bursts, &["comm=writer", "say=writes", &burst, &burst, "pause"]);
+    let burst = format!("burst={}=96={pause}", disk.file("other"));
+    let other = Player::within(&bursts, &["comm=other", "say=writes", &burst, &burst, "pause"]);
     let little = format!("burst={}=1=0", disk.file("little"));
     let _little = Player::within(&calm, &[&little, "pause"]);
     let finding = ctrace.finding("io.dirty-throttled", &bursts).json;
     assert_eq!(finding["severity"], "warning");
-    assert_eq!(finding["process"]["pid"], writer.said("writes").pid);
-    assert_eq!(finding["process"]["comm"], "writer");
+    let pids = [writer.said("writes").pid, other.said("writes").pid];
+    assert!(pids.contains(&number(&finding["process"], "pid")), "{finding}");
+    let both = ctrace.wait_for("both to be told", |line| {
+        let of = |pid: &u64| {
+            let rows = line.json["evidence"]["processes"].as_array().into_iter().flatten();
+            rows.filter(|row| row["process"]["pid"] == *pid).count() == 1
+        };
+        line.json["code"] == "io.dirty-throttled" && pids.iter().all(of)
+    });
+    assert_eq!(both.json["id"], finding["id"]);
     let evidence = &finding["evidence"];
     assert!(number(evidence, "total_ns") >= 100_000_000, "{evidence}");
     assert!(number(evidence, "pauses") > 0, "{evidence}");
@@ -93,6 +126,14 @@ fn dirty_throttled() {
     let counted: u64 =
         evidence["histogram"].as_array().into_iter().flatten().map(|bucket| number(bucket, "count")).sum();
     assert_eq!(counted, number(evidence, "pauses"));
+    agrees(evidence, number(evidence, "total_ns"), 1_000_000);
+    // Of a memory cgroup's own share the kernel may hold as little as nothing.
+    let own = if in_virtual_machine() { &[][..] } else { &["bandwidth_bytes_per_s", "device_dirty_bytes"] };
+    for key in own {
+        assert!(number(evidence, key) > 0, "{key}: {evidence}");
+    }
+    assert!(number(evidence, "device_limit_bytes") <= number(evidence, "limit_bytes"), "a share of it: {evidence}");
+    assert!(number(evidence, "background_bytes") < number(evidence, "limit_bytes"), "{evidence}");
     assert_eq!(evidence["device"], disk.name());
     let domain = if in_virtual_machine() { "memcg" } else { "device" };
     assert_eq!(evidence["domain"], domain, "{evidence}");
@@ -103,7 +144,7 @@ fn dirty_throttled() {
         assert!(number(evidence, "device_limit_bytes") <= 4 * MIB, "{evidence}");
     }
     assert!(!ctrace.stop().codes(&calm).contains(&"io.dirty-throttled"));
-    drop(writer);
+    drop((writer, other));
 }
 
 /// Direct writes: the numbers are those of the workload.
@@ -127,7 +168,11 @@ fn requests_are_counted() {
     assert_eq!(number(&device["write"], "bytes"), 200 * 8192, "{device}");
     let buckets = device["write"]["histogram"].as_array().into_iter().flatten();
     assert_eq!(buckets.map(|bucket| number(bucket, "count")).sum::<u64>(), 200);
-    assert!(number(&device["write"], "worst_ns") >= number(&device["write"], "device_ns"), "{device}");
+    let (device_ns, queued_ns) = (number(&device["write"], "device_ns"), number(&device["write"], "queued_ns"));
+    assert!(number(&device["write"], "worst_ns") >= device_ns, "{device}");
+    // The mean is cut.
+    agrees(&device["write"], device_ns * 200 + 199, 16_000);
+    assert!(0 < queued_ns && queued_ns < device_ns, "one at a time waits for no other: {device}");
     assert!(writer.lives());
     let said = ctrace.stop();
     assert!(!said.lines.iter().any(|line| line.json["type"] == "event"), "requests are summed in the kernel");
@@ -252,6 +297,7 @@ fn count_each_sync(ctrace: Ctrace) {
             sync["histogram"].as_array().into_iter().flatten().map(|bucket| number(bucket, "count")).sum();
         assert_eq!(counted, number(sync, "count"), "{sync}");
         assert!(number(sync, "total_ns") >= number(sync, "worst_ns") && number(sync, "worst_ns") > 0, "{sync}");
+        agrees(sync, number(sync, "total_ns"), 100_000);
     }
     ctrace.stop();
 }
@@ -475,6 +521,79 @@ fn inodes_are_used_up() {
     assert_eq!(number(evidence, "inodes_free"), 0);
     assert!(number(evidence, "available_bytes") > MIB, "{evidence}");
     ctrace.stop();
+}
+
+/// Whichever call it is: its name, and the file that it was about.
+fn refused_each_way() {
+    let tree = Tree::new();
+    let at = mount_point();
+    let ctrace = ctrace();
+    // Two containers have the same calls refused at the same time.
+    let ways = ["data", "moved", "files", "links", "links"];
+    let played = ways.iter().enumerate().map(|(number, way)| {
+        let (container, folder) = (tree.container(), format!("{at}/{number}"));
+        fs::create_dir(&folder).expect("a folder");
+        let each = format!("refused-each-way={way}={folder}");
+        let player = Player::within(&container, &["mounts", &each, "pause"]);
+        (*way, folder, container, player)
+    });
+    let played: Vec<_> = played.collect();
+    for (way, folder, container, _player) in &played {
+        for call in calls_refused(way) {
+            let line = ctrace.wait_for(&format!("{call} to be refused"), |line| {
+                line.json["code"] == "fs.no-space"
+                    && line.json["container"]["cgroup"] == container.path
+                    && line.json["evidence"]["syscall"] == *call
+            });
+            let evidence = &line.json["evidence"];
+            let (file, layer) = if *way == "data" || *way == "moved" { ("file", "tmpfs") } else { ("new", "inodes") };
+            assert_eq!(evidence["path"], format!("{folder}/{call}/{file}"), "{evidence}");
+            assert_eq!((&evidence["layer"], &evidence["mount"]), (&layer.into(), &format!("{folder}/{call}").into()));
+        }
+    }
+    ctrace.stop();
+    drop(played);
+    let _ = fs::remove_dir_all(&at);
+}
+
+/// All are counted, and told of once a second.
+fn refused_often() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let ctrace = ctrace();
+    let at = mount_point();
+    let (tmpfs, often) = (format!("tmpfs={at}=size=16k"), format!("refused-often={at}/data=400=20"));
+    let fill = format!("fill={at}/other");
+    let _writer = Player::within(&container, &["mounts", &tmpfs, &fill, "comm=often", &often, "pause"]);
+    let more = ctrace.wait_for("it to be told again", |line| {
+        line.json["code"] == "fs.no-space"
+            && line.json["container"]["cgroup"] == container.path
+            && line.json["evidence"]["refused"].as_u64().is_some_and(|refused| refused > 20)
+    });
+    assert_eq!((&more.json["state"], &more.json["process"]["comm"]), (&"update".into(), &"often".into()));
+    let said = ctrace.stop();
+    let _ = fs::remove_dir(&at);
+    let told = said.lines.iter().filter(|line| line.json["code"] == "fs.no-space").count();
+    assert!(told < 10, "told {told} times");
+}
+
+/// Their numbers mean other calls: neither a nanosleep nor a refused symlink is what it would be for 64 bits.
+fn calls_of_32_bits() {
+    let tree = Tree::new();
+    let (old, new) = (tree.container(), tree.container());
+    let disk = Disk::fast(64);
+    let ctrace = ctrace();
+    let at = mount_point();
+    let (tmpfs, fill) = (format!("tmpfs={at}=size=64k,nr_inodes=1"), format!("32-bit={at}"));
+    let player = Player::within(&old, &["mounts", &tmpfs, &fill]);
+    player.said("done");
+    let _sync = Player::within(&new, &[&format!("fsync={}", disk.file("file")), "pause"]);
+    sample(&ctrace, &new, "what came after it", |row| row["syncs"][0]["call"] == "fsync");
+    let said = ctrace.stop();
+    let _ = fs::remove_dir(&at);
+    assert!(said.codes(&old).is_empty(), "{:?}", said.codes(&old));
+    let synced = |line: &Value| line["cgroup"] == old.path && line["syncs"][0].is_object();
+    assert!(!said.lines.iter().any(|line| synced(&line.json)), "it only slept");
 }
 
 /// /dev/full says ENOSPC, and no disk is full.

@@ -42,6 +42,12 @@ fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or_else(|| panic!("no {key} in {value}"))
 }
 
+/// So many stalls, of which none was longer than the longest.
+fn within_the_longest(evidence: &Value) {
+    let (count, worst) = (number(evidence, "stalls"), number(evidence, "worst_ns"));
+    assert!(count.saturating_mul(worst) >= number(evidence, "stalled_ns"), "{evidence}");
+}
+
 fn page_cache() {
     let tree = Tree::new();
     let container = tree.container().limited(32);
@@ -142,7 +148,7 @@ fn reclaim_stall() {
     let evidence = &finding["evidence"];
     assert_eq!(evidence["limiting_cgroup"], tight.path);
     assert!(number(evidence, "stalled_ns") >= 200_000_000, "{evidence}");
-    assert!(number(evidence, "stalls") > 0 && number(evidence, "worst_ns") > 0, "{evidence}");
+    within_the_longest(evidence);
     assert_eq!(evidence["host_stalled_ns"], 0);
     assert_eq!(finding["process"]["comm"], "churner");
     let pids: Vec<u64> = churners.iter().map(|churner| churner.said("churns").pid).collect();
@@ -165,6 +171,8 @@ fn high_stall() {
     assert_eq!(number(evidence, "high_bytes"), 16 * MIB);
     assert_eq!(evidence["limiting_cgroup"], held.path);
     assert!(number(evidence, "stalled_ns") >= 200_000_000, "{evidence}");
+    assert!(number(evidence, "stalled_ns") <= number(evidence, "window_ns"), "one task: {evidence}");
+    within_the_longest(evidence);
     assert!(number(evidence, "high_events") > 0, "{evidence}");
     assert_eq!(finding["process"]["pid"], slow.said("slow").pid);
     assert!(!ctrace.stop().codes(&free).contains(&"mem.high-stall"));

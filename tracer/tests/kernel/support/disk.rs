@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::unique;
 
@@ -168,6 +168,25 @@ pub fn sync_each_way(path: &str) {
     }
 }
 
+/// A program of 32 bits (174 bytes: headers, code, text): nanosleep for 150 ms, `symlink("old", "new")`, then it says "done"
+/// and waits. Its numbers of these calls, 162 and 83, are sync and mkdir among those of 64 bits.
+const OF_32_BITS: &str = "\
+    7f454c4601010100000000000000000002000300010000005480040834000000000000000000000034002000\
+    010000000000000001000000000000000080040800800408ae000000ae0000000500000000100000b8a20000\
+    00bb95800408b900000000cd80b853000000bb9d800408b9a1800408cd80b804000000bb01000000b9a58004\
+    08ba09000000cd80b81d000000cd80ebf70000000080d1f0086f6c64006e657700646f6e65203120310a";
+
+/// Runs it there.
+pub fn be_of_32_bits(folder: &str) {
+    let digits = |at: usize| u8::from_str_radix(&OF_32_BITS[at..at + 2], 16).expect("two digits");
+    let program: Vec<u8> = (0..OF_32_BITS.len()).step_by(2).map(digits).collect();
+    let path = Scratch::new();
+    fs::write(path.path(), program).expect("a file");
+    fs::set_permissions(path.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("a program");
+    let error = std::os::unix::process::CommandExt::exec(Command::new(path.path()).current_dir(folder));
+    panic!("a program of 32 bits: {error}");
+}
+
 /// The first page, through the page cache.
 pub fn read_page(mut file: &File) {
     let _ = file.read(&mut [0; 4096]); // whoever serves it may go meanwhile
@@ -185,6 +204,112 @@ pub fn fill_inodes(directory: &str) {
         if File::create(format!("{directory}/{number}")).is_err() {
             break;
         }
+    }
+}
+
+/// The calls of one way to be refused, and the path that each names; each in a file system of its own, since one that is full
+/// is told of once. No more than ctrace looks up in a second.
+pub fn calls_refused(way: &str) -> &'static [&'static str] {
+    match way {
+        "data" => &["write", "pwrite64", "writev", "pwritev", "pwritev2", "fallocate"],
+        "moved" => &["sendfile", "splice", "copy_file_range"],
+        "files" => &["openat", "mkdirat", "mknodat", "open", "creat", "mkdir", "mknod"],
+        "links" => &["symlink", "symlinkat", "link", "linkat"],
+        _ => panic!("no such way: {way}"),
+    }
+}
+
+/// `WAY=FOLDER`: each call of that way is refused, by a small file system below the folder that is named as the call.
+pub fn refused_each_way(what: &str) {
+    let (way, folder) = what.split_once('=').expect("WAY=FOLDER");
+    let is_full = way == "data" || way == "moved";
+    for call in calls_refused(way) {
+        let at = format!("{folder}/{call}");
+        fs::create_dir(&at).expect("a folder");
+        // Its root and two files are all the inodes that the second one has.
+        let size = if is_full { "size=64k,nr_inodes=9" } else { "size=64k,nr_inodes=3" };
+        mount(Some("tmpfs"), &*at, Some("tmpfs"), MsFlags::empty(), Some(size)).expect("a tmpfs");
+        let (file, source) = (format!("{at}/file"), format!("{at}/source"));
+        fs::write(&source, [7; 4096]).expect("room");
+        fs::write(&file, vec![7; if is_full { 60 << 10 } else { 4096 }]).expect("room");
+        let refused = refused_call(call, &at, &file, &source);
+        let errno = std::io::Error::last_os_error();
+        assert!(refused == -1 && errno.raw_os_error() == Some(libc::ENOSPC), "{call}: {refused}, {errno}");
+    }
+}
+
+/// What is open stays so: it is looked at a moment later.
+fn refused_call(call: &str, at: &str, file: &str, source: &str) -> i64 {
+    let path = |path: &str| std::ffi::CString::new(path).expect("no NUL").into_raw().cast_const();
+    let open = |path: &str| {
+        let file = OpenOptions::new().read(true).write(true).open(path).expect("a file");
+        std::os::fd::IntoRawFd::into_raw_fd(file)
+    };
+    let directory = std::os::fd::IntoRawFd::into_raw_fd(File::open(at).expect("a directory"));
+    let (new, relative, old) = (path(&format!("{at}/new")), path("new"), path(source));
+    let page = [7_u8; 4096];
+    let part = [libc::iovec { iov_base: page.as_ptr().cast_mut().cast(), iov_len: page.len() }];
+    let (mut from, mut to) = (0_i64, 60_i64 << 10);
+    let (to_end, whole, none) = (60_i64 << 10, page.len(), std::ptr::null_mut::<i64>());
+    let mode = 0o600;
+    // SAFETY: each call has what it wants: paths that end and live for ever, descriptors, a page that outlives it.
+    unsafe {
+        match call {
+            "write" => {
+                let file = open(file);
+                libc::lseek(file, to_end, libc::SEEK_SET);
+                libc::syscall(libc::SYS_write, file, page.as_ptr(), whole)
+            }
+            "pwrite64" => libc::syscall(libc::SYS_pwrite64, open(file), page.as_ptr(), whole, to_end),
+            "writev" => {
+                let file = open(file);
+                libc::lseek(file, to_end, libc::SEEK_SET);
+                libc::syscall(libc::SYS_writev, file, part.as_ptr(), 1)
+            }
+            "pwritev" => libc::syscall(libc::SYS_pwritev, open(file), part.as_ptr(), 1, to_end, 0),
+            "pwritev2" => libc::syscall(libc::SYS_pwritev2, open(file), part.as_ptr(), 1, to_end, 0, 0),
+            "fallocate" => libc::syscall(libc::SYS_fallocate, open(file), 0, to_end, 4096_i64),
+            "sendfile" => {
+                let file = open(file);
+                libc::lseek(file, to_end, libc::SEEK_SET);
+                libc::syscall(libc::SYS_sendfile, file, open(source), &raw mut from, whole)
+            }
+            "splice" => {
+                let mut pipe = [0; 2];
+                assert_eq!(libc::pipe(pipe.as_mut_ptr()), 0);
+                assert_eq!(libc::write(pipe[1], page.as_ptr().cast(), whole), 4096);
+                libc::syscall(libc::SYS_splice, pipe[0], none, open(file), &raw mut to, whole, 0)
+            }
+            "copy_file_range" => {
+                let (from, to) = (&raw mut from, &raw mut to);
+                libc::syscall(libc::SYS_copy_file_range, open(source), from, open(file), to, whole, 0)
+            }
+            "openat" => libc::syscall(libc::SYS_openat, directory, relative, libc::O_CREAT | libc::O_WRONLY, mode),
+            "mkdirat" => libc::syscall(libc::SYS_mkdirat, directory, relative, mode),
+            "mknodat" => libc::syscall(libc::SYS_mknodat, directory, relative, libc::S_IFIFO | mode, 0),
+            "open" => libc::syscall(libc::SYS_open, new, libc::O_CREAT | libc::O_WRONLY, mode),
+            "creat" => libc::syscall(libc::SYS_creat, new, mode),
+            "mkdir" => libc::syscall(libc::SYS_mkdir, new, mode),
+            "mknod" => libc::syscall(libc::SYS_mknod, new, libc::S_IFIFO | mode, 0),
+            "symlink" => libc::syscall(libc::SYS_symlink, old, new),
+            "symlinkat" => libc::syscall(libc::SYS_symlinkat, old, directory, relative),
+            "link" => libc::syscall(libc::SYS_link, old, new),
+            "linkat" => libc::syscall(libc::SYS_linkat, libc::AT_FDCWD, old, directory, relative, 0),
+            _ => panic!("no such call: {call}"),
+        }
+    }
+}
+
+/// `FILE=TIMES=PAUSE`: the last page of a full file system is written again and again, so many ms apart.
+pub fn refused_often(what: &str) {
+    let mut words = what.split('=');
+    let path = words.next().expect("FILE");
+    let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).expect("FILE=TIMES=PAUSE");
+    let (times, pause) = (number(), number());
+    let mut file = OpenOptions::new().append(true).create(true).open(path).expect("a file");
+    for _ in 0..times {
+        assert!(file.write(&[7; 4096]).is_err(), "there is room");
+        std::thread::sleep(std::time::Duration::from_millis(pause));
     }
 }
 

@@ -271,6 +271,9 @@ fn go_on(steps: &[OsString]) {
                 listen();
                 disk::read_page(&file);
             }
+            "32-bit" => disk::be_of_32_bits(&text),
+            "refused-each-way" => disk::refused_each_way(&text),
+            "refused-often" => disk::refused_often(&text),
             "open-to-write" => disk::open_to_write(&text),
             "read-only" => {
                 let none = None::<&str>;
