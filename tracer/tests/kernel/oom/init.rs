@@ -5,7 +5,7 @@ use serde_json::json;
 use super::sentinel;
 use crate::{
     harness::Test,
-    support::{cgroups::Tree, ctrace::Ctrace, evidence::victim_pids, player::Player},
+    support::{cgroups::Tree, ctrace::Ctrace, evidence::victim_pids, player::Player, wait_until},
 };
 
 pub static TESTS: &[Test] = &[
@@ -37,20 +37,27 @@ fn child_killed_under_a_living_init() {
     assert_eq!(said.codes(&container), ["oom.container-limit", "oom.child-killed"]);
 }
 
-/// The near miss: PID 1 was not chosen, but ends because its child did. The container is gone, and looks so.
+/// The near miss: PID 1 was not chosen, but ends because its child did. The container is gone, and looks so. On a starved
+/// machine PID 1 may live on for longer than ctrace waits, which then rightly says so: it is tried until it doesn't.
 fn child_and_init_die_together() {
-    let tree = Tree::new();
-    let ctrace = Ctrace::oom();
-    let container = tree.container().limited(24);
-    let mut hog = Player::as_init(&container, &["fragile-child", "say=child", "anon"]);
-    let child = hog.said("child");
-    assert_eq!(hog.ended().0.code(), Some(137));
-    sentinel(&ctrace, &tree);
-    let said = ctrace.stop();
-    assert_eq!(said.codes(&container), ["oom.container-limit"]);
-    let finding = said.about(&container).next().expect("one");
-    assert_eq!(victim_pids(finding), [child.pid]);
-    assert_eq!(finding["evidence"]["init_alive"], false);
+    wait_until("PID 1 to end at once", || {
+        let tree = Tree::new();
+        let ctrace = Ctrace::oom();
+        let container = tree.container().limited(24);
+        let mut hog = Player::as_init(&container, &["fragile-child", "say=child", "anon"]);
+        let child = hog.said("child");
+        assert_eq!(hog.ended().0.code(), Some(137));
+        sentinel(&ctrace, &tree);
+        let said = ctrace.stop();
+        let finding = said.about(&container).next().expect("one");
+        assert_eq!(finding["code"], "oom.container-limit");
+        assert_eq!(victim_pids(finding), [child.pid]);
+        let dies_at_once = finding["evidence"]["init_alive"] == false;
+        let codes: &[&str] =
+            if dies_at_once { &["oom.container-limit"] } else { &["oom.container-limit", "oom.child-killed"] };
+        assert_eq!(said.codes(&container), codes);
+        dies_at_once.then_some(())
+    });
 }
 
 fn init_itself_is_the_victim() {
