@@ -394,6 +394,7 @@ mod tests {
         };
         assert!(!look(100, &[1], &[(1, Some(50))]), "nobody was there before");
         assert!(!look(200, &[1, 2], &[(1, Some(50)), (2, Some(150))]), "one of them was");
+        assert!(!look(250, &[2], &[(2, Some(205))]), "one that was there; its start is rounded up");
         assert!(!look(300, &[3], &[(3, Some(190))]), "it was there, behind the first one");
         assert!(look(400, &[4, 5], &[(4, Some(301)), (5, Some(350))]));
         assert!(!look(500, &[6, 8], &[(6, Some(390)), (8, Some(450))]), "one of them is older");

@@ -149,7 +149,7 @@ fn three_packets_at_one_hop() {
 /// What the one that had that number before sent, and what was stopped of it, is not the next one's.
 #[test]
 fn a_namespace_whose_number_is_given_again() {
-    let dropped = |packets| vec![(drop_at(NETFILTER_DROP, WEB_NETNS, 2), total(packets, "eth0", "veth"))];
+    let dropped = |packets| vec![(drop_at(NETFILTER_DROP, HOST_NETNS, BRIDGE), total(packets, "br0", "bridge"))];
     let sent = |packets| vec![hop(OUT, XMIT, WEB_NETNS, 2, "veth", packets)];
     let of_web = |samples: &[crate::pipeline::SampleRow], key: &str| {
         let web = samples.iter().find(|sample| sample.cgroup.as_deref() == Some(WEB)).expect("a sample");
