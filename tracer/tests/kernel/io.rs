@@ -93,6 +93,10 @@ fn dirty_throttled() {
     let tree = Tree::new();
     let (bursts, calm) = (tree.container().limited(128), tree.container().limited(128));
     let ctrace = ctrace();
+    // Before them: on a device that is held to a small share, any writer would be paused beside two.
+    let little = format!("burst={}=1=0", disk.file("little"));
+    let little = Player::within(&calm, &[&little, "say=written", "pause"]);
+    little.said("written");
     // Three times as fast as the slow disk, and no faster: the kernel looks at what is dirty in a cgroup every two seconds,
     // and kills in one that has filled up meanwhile.
     let pause = if in_virtual_machine() { 80 } else { 0 };
@@ -100,8 +104,6 @@ fn dirty_throttled() {
     let writer = Player::within(&bursts, &["comm=writer", "say=writes", &burst, &burst, "pause"]);
     let burst = format!("burst={}=96={pause}", disk.file("other"));
     let other = Player::within(&bursts, &["comm=other", "say=writes", &burst, &burst, "pause"]);
-    let little = format!("burst={}=1=0", disk.file("little"));
-    let _little = Player::within(&calm, &[&little, "pause"]);
     let finding = ctrace.finding("io.dirty-throttled", &bursts).json;
     assert_eq!(finding["severity"], "warning");
     let pids = [writer.said("writes").pid, other.said("writes").pid];
@@ -144,7 +146,7 @@ fn dirty_throttled() {
         assert!(number(evidence, "device_limit_bytes") <= 4 * MIB, "{evidence}");
     }
     assert!(!ctrace.stop().codes(&calm).contains(&"io.dirty-throttled"));
-    drop((writer, other));
+    drop((writer, other, little));
 }
 
 /// Direct writes: the numbers are those of the workload.
@@ -441,7 +443,9 @@ fn copy_up() {
     let overlay = format!("overlay={at}={directory}");
     let (large, small) = (format!("open-to-write={at}/large"), format!("open-to-write={at}/small"));
     let writer = Player::within(&container, &["mounts", &overlay, &small, &large, &large, "say=opened", "pause"]);
-    let finding = ctrace.finding("fs.copy-up", &container).json;
+    // The small one may take its time on a busy machine.
+    let is_large = |line: &Line| line.json["code"] == "fs.copy-up" && line.json["evidence"]["bytes"] == 20 * MIB;
+    let finding = ctrace.wait_for("the copy of the large one", is_large).json;
     let pid = writer.said("opened").pid;
     assert_eq!((&finding["severity"], &finding["process"]["pid"]), (&"info".into(), &pid.into()));
     let evidence = &finding["evidence"];
@@ -452,12 +456,7 @@ fn copy_up() {
     assert_eq!(size, 20 * MIB);
     let said = ctrace.stop();
     let _ = fs::remove_dir(&at);
-    // The small one may take its time on a busy machine.
-    let of_large = said
-        .lines
-        .iter()
-        .filter(|line| line.json["code"] == "fs.copy-up" && line.json["evidence"]["bytes"] == 20 * MIB);
-    assert_eq!(of_large.count(), 1, "copied once");
+    assert_eq!(said.lines.iter().filter(|line| is_large(line)).count(), 1, "copied once");
     assert!(said.codes(&reader).is_empty());
 }
 
