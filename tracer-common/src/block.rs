@@ -35,7 +35,8 @@ pub struct Io {
     /// From issue to completion: the device's time.
     pub device_ns: u64,
     pub worst_ns: u64,
-    /// From the request's making to its issue. Where a queue keeps no statistics (queue/iostats) the time is an older request's.
+    /// From the request's making to its issue. Where a queue keeps no statistics (queue/iostats) the time is an older request's:
+    /// user space leaves it out.
     pub queued_ns: u64,
     /// Of [`READ`] and [`WRITE`]: of a process's own memory, and of the page cache. What is in neither is not told.
     pub direct_bytes: u64,

@@ -223,14 +223,14 @@ fn io_reading(second: u64) -> io::Reading {
     let sync_key = sync::SyncKey { cgroup: CGROUP, tgid: 101, call: sync::FSYNC, device: 8 << 20, reserved: 0 };
     let requests = io::IoTotal { count: second, bytes: second * 1000, ..io::IoTotal::default() };
     let limit = io::Limit { device: (8, 0), write_bps: Some(1000), ..io::Limit::default() };
-    io::Reading::Counts(io::Counts {
+    io::Reading::Counts(Box::new(io::Counts {
         at_ns: second * SECOND,
         pauses: vec![(dirty::PauseKey { cgroup: CGROUP, tgid: 101, reserved: 0 }, pauses)],
         requests: vec![(block::IoKey { cgroup: CGROUP, major: 8, minor: 0, op: block::WRITE, reserved: 0 }, requests)],
         syncs: vec![(sync_key, syncs)],
         limits: [(path, vec![limit])].into(),
         ..io::Counts::default()
-    })
+    }))
 }
 
 /// A container full of cache, whose tasks stall.

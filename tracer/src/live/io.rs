@@ -1,6 +1,9 @@
 //! What the io lens asks to be read: the kernel side's sums, limits, the host's knobs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::Result;
 use tracer_common::{
@@ -39,7 +42,7 @@ impl Reader {
 
     pub fn answer(&mut self, ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> Result<Reading> {
         match ask {
-            Ask::Counts { of } => Ok(Reading::Counts(self.counts(of, files, key, kernel)?)),
+            Ask::Counts { of } => Ok(Reading::Counts(Box::new(self.counts(of, files, key, kernel)?))),
             Ask::Roots { of } => {
                 let start = machine::cpu_ns();
                 let root = |cgroups: &Vec<Arc<str>>| place::root_of(cgroups, files, key, &self.mountinfo);
@@ -104,6 +107,8 @@ impl Reader {
         {
             self.devices.entry(device).or_insert_with(|| name(files, device));
         }
+        let disks: BTreeSet<(u32, u32)> = requests.iter().map(|(key, _)| (key.major, key.minor)).collect();
+        let unnoted = disks.into_iter().filter(|disk| is_unnoted(files, *disk)).collect();
         Ok(Counts {
             at_ns,
             pauses,
@@ -114,6 +119,7 @@ impl Reader {
             limits,
             written,
             devices: self.devices.clone(),
+            unnoted,
             host: host_dirty(files),
             took_ns: machine::cpu_ns().saturating_sub(start),
         })
@@ -207,6 +213,11 @@ fn name(files: &HostFiles, (major, minor): (u32, u32)) -> String {
     let text = files.text(&format!("/sys/dev/block/{major}:{minor}/uevent")).unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="));
     name.map_or_else(|| format!("{major}:{minor}"), str::to_owned)
+}
+
+fn is_unnoted(files: &HostFiles, (major, minor): (u32, u32)) -> bool {
+    let knob = files.text(&format!("/sys/dev/block/{major}:{minor}/queue/iostats"));
+    knob.is_some_and(|text| text.trim() == "0")
 }
 
 /// `8:0 rbps=1048576 wbps=max riops=max wiops=max` a line.

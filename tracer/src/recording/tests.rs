@@ -231,10 +231,10 @@ proptest! {
             syncs_idle: o[0].is_none(),
             blkio: in_memcg.map(|_| ids.into_iter().map(|(id, path)| (id, path.into())).collect()),
             limits: [(path.clone(), vec![limit])].into(), written: [(path.clone(), n[2])].into(),
-            devices: [((8, 0), text.clone()), ((253, 1), String::new())].into(),
+            devices: [((8, 0), text.clone()), ((253, 1), String::new())].into(), unnoted: [(8, 1)].into(),
             host: io::HostDirty { threshold: o[0], ratio: o[1], background_ratio: o[2], bytes: o[3] },
         };
-        answered(Answer::Io(Box::new(io::Reading::Counts(counts))))?;
+        answered(Answer::Io(Box::new(io::Reading::Counts(Box::new(counts)))))?;
         let space = Space { total_bytes: n[0], free_bytes: n[1], available_bytes: n[2], inodes: n[3], inodes_free: n[4] };
         for what in [io::What::File { device: (8, 1), path: text.clone() }, io::What::Path { at: -100, path: text.clone() }] {
             let asked = io::Where { pid: 1, cgroup: some.clone(), what };

@@ -158,8 +158,8 @@ fn requests_are_counted() {
     fs::write(&file, vec![0; 1 << 20]).expect("room");
     nix::unistd::sync();
     let ctrace = ctrace();
-    let direct = format!("direct={file}=200=8192=0");
-    let mut writer = play(&container, &[&direct, "say=written", "pause"]);
+    let (direct, again) = (format!("direct={file}=200=8192=0"), format!("direct={file}=100000=8192=10"));
+    let mut writer = play(&container, &[&direct, "say=written", "await", &again]);
     writer.said("written");
     let row = sample(&ctrace, &container, "all of it", |row| {
         row["devices"][0]["write"]["count"].as_u64().is_some_and(|count| count >= 200)
@@ -176,6 +176,13 @@ fn requests_are_counted() {
     agrees(&device["write"], device_ns * 200 + 199, 16_000);
     assert!(0 < queued_ns && queued_ns < device_ns, "one at a time waits for no other: {device}");
     assert!(writer.lives());
+    // Then the kernel does not note when a request is made.
+    disk.keep_statistics(false);
+    writer.go();
+    let row = sample(&ctrace, &container, "that the queue keeps no statistics", |row| {
+        row["unknown"]["queued_ns"].as_str().is_some_and(|why| why.contains("iostats"))
+    });
+    assert!(row["queued_ns"].is_null() && row["devices"][0]["write"]["queued_ns"].is_null(), "{row}");
     let said = ctrace.stop();
     assert!(!said.lines.iter().any(|line| line.json["type"] == "event"), "requests are summed in the kernel");
     assert!(said.codes(&container).is_empty());

@@ -1,6 +1,9 @@
 //! What was read for the io lens: the kernel side's sums, limits, and where a full file system is.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use tracer_common::{
@@ -47,7 +50,7 @@ pub enum What {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reading {
-    Counts(Counts),
+    Counts(Box<Counts>),
     Place(Where, Box<Place>),
     Roots(Roots),
 }
@@ -75,6 +78,9 @@ pub struct Counts {
     /// Names of devices: `sda`.
     #[serde(with = "recorded::pairs")]
     pub devices: BTreeMap<(u32, u32), String>,
+    /// Those whose queue keeps no statistics (queue/iostats): when a request was made is not noted there.
+    #[serde(default)]
+    pub unnoted: BTreeSet<(u32, u32)>,
     pub host: HostDirty,
 }
 

@@ -77,7 +77,10 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
     let idle = "no request completed within the window";
     let mean = |ns: u64| ns.checked_div(served);
     numbers.put("device_ns", mean(total(all.iter().map(|total| total.device_ns))), idle);
-    numbers.put("queued_ns", mean(total(all.iter().map(|total| total.queued_ns))), idle);
+    let unnoted = sums.keys().find(|device| seen.counts.unnoted.contains(device)).map(|device| seen.device(*device));
+    let queued = mean(total(all.iter().map(|total| total.queued_ns))).filter(|_| unnoted.is_none());
+    let not_noted = |device: String| format!("queue/iostats of {device} is 0: when a request was made is not noted");
+    numbers.put("queued_ns", queued, &unnoted.map_or_else(|| idle.to_owned(), not_noted));
     let own = |id: u64| match (&cgroup, seen.world.containers.owner(id)) {
         (Some(cgroup), Some(container)) => container.cgroup == *cgroup,
         (None, None) => true,
@@ -97,7 +100,7 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
     let syncs: Vec<Value> = syncs.iter().map(|(call, total)| sync_row(*call, total)).collect();
     numbers.put("syncs", are_seen.then_some(syncs), not_seen);
     numbers.set("window_ns", window);
-    let devices: Vec<Value> = sums.iter().map(|(device, of)| device_row(&seen.device(*device), of, &per_s)).collect();
+    let devices: Vec<Value> = sums.iter().map(|(device, of)| device_row(seen, *device, of, &per_s)).collect();
     numbers.set("devices", devices);
     let limits = cgroup.as_deref().and_then(|cgroup| seen.counts.limits.get(cgroup));
     let limits: Vec<Value> = limits.into_iter().flatten().map(|limit| limit_row(seen, limit)).collect();
@@ -148,19 +151,20 @@ fn sync_row(call: u32, total: &SyncTotal) -> Value {
         "slow": total.slow, "histogram": histogram(&total.histogram, sync::FIRST_BOUND_NS)})
 }
 
-fn device_row(device: &str, of: &[IoTotal; 3], per_s: &dyn Fn(u64) -> u64) -> Value {
+fn device_row(seen: &Seen, device: (u32, u32), of: &[IoTotal; 3], per_s: &dyn Fn(u64) -> u64) -> Value {
+    let is_noted = !seen.counts.unnoted.contains(&device);
     let kinds = ["read", "write", "other"].iter().zip(of).filter(|(_, total)| total.count > 0 || total.bytes > 0);
     let kinds = kinds.map(|(name, total)| {
         let each = |ns: u64| ns.checked_div(total.count).unwrap_or(0);
         let value = json!({"count": total.count, "bytes": total.bytes, "bytes_per_s": per_s(total.bytes),
-            "per_s": per_s(total.count), "device_ns": each(total.device_ns), "queued_ns": each(total.queued_ns),
+            "per_s": per_s(total.count), "device_ns": each(total.device_ns), "queued_ns": is_noted.then(|| each(total.queued_ns)),
             "worst_ns": total.worst_ns, "direct_bytes": total.direct_bytes, "buffered_bytes": total.buffered_bytes,
             "untold_bytes": total.bytes.saturating_sub(total.direct_bytes).saturating_sub(total.buffered_bytes),
             "histogram": histogram(&total.histogram, FIRST_BOUND_NS)});
         ((*name).to_owned(), value)
     });
     let mut row: serde_json::Map<String, Value> = kinds.collect();
-    row.insert("device".to_owned(), json!(device));
+    row.insert("device".to_owned(), json!(seen.device(device)));
     Value::Object(row)
 }
 

@@ -32,7 +32,7 @@ impl Bench {
     fn counts(&mut self, second: u64, counts: Counts) -> Vec<Finding> {
         let at_ns = T + second * SECOND;
         let devices = [(DISK, "sda".to_owned())].into();
-        let reading = Reading::Counts(Counts { at_ns, devices, ..counts });
+        let reading = Reading::Counts(Box::new(Counts { at_ns, devices, ..counts }));
         let mut out = Vec::new();
         self.rule.reading(&reading, at_ns, &self.host.world(), &mut out);
         findings(out)
@@ -168,7 +168,7 @@ fn whose_dirty_limit_it_was() {
 fn who_waits_has_a_row_without_any_request_of_its_own() {
     let mut bench = Bench::new(2);
     let pauses = vec![pauses(42, 2, 30)];
-    let reading = Reading::Counts(Counts { at_ns: T, pauses, ..Counts::default() });
+    let reading = Reading::Counts(Box::new(Counts { at_ns: T, pauses, ..Counts::default() }));
     let mut out = Vec::new();
     bench.rule.reading(&reading, T, &bench.host.world(), &mut out);
     let rows: Vec<_> = out
@@ -182,6 +182,31 @@ fn who_waits_has_a_row_without_any_request_of_its_own() {
 fn io(cgroup: u64, op: u32, count: u64, bytes: u64) -> (IoKey, IoTotal) {
     let total = IoTotal { count, bytes, device_ns: count * 1_000_000, ..IoTotal::default() };
     (IoKey { cgroup, major: DISK.0, minor: DISK.1, op, reserved: 0 }, total)
+}
+
+#[test]
+fn a_queue_without_statistics_does_not_note_when_a_request_was_made() {
+    let row = |unnoted: &[(u32, u32)]| {
+        let mut bench = Bench::new(2);
+        let (key, total) = io(WEB_CGROUP, WRITE, 4, 4 * MIB);
+        let requests = vec![(key, IoTotal { queued_ns: 8 * MS, ..total })];
+        let unnoted = unnoted.iter().copied().collect();
+        let reading = Reading::Counts(Box::new(Counts { at_ns: T, requests, unnoted, ..Counts::default() }));
+        let mut out = Vec::new();
+        bench.rule.reading(&reading, T, &bench.host.world(), &mut out);
+        let own = |output| match output {
+            Output::Sample(row) if row.cgroup.as_deref() == Some(WEB) => Some(*row),
+            _ => None,
+        };
+        out.into_iter().find_map(own).expect("who writes has a row")
+    };
+    let noted = row(&[(DISK.0, DISK.1 + 1)]);
+    assert_eq!(noted.fields["queued_ns"], 2 * MS);
+    assert_eq!(noted.fields["devices"][0]["write"]["queued_ns"], 2 * MS);
+    let unnoted = row(&[DISK]);
+    assert!(unnoted.fields["queued_ns"].is_null() && unnoted.unknown["queued_ns"].contains("iostats"), "{unnoted:?}");
+    assert!(unnoted.fields["devices"][0]["write"]["queued_ns"].is_null());
+    assert_eq!(unnoted.fields["device_ns"], MS, "that is noted all the same");
 }
 
 #[test]
@@ -329,7 +354,7 @@ fn a_row_has_syncs_by_call_or_says_that_they_were_not_watched() {
         let mut bench = Bench::new(2);
         bench.host.facts.attached.extend(attached);
         let syncs = vec![syncs(FSYNC, 10, 1), (SyncKey { tgid: 43, ..syncs(FSYNC, 1, 0).0 }, syncs(FSYNC, 2, 0).1)];
-        let reading = Reading::Counts(Counts { at_ns: T, syncs, syncs_idle, ..Counts::default() });
+        let reading = Reading::Counts(Box::new(Counts { at_ns: T, syncs, syncs_idle, ..Counts::default() }));
         let mut out = Vec::new();
         bench.rule.reading(&reading, T, &bench.host.world(), &mut out);
         let own = |output| match output {
@@ -359,7 +384,7 @@ fn what_is_neither_direct_nor_buffered_is_untold() {
     let mut bench = Bench::new(2);
     let (key, total) = io(WEB_CGROUP, READ, 3, 10_000);
     let requests = vec![(key, IoTotal { direct_bytes: 6_000, buffered_bytes: 3_000, ..total })];
-    let reading = Reading::Counts(Counts { at_ns: T, requests, ..Counts::default() });
+    let reading = Reading::Counts(Box::new(Counts { at_ns: T, requests, ..Counts::default() }));
     let mut out = Vec::new();
     bench.rule.reading(&reading, T, &bench.host.world(), &mut out);
     let row = out.into_iter().find_map(|output| match output {
@@ -517,7 +542,7 @@ fn a_root_is_as_full_as_its_quota_says_and_no_walk_tells_else() {
         let mut out = Vec::new();
         bench.rule.reading(&Reading::Roots(Roots { took_ns: 0, of }), T, &bench.host.world(), &mut out);
         let counts = Counts { at_ns: T, pauses: vec![pauses(42, 1, 1)], ..Counts::default() };
-        bench.rule.reading(&Reading::Counts(counts), T, &bench.host.world(), &mut out);
+        bench.rule.reading(&Reading::Counts(Box::new(counts)), T, &bench.host.world(), &mut out);
         let own = |output| match output {
             Output::Sample(row) if row.cgroup.as_deref() == Some(WEB) => Some(*row),
             _ => None,

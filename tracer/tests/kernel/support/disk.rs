@@ -409,6 +409,12 @@ impl Disk {
         self.device.rsplit('/').next().unwrap_or_default()
     }
 
+    /// Until it goes.
+    pub fn keep_statistics(&self, keep: bool) {
+        let knob = format!("/sys/block/{}/queue/iostats", self.name());
+        fs::write(knob, if keep { "1" } else { "0" }).expect("a block device");
+    }
+
     /// `8:0`.
     pub fn numbers(&self) -> String {
         let text = fs::read_to_string(format!("/sys/block/{}/dev", self.name())).expect("a block device");
@@ -418,6 +424,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        // The device may be another test's next.
+        let _ = fs::write(format!("/sys/block/{}/queue/iostats", self.name()), "1");
         let _ = umount2(&self.at, MntFlags::MNT_DETACH);
         let _ = fs::remove_dir(&self.at);
         if let Some(backing) = &self.backing {
