@@ -85,7 +85,7 @@ impl Program {
         tests.args(["-u", "LD_LIBRARY_PATH"]).arg(format!("CTRACE_BIN={}", self.ctrace.display()));
         tests.args(self.daemons.iter().map(|root| format!("{DAEMONS}={}", root.display())));
         // So that a test that hangs doesn't hang the others.
-        tests.args(["timeout", "--foreground", "-k", "10", "1200"]).arg(&self.tests).args(arguments(list, filter));
+        tests.args(["timeout", "--foreground", "-k", "10", "1800"]).arg(&self.tests).args(arguments(list, filter));
         let good = log.run(tests.current_dir(cargo::workspace()))?;
         closing(log, good)
     }
@@ -123,7 +123,7 @@ impl Program {
             }
             .to_owned(),
             systemd: list == List::Systemd,
-            timeout: Duration::from_mins(15),
+            timeout: Duration::from_mins(30),
             environment,
             share,
             refresh: false,

@@ -61,7 +61,11 @@ fn reordering() {
     assert!(number(evidence, "retransmits") <= number(evidence, "resent_segments"), "{evidence}");
     assert!(number(evidence, "needless") * 2 >= number(evidence, "resent_segments"), "{evidence}");
     let said = ctrace.stop();
-    // On a slow machine an answer may be later than the sender waits.
-    let lost = |finding: &&Value| finding["code"] == "net.retransmits" && finding["evidence"]["timeouts"] == 0;
+    // On a slow machine an answer may be later than the sender waits, and that some came twice be said later than ctrace looks.
+    let lost = |finding: &&Value| {
+        let evidence = &finding["evidence"];
+        let untold = number(evidence, "needless") * 3 < number(evidence, "resent_segments") * 2;
+        finding["code"] == "net.retransmits" && evidence["timeouts"] == 0 && untold
+    };
     assert_eq!(said.about(&container).find(lost), None, "nothing was lost");
 }
