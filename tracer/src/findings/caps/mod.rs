@@ -106,6 +106,9 @@ struct Watched {
     ran: bool,
     ended_ns: Option<u64>,
     sets: Option<Sets>,
+    /// What it runs with was told.
+    #[serde(default)]
+    sets_told: bool,
 }
 
 #[derive(Default)]
@@ -190,13 +193,16 @@ impl Rule {
                     ran: *ran,
                     ended_ns: None,
                     sets: None,
+                    sets_told: false,
                 });
                 out.push(sets_of(&path));
             }
             Reading::Sets(path, sets) => {
                 if let (Some(watched), Some(sets)) = (self.watched.get_mut(path), sets) {
-                    // What it runs with is known now, and is no matter of watching.
-                    if watched.sets.is_none() {
+                    // Before its own program has started they are those of its runtime, which has all. From then on it is no
+                    // matter of watching.
+                    let own = watched.ran || self.starts.contains_key(path);
+                    if own && !std::mem::replace(&mut watched.sets_told, true) {
                         out.extend(sets.findings.iter().map(|finding| Output::Finding(Box::new(finding.clone()))));
                     }
                     watched.sets = Some((**sets).clone());

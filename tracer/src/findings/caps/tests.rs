@@ -13,7 +13,7 @@ use crate::{
         HostFacts,
         fixture::{self, SECOND, T, WEB, WEB_CGROUP, web_task},
     },
-    model::Finding,
+    model::{Code, Finding, Severity, Timestamp, Unknown},
 };
 
 const OVERCOMMIT: u64 = 0xffff_ffff_8100_0100;
@@ -151,6 +151,44 @@ fn verdict(key: CheckKey) -> (String, Evidence) {
     bench.asked(key);
     let row = bench.report().evidence.remove(0);
     (row.verdict.clone(), row)
+}
+
+/// Watched from its start it has the runtime's sets at first, which are all: what it runs with is told once, when its own
+/// program has started.
+#[test]
+fn what_the_runtime_has_is_not_the_containers() {
+    let privileged = |bench: &mut Bench| {
+        let finding = Finding {
+            code: Code("caps.privileged"),
+            severity: Severity::Warning,
+            id: "caps.privileged:web".to_owned(),
+            state: None,
+            time: Timestamp(0),
+            container: None,
+            process: None,
+            summary: String::new(),
+            evidence: serde_json::Map::new(),
+            why: String::new(),
+            fix: Vec::new(),
+            refers_to: None,
+            unknown: Unknown::new(),
+        };
+        let sets = Sets { findings: vec![finding], ..Sets::default() };
+        let reading = Reading::Sets(WEB.to_owned(), Some(Box::new(sets)));
+        bench.with(T, |rule, world, out| rule.reading(&reading, T, world, out));
+        bench.findings("caps.privileged").len()
+    };
+    let mut bench = Bench { rule: Rule::default(), ..Bench::new() };
+    bench.watch(false);
+    assert_eq!(privileged(&mut bench), 0);
+    bench.start();
+    assert_eq!(privileged(&mut bench), 1);
+    assert_eq!(privileged(&mut bench), 1);
+    let mut ran = Bench { rule: Rule::default(), ..Bench::new() };
+    let container = ran.containers.owner(WEB_CGROUP).expect("the fixture's");
+    let reading = Reading::Watching { container, since_ns: T, ran: true };
+    ran.with(T, |rule, world, out| rule.reading(&reading, T, world, out));
+    assert_eq!(privileged(&mut ran), 1);
 }
 
 #[test]
