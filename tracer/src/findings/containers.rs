@@ -29,13 +29,22 @@ pub fn judge(inspected: &Inspected, now: Timestamp) -> Vec<Finding> {
             container: Some(inspected.container.clone()),
             process: None,
             summary: verdict.summary,
+            unknown: unread(&verdict.evidence),
             evidence: verdict.evidence,
             why: verdict.why.to_owned(),
             fix: verdict.fix.iter().map(|fix| (*fix).to_owned()).collect(),
             refers_to: None,
-            unknown: Unknown::new(),
         })
         .collect()
+}
+
+/// What is null in the evidence or in one of its objects, with the reason.
+fn unread(evidence: &Evidence) -> Unknown {
+    let fields = ["seccomp", "privileged", "user_outside", "inside", "outside", "own", "rootless", "uid_map"];
+    let objects = || std::iter::once(evidence).chain(evidence.values().filter_map(serde_json::Value::as_object));
+    let is_null = |field: &&str| objects().any(|object| object.get(*field).is_some_and(serde_json::Value::is_null));
+    let reason = "it could not be read: its process may have ended meanwhile";
+    fields.into_iter().filter(is_null).map(|field| (field, reason.to_owned())).collect()
 }
 
 struct Verdict {
@@ -244,5 +253,15 @@ mod tests {
         let mut unread = container(false, 2, ALL);
         unread.userns = UserNs::default();
         assert_eq!(codes(&unread), [""; 0], "what is not known is not said");
+    }
+
+    #[test]
+    fn what_is_null_has_its_reason() {
+        let mut ended = container(false, 2, ALL);
+        ended.userns.uid_map = None;
+        let findings = judge(&ended, Timestamp(0));
+        let [_, root] = &findings[..] else { panic!("{findings:?}") };
+        assert!(root.evidence["userns"]["uid_map"].is_null() && root.unknown.contains_key("uid_map"), "{root:?}");
+        assert!(!root.unknown.contains_key("own"), "{root:?}");
     }
 }
