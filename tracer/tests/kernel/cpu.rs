@@ -74,8 +74,10 @@ fn throttled() {
     let evidence = &open["evidence"];
     assert_eq!(open["severity"], "warning");
     assert_eq!(evidence["quota_cpus"], 0.5);
-    assert!(float(&evidence["threads"]) > 1.4, "all four are stopped again and again: {evidence}");
-    assert!(evidence["then_wait_ns"].as_u64().is_some_and(|ns| ns >= 50_000_000), "{evidence}");
+    // On a starved machine their turns take as long as a stop, and the two are not told apart.
+    let is_told = !in_virtual_machine() || open["unknown"]["threads"].is_null();
+    assert!(!is_told || float(&evidence["threads"]) > 1.4, "all four are stopped again and again: {evidence}");
+    assert!(!is_told || evidence["then_wait_ns"].as_u64().is_some_and(|ns| ns >= 50_000_000), "{evidence}");
     assert_eq!(
         (evidence["whose"].as_str(), evidence["limiting_cgroup"].as_str()),
         (Some("own"), Some(&*container.path))
