@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// `USER_HZ` is 100 on every Linux that there is.
-const TICK_NS: u64 = 10_000_000;
+pub(super) const TICK_NS: u64 = 10_000_000;
 /// Who went to sleep a moment ago is not looked at one by one.
 const SHORT_NS: u64 = 100_000_000;
 /// Tasks that are looked at, those asleep longest: thousands are one disk.

@@ -368,8 +368,8 @@ fn take(run: &mut Run, bytes: bytes::Bytes) -> bool {
 fn look_back(log: &mut Log, run: &mut Run, host: &mut Host, kernel: &mut Kernel) -> Result<()> {
     let mut witnesses = Witnesses::default();
     let mut counts = Vec::new();
+    catch_up(&mut witnesses, run, host, kernel)?;
     for _ in 0..LOOKS_BACK {
-        catch_up(&mut witnesses, run, host, kernel)?;
         let before = witnesses.count();
         counts = before::counts(&run.pipeline.world(machine::boottime_ns()), host);
         catch_up(&mut witnesses, run, host, kernel)?;

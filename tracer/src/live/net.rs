@@ -14,9 +14,9 @@ use tracer_common::{
     hops::{self, Address, BUCKETS, Hop, HopKey, Met},
 };
 
-use super::tcp;
+use super::{cpu::TICK_NS, tcp};
 use crate::{
-    containers::{Files, Hierarchy, HostFiles},
+    containers::{Files, Hierarchy, HostFiles, inspect::start_ticks},
     events::{self, text},
     findings::net::{Ask, Counts, Device, DropTotal, HopTotal, Reading},
     kernel::{btf::Btf, btf_file::BtfFile, host as machine, load::Kernel, symbols::Symbols},
@@ -185,14 +185,8 @@ impl Residents {
 
 /// When that process started, at the latest: /proc counts in ticks.
 fn started_ns(files: &HostFiles, pid: u32) -> Option<u64> {
-    let stat = files.text(&format!("/proc/{pid}/stat"))?;
-    // The command stands in parentheses and may hold any of these.
-    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
-    Some(ticks.saturating_add(1).saturating_mul(USER_TICK_NS))
+    Some(start_ticks(files, pid)?.saturating_add(1).saturating_mul(TICK_NS))
 }
-
-/// A hundredth of a second on every architecture that ctrace runs on (USER_HZ).
-const USER_TICK_NS: u64 = 10_000_000;
 
 struct Places {
     /// The namespace of each cgroup's first process.

@@ -23,7 +23,7 @@ use super::{
     parse,
 };
 use crate::{
-    containers::{Files, Hierarchy, HostFiles, Mount, Refused, Table},
+    containers::{Files, Hierarchy, HostFiles, Mount, Refused, Table, inspect::start_ticks},
     privileges,
 };
 
@@ -243,12 +243,7 @@ fn mounted(mountinfo: &str) -> Vec<(u64, String)> {
 
 /// In ticks since boot; one that is gone is nobody's oldest.
 fn start(files: &dyn Files, pid: u32) -> u64 {
-    let ticks = || {
-        let stat = files.text(&format!("/proc/{pid}/stat"))?;
-        // The command stands in parentheses and may hold any of these.
-        stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
-    };
-    ticks().unwrap_or(u64::MAX)
+    start_ticks(files, pid).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

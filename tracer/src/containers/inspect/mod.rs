@@ -14,7 +14,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use oci_spec::runtime::Spec;
 
-pub use self::process::Process;
+pub use self::process::{Process, start_ticks};
 pub use self::{
     capabilities::{CapabilitySets, Difference, names as capability_names},
     limits::Limits,

@@ -38,6 +38,17 @@ impl Bench {
         findings(out)
     }
 
+    /// Of the container, once this was read.
+    fn row_of_web(&mut self, reading: &Reading) -> crate::pipeline::SampleRow {
+        let mut out = Vec::new();
+        self.rule.reading(reading, T, &self.host.world(), &mut out);
+        let own = |output| match output {
+            Output::Sample(row) if row.cgroup.as_deref() == Some(WEB) => Some(*row),
+            _ => None,
+        };
+        out.into_iter().find_map(own).expect("its row")
+    }
+
     fn paused(&mut self, second: u64, pauses: Vec<(PauseKey, PauseTotal)>) -> Vec<Finding> {
         let host = HostDirty { threshold: Some(100_000), ratio: Some(20), ..HostDirty::default() };
         self.counts(second, Counts { pauses, host, ..Counts::default() })
@@ -192,13 +203,7 @@ fn a_queue_without_statistics_does_not_note_when_a_request_was_made() {
         let requests = vec![(key, IoTotal { queued_ns: 8 * MS, ..total })];
         let unnoted = unnoted.iter().copied().collect();
         let reading = Reading::Counts(Box::new(Counts { at_ns: T, requests, unnoted, ..Counts::default() }));
-        let mut out = Vec::new();
-        bench.rule.reading(&reading, T, &bench.host.world(), &mut out);
-        let own = |output| match output {
-            Output::Sample(row) if row.cgroup.as_deref() == Some(WEB) => Some(*row),
-            _ => None,
-        };
-        out.into_iter().find_map(own).expect("who writes has a row")
+        bench.row_of_web(&reading)
     };
     let noted = row(&[(DISK.0, DISK.1 + 1)]);
     assert_eq!(noted.fields["queued_ns"], 2 * MS);
@@ -355,13 +360,7 @@ fn a_row_has_syncs_by_call_or_says_that_they_were_not_watched() {
         bench.host.facts.attached.extend(attached);
         let syncs = vec![syncs(FSYNC, 10, 1), (SyncKey { tgid: 43, ..syncs(FSYNC, 1, 0).0 }, syncs(FSYNC, 2, 0).1)];
         let reading = Reading::Counts(Box::new(Counts { at_ns: T, syncs, syncs_idle, ..Counts::default() }));
-        let mut out = Vec::new();
-        bench.rule.reading(&reading, T, &bench.host.world(), &mut out);
-        let own = |output| match output {
-            Output::Sample(row) if row.cgroup.as_deref() == Some(WEB) => Some(*row),
-            _ => None,
-        };
-        out.into_iter().find_map(own).expect("who waits has a row")
+        bench.row_of_web(&reading)
     };
     let watched = row(&["sync_begin", "sync_end"], false);
     assert_eq!(watched.fields["sync_ns"], 11 * 150_000 + 200 * MS);

@@ -276,16 +276,14 @@ impl Rule {
         let (hops, drops): (BTreeMap<_, _>, BTreeMap<_, _>) = (hops.collect(), drops.collect());
         let gone = |netns: u32| !here.contains(&netns) || counts.renewed.contains(&netns);
         self.hops.forget(|key| gone(key.container));
-        self.drops.forget(|key| key.container != 0 && gone(key.container) || counts.renewed.contains(&key.netns));
+        let renewed = |key: &DropKey| counts.renewed.contains(&key.container) || counts.renewed.contains(&key.netns);
+        self.drops.forget(|key| renewed(key) || key.container != 0 && !here.contains(&key.container));
         self.tcp.forget(&counts.renewed);
         self.hops.release(|key, total| {
             let is_another = |now: &&str| **now != total.device.name;
             gone(key.container) || hops.get(&(key.netns, key.ifindex)).is_some_and(is_another)
         });
-        self.drops.release(|key, total| {
-            let renewed = counts.renewed.contains(&key.container) || counts.renewed.contains(&key.netns);
-            renewed || drops.get(key).is_some_and(|now| *now != total.device.name)
-        });
+        self.drops.release(|key, total| renewed(key) || drops.get(key).is_some_and(|now| *now != total.device.name));
         self.drops.take_in(world, counts.at_ns, &counts.drops);
         self.hops.take_in(world, counts.at_ns, &counts.hops);
         let seen = Seen::new(counts, &self.drops, &self.hops, world);
