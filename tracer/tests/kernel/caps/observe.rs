@@ -46,7 +46,7 @@ fn watching(group: &Group) -> Ctrace {
 
 /// Plays the steps as the container's own program: PID 1, after an exec.
 fn application(group: &Group, steps: &[&str]) -> Player {
-    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let own = player::program();
     let exec = ["exec", own.as_str(), "play"];
     Player::as_init(group, &exec.into_iter().chain(steps.iter().copied()).collect::<Vec<_>>())
 }
@@ -163,7 +163,7 @@ fn from_the_start_without_the_runtime() {
     let id = crate::support::cgroups::container_id();
     let ctrace = Ctrace::ready(command(&["caps", "--json", "--from-start", "--container", &id]));
     ctrace.wait_for("that it waits", |line| line.json["code"] == "waiting");
-    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let own = player::program();
     let group = tree.group(&format!("{}/{id}", group.name()));
     // The runtime changes its user and its root; the application sends a signal.
     let runtime = [
@@ -198,7 +198,7 @@ fn what_comes_by_exec() {
     let mut app = application(&group, &["say=ready", "await", "try=CAP_CHOWN", "say=done", "pause"]);
     app.said("ready");
     let ctrace = watching(&group);
-    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let own = player::program();
     let guest = Player::within(&group, &["mounts", "exec", &own, "play", "child", "chroot", "say=guest", "pause"]);
     guest.said("guest");
     app.go();
@@ -218,7 +218,7 @@ fn what_came_by_exec_before() {
     let group = tree.container();
     let mut app = application(&group, &["say=ready", "await", "try=CAP_CHOWN", "say=done", "pause"]);
     app.said("ready");
-    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let own = player::program();
     let steps = ["mounts", "exec", &own, "play", "say=guest", "await", "chroot", "say=asked", "pause"];
     let mut guest = Player::within(&group, &steps);
     guest.said("guest");
@@ -259,7 +259,7 @@ fn a_fork_that_was_missed() {
     let mut ctrace = command(&["caps", "--json", "--container", group.name()]);
     ctrace.env("CTRACE_WITHOUT", "cap_fork");
     let ctrace = Ctrace::ready(ctrace);
-    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let own = player::program();
     let guest = Player::within(&group, &["mounts", "exec", &own, "play", "child", "chroot", "say=guest", "pause"]);
     guest.said("guest");
     app.go();
@@ -277,7 +277,7 @@ fn a_unit_from_its_start() {
     let name = format!("ctrace-{:x}.service", crate::support::unique());
     let ctrace = Ctrace::ready(command(&["caps", "--json", "--from-start", "--container", &name]));
     ctrace.wait_for("that it waits", |line| line.json["code"] == "waiting");
-    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let own = player::program();
     let unit = tree.group(&format!("{}/{name}", slice.name()));
     let app = Player::within(
         &unit,
@@ -359,7 +359,7 @@ fn eperm_of_a_filter() {
 fn another_user_namespace() {
     let tree = Tree::new();
     let group = tree.container();
-    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let own = player::program();
     let enter = player::enter(&group);
     let steps = [&enter, "userns", "pidns", "exec", &own, "play", "caps", "pause"];
     let mut app = Player::bare(&steps);

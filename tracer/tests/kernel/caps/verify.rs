@@ -11,7 +11,9 @@ use crate::{
     harness::{Lack, Test},
     support::{
         ctrace::{Ctrace, command, run},
-        evidence, wait_until,
+        evidence,
+        player::program,
+        wait_until,
     },
 };
 
@@ -23,7 +25,7 @@ pub static TESTS: &[Test] = &[
 
 /// `ctrace caps verify` with a check that needs to change its root, and nothing else.
 fn verify_a_program() {
-    let own = std::env::current_exe().expect("the path of this program").display().to_string();
+    let own = program();
     let check = ["--", &own, "play", "chroot"];
     let ended =
         run(command(&[&["caps", "verify", "--set", "KILL,SYS_CHROOT", "--format", "json"], &check[..]].concat()));

@@ -19,7 +19,7 @@ use super::{
     cgroups::Group,
     ctrace::{Ended, binary, run as run_ctrace, with_us},
     engines::{output, run},
-    player::{Player, enter},
+    player::{Player, enter, program},
     wait_until,
 };
 
@@ -86,8 +86,7 @@ impl Stage {
 
     /// The same after other steps.
     pub fn actor(&self, group: &Group, steps: &[&str]) -> Actor {
-        let mut player =
-            self.program(&std::env::current_exe().expect("the path of this program").display().to_string());
+        let mut player = self.program(&program());
         let enter = enter(group);
         player.args(["play", &enter]).args(steps).args(["say=here", "pause"]);
         let player = Player::of(player);
@@ -111,8 +110,7 @@ impl Stage {
 
     /// The map, kept by a process there: see [`keep_map`].
     pub fn keeper(&self) -> Player {
-        let mut player =
-            self.program(&std::env::current_exe().expect("the path of this program").display().to_string());
+        let mut player = self.program(&program());
         player.args(["play", "keep-map"]);
         Player::of(player)
     }

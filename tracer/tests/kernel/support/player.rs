@@ -31,6 +31,11 @@ pub fn command<S: Into<OsString>>(steps: impl IntoIterator<Item = S>) -> Command
     command
 }
 
+/// Its path, for steps that end with an exec of it.
+pub fn program() -> String {
+    std::env::current_exe().expect("the path of this program").display().to_string()
+}
+
 pub fn enter(group: &Group) -> String {
     format!("enter={}", group.directory().display())
 }
