@@ -173,8 +173,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
     } else {
         println!("== kernel tests\n   left out: there is no test target `{}` yet", kernel::TARGET);
     }
-    let sum = tiers.sum();
-    println!("ctrace: {sum}");
+    let sum = tiers.close();
     if sum.passed + sum.failed + sum.skipped == 0 {
         bail!("no test ran: none of these lists has {} in its name", filter.unwrap_or("anything"));
     }
@@ -185,7 +184,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
 pub fn licences() -> Result<ExitCode> {
     let mut tiers = Tiers::new(cargo::target_dir()?.join("xtask-logs"))?;
     tiers.run("licences", deny::deny);
-    Ok(if tiers.sum().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tiers.close().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[cfg(test)]

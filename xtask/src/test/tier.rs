@@ -12,26 +12,28 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::tally::Tally;
+use super::tally::{Tally, last_words};
 use crate::process;
 
 /// Runs tiers one after another and adds up what they found.
 pub struct Tiers {
     logs: PathBuf,
     sum: Tally,
+    /// Of each tier where something failed or was unsteady.
+    last_words: Vec<(String, Vec<String>)>,
 }
 
 impl Tiers {
     pub fn new(logs: PathBuf) -> Result<Self> {
         fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
-        Ok(Self { logs, sum: Tally::default() })
+        Ok(Self { logs, sum: Tally::default(), last_words: Vec::new() })
     }
 
     /// A tier that fails without a failing test counts as one failure. Its whole log is shown then, and kept in any case.
     pub fn run(&mut self, name: &str, work: impl FnOnce(&mut Log) -> Outcome) {
         println!("== {name}");
         let done = Done::of(&self.logs, name, work);
-        self.report(done);
+        self.report(name, done);
     }
 
     /// Two at a time: worth it for work that keeps one processor busy. Reported as they end.
@@ -53,12 +55,12 @@ impl Tiers {
             }
             for (name, done) in reports {
                 println!("== {name}");
-                self.report(done);
+                self.report(&name, done);
             }
         });
     }
 
-    fn report(&mut self, done: Done) {
+    fn report(&mut self, name: &str, done: Done) {
         let Done { mut tally, error, log, took } = done;
         let failed = error.is_some() || tally.is_some_and(|tally| tally.failed > 0);
         if failed {
@@ -78,9 +80,26 @@ impl Tiers {
             println!("   log: {}", log.path.display());
         }
         self.sum += tally.unwrap_or_default();
+        let words = log.map_or_else(Vec::new, |log| last_words(&log.text()));
+        if failed || !words.is_empty() {
+            self.last_words.push((name.to_owned(), words));
+        }
     }
 
-    pub fn sum(&self) -> Tally {
+    /// The closing line, and before it what failed: nobody has to look for it in all that was said.
+    pub fn close(&self) -> Tally {
+        for (name, words) in &self.last_words {
+            println!("== again, of {name}:");
+            for line in words {
+                println!("   {line}");
+            }
+        }
+        println!("ctrace: {}", self.sum);
+        self.sum
+    }
+
+    #[cfg(test)]
+    fn sum(&self) -> Tally {
         self.sum
     }
 }
@@ -168,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_tier_that_breaks_is_one_failure_and_keeps_its_counts() {
-        let counted = Tally { passed: 3, failed: 0, skipped: 1 };
+        let counted = Tally { passed: 3, skipped: 1, ..Tally::default() };
         assert_eq!(sum_of("ok", |_| Ok(Some(counted))), counted);
         assert_eq!(sum_of("lints", |log| log.expect(&mut Command::new("true")).map(|()| None)), Tally::default());
         assert_eq!(sum_of("broken", |log| log.expect(&mut Command::new("false")).map(|()| None)).failed, 1);
@@ -186,7 +205,7 @@ mod tests {
         let meet = std::sync::Barrier::new(2);
         let work = |_: &mut Log| {
             meet.wait();
-            Ok(Some(Tally { passed: 1, failed: 0, skipped: 0 }))
+            Ok(Some(Tally { passed: 1, ..Tally::default() }))
         };
         tiers.run_in_pairs((0..4).map(|n| (format!("pair {n}"), work)).collect());
         fs::remove_dir_all(logs).unwrap();
