@@ -64,7 +64,7 @@ pub mod how {
 }
 
 /// What makes two checks alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct CheckKey {
@@ -86,6 +86,22 @@ const _: () = assert!(size_of::<CheckKey>() == 24);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Count {
+    pub count: u64,
+}
+
+/// The last check that a CPU saw granted: value of the map `CAP_LAST`. What is quite like it is counted here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Last {
+    pub key: CheckKey,
+    /// Process and thread id, as `bpf_get_current_pid_tgid` gives them.
+    pub thread: u64,
+    /// Addresses of the credentials and the user namespace that were asked about.
+    pub cred: u64,
+    pub namespace: u64,
+    /// `CAP_CHANGED` before it was looked up.
+    pub changed_ns: u64,
+    /// Not in `CAP_CHECKS` as yet.
     pub count: u64,
 }
 

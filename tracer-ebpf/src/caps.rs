@@ -8,10 +8,10 @@ use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::generated::{bpf_get_current_pid_tgid, bpf_get_stack},
     macros::{fexit, kprobe, kretprobe, map, raw_tracepoint},
-    maps::{Array, LruHashMap, PerCpuHashMap},
+    maps::{Array, LruHashMap, PerCpuArray, PerCpuHashMap},
     programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
-use tracer_common::caps::{Call, Check, CheckKey, Count, FRAMES, NO_SYSCALL, Outcome, OutcomeKey, Relation, how};
+use tracer_common::caps::{Call, Check, CheckKey, Count, FRAMES, Last, NO_SYSCALL, Outcome, OutcomeKey, Relation, how};
 
 use crate::{
     kernel::{
@@ -21,11 +21,14 @@ use crate::{
         read::{follow, place, u32_at},
         syscall, task,
     },
-    origin::{CAP_WATCHED, identified},
+    origin::{CAP_CHANGED, CAP_WATCHED, changed, identified},
 };
 
 #[map]
 static CAP_CHECKS: PerCpuHashMap<CheckKey, Count> = PerCpuHashMap::with_max_entries(1, 0);
+
+#[map]
+static CAP_LAST: PerCpuArray<Last> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 static CAP_OUTCOMES: PerCpuHashMap<OutcomeKey, Count> = PerCpuHashMap::with_max_entries(1, 0);
@@ -106,23 +109,38 @@ pub fn cap_checked_return(ctx: RetProbeContext) -> u32 {
     0
 }
 
+/// Process and thread id.
 #[inline(always)]
-fn process() -> u32 {
+fn current_thread() -> u64 {
     // SAFETY: takes no argument and cannot fail.
-    unsafe { (bpf_get_current_pid_tgid() >> 32) as u32 }
+    unsafe { bpf_get_current_pid_tgid() }
 }
 
 #[inline(always)]
 fn checked<C: EbpfContext>(ctx: &C, asked: &Asked, options: u8, result: i32) {
-    let current = task::current();
-    let Some(own) = identified(current, process()) else { return };
+    let thread = current_thread();
+    let Some(last) = CAP_LAST.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own slot, and a BPF program is not preempted by another use of it.
+    let last = unsafe { &mut *last };
+    let changed_ns = CAP_CHANGED.get(0).copied().unwrap_or_default();
+    let same_question = last.thread == thread
+        && last.cred == asked.cred
+        && last.namespace == asked.namespace
+        && u32::from(last.key.capability) == asked.capability
+        && last.key.how == options
+        && last.changed_ns == changed_ns;
+    if same_question && result == 0 && last.key.syscall == syscall::number() && asked.cred == task::real_cred() {
+        last.count += 1;
+        return;
+    }
+    let (current, syscall) = (task::current(), syscall::number());
+    let Some(own) = identified(current, (thread >> 32) as u32) else { return };
     // SAFETY: the map's value; fields are read one by one, and none is trusted.
     let own = unsafe { &mut *own };
     let cgroup = own.cgroup;
     let denied = result != 0;
     let capability = asked.capability as u8;
-    let borrowed = asked.cred != follow(current, &layout::TASK_REAL_CRED);
-    let syscall = syscall::number(current);
+    let borrowed = asked.cred != task::real_cred();
     let key = CheckKey {
         cgroup,
         image: own.image,
@@ -134,12 +152,20 @@ fn checked<C: EbpfContext>(ctx: &C, asked: &Asked, options: u8, result: i32) {
     };
     // What an exception asks (a stack that grows) is not the next call's.
     if !borrowed && syscall != NO_SYSCALL && (denied || own.refused != 0) {
-        own.refused = 1;
+        if own.refused == 0 {
+            own.refused = 1;
+            changed();
+        }
         note(1 << (capability & 63), denied);
     }
     if let Some(count) = CAP_CHECKS.get_ptr_mut(key) {
-        // SAFETY: this CPU's own slot, and a BPF program is not preempted by another use of it.
+        // SAFETY: this CPU's own slot.
         unsafe { (*count).count += 1 };
+        // What is noted for each call, and what was asked of another's credentials, goes the whole way each time.
+        if key.how == options && own.refused == 0 {
+            counted(last);
+            *last = Last { key, thread, cred: asked.cred, namespace: asked.namespace, changed_ns, count: 0 };
+        }
         return;
     }
     if CAP_CHECKS.insert(key, Count { count: 1 }, u64::from(BPF_NOEXIST)).is_err() {
@@ -161,6 +187,17 @@ fn checked<C: EbpfContext>(ctx: &C, asked: &Asked, options: u8, result: i32) {
             bpf_get_stack(ctx.as_ptr(), (&raw mut (*record).stack).cast(), (FRAMES * 8) as u32, 0);
         }
     });
+}
+
+/// Adds what waits there to what was counted of its kind.
+#[inline(always)]
+fn counted(last: &Last) {
+    if last.count != 0
+        && let Some(count) = CAP_CHECKS.get_ptr_mut(last.key)
+    {
+        // SAFETY: this CPU's own slot.
+        unsafe { (*count).count += last.count };
+    }
 }
 
 #[inline(always)]
@@ -222,8 +259,7 @@ fn relation(asked: &Asked, cgroup: u64) -> Relation {
 pub fn cap_outcome(ctx: RawTracePointContext) -> i32 {
     let result = ctx.arg::<i64>(1);
     // This is every return of every call of the machine: hardly any goes on from here.
-    let refused = CAP_REFUSED.get(0).is_some_and(|refused| *refused != 0);
-    if result != i64::from(EPERM) && !refused {
+    if result != i64::from(EPERM) && CAP_REFUSED.get(0).is_none_or(|refused| *refused == 0) {
         return 0;
     }
     let thread = task::current_tid();
@@ -236,7 +272,7 @@ pub fn cap_outcome(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let current = task::current();
-    let Some(own) = identified(current, process()) else { return 0 };
+    let Some(own) = identified(current, (current_thread() >> 32) as u32) else { return 0 };
     // SAFETY: the map's value.
     let own = unsafe { &*own };
     let cgroup = own.cgroup;

@@ -4,7 +4,7 @@
 use aya_ebpf::{
     helpers::generated::bpf_probe_read_kernel_str,
     macros::{map, raw_tracepoint},
-    maps::{HashMap, LruHashMap},
+    maps::{Array, HashMap, LruHashMap},
     programs::RawTracePointContext,
 };
 use tracer_common::{
@@ -14,7 +14,7 @@ use tracer_common::{
 
 use crate::kernel::{
     cgroup,
-    emit::emit,
+    emit::{emit, now},
     layout,
     read::{Ptr, follow, place, u32_at, u64_at},
     task,
@@ -26,6 +26,20 @@ pub static CAP_WATCHED: HashMap<u64, Watched> = HashMap::with_max_entries(1, 0);
 
 #[map]
 static CAP_PROCESSES: LruHashMap<u32, Process> = LruHashMap::with_max_entries(1, 0);
+
+/// When something changed last of what was known of a process (boot time, ns): what was concluded from it before holds no
+/// longer.
+#[map]
+pub static CAP_CHANGED: Array<u64> = Array::with_max_entries(1, 0);
+
+/// To be called after the change.
+#[inline(always)]
+pub fn changed() {
+    if let Some(changed) = CAP_CHANGED.get_ptr_mut(0) {
+        // SAFETY: the map's value. Of two CPUs that race for it, either's time is another one than before.
+        unsafe { *changed = now() };
+    }
+}
 
 /// What the current process is to its container; `None` where nobody watches it. Read once, and kept until it execs,
 /// moves or ends.
@@ -146,6 +160,7 @@ pub fn cap_exec(ctx: RawTracePointContext) -> i32 {
         });
     }
     let _ = CAP_PROCESSES.insert(pid, described(current, cgroup, origin, watched.userns), 0);
+    changed();
     0
 }
 
@@ -163,6 +178,7 @@ pub fn cap_move(ctx: RawTracePointContext) -> i32 {
     } else {
         let _ = CAP_PROCESSES.remove(pid);
     }
+    changed();
     0
 }
 
@@ -175,8 +191,8 @@ fn mounts(task: Ptr) -> Ptr {
 /// A process ended: its id may be another's soon.
 #[inline(always)]
 pub fn left(current: Ptr) {
-    if wanted() {
-        let _ = CAP_PROCESSES.remove(task::tgid(current));
+    if wanted() && CAP_PROCESSES.remove(task::tgid(current)).is_ok() {
+        changed();
     }
 }
 

@@ -3,7 +3,7 @@
 //! Without branches: a read that fails gives all ones, which is what `UNKNOWN_*` are, and what follows from it fails the
 //! same way. A branch per read would double the states that the verifier has to follow, read by read.
 
-use core::mem::MaybeUninit;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{Global, helpers::generated::bpf_probe_read_kernel};
 use tracer_common::ABSENT;
@@ -42,6 +42,21 @@ reads! {
     i16_at: i16;
     u16_at: u16;
     u8_at: u8;
+}
+
+/// A word of a structure of which the verifier knows the type: read without a helper, which takes a twentieth of the time.
+/// All ones where this kernel has no such field; 0 where there is nothing.
+///
+/// # Safety
+/// The pointer came from a helper that gives one of that type, or was read here.
+#[inline(always)]
+pub unsafe fn known_word(pointer: *const c_void, offset: &Global<u32>) -> u64 {
+    let offset = offset.load();
+    if offset == ABSENT {
+        return u64::MAX;
+    }
+    // SAFETY: what the kernel cannot read there it reads as 0.
+    unsafe { pointer.byte_add(offset as usize).cast::<u64>().read_volatile() }
 }
 
 /// Two numbers that stand together; all ones where the kernel refuses.

@@ -1,5 +1,7 @@
 //! Which system call a task is in: its registers at the top of its kernel stack (arch/*/include/asm/ptrace.h).
 
+use core::ffi::c_void;
+
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use tracer_common::{
     ABSENT,
@@ -8,30 +10,51 @@ use tracer_common::{
 
 use super::{
     layout,
-    read::{NOWHERE, Ptr, follow, place, u64_at, words_at},
+    read::{NOWHERE, Ptr, follow, known_word, place, u64_at, words_at},
+    task,
 };
 
 /// Of the current task.
 #[inline(always)]
-pub fn number(current: Ptr) -> u32 {
+pub fn number() -> u32 {
     if layout::HAS_TASK_PT_REGS.load() == 1 {
         // SAFETY: the helpers take and give pointers of their own making.
-        return at(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64);
+        unsafe {
+            let registers = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const c_void;
+            let number = known_word(registers, &layout::REGS_SYSCALL);
+            let segment = if is_x86() { known_word(registers, &layout::REGS_CS) } else { 0 };
+            return of(number, segment);
+        }
     }
     let offset = layout::REGS_IN_STACK.load();
-    let stack = if offset == ABSENT { NOWHERE } else { follow(current, &layout::TASK_STACK) };
+    let stack = if offset == ABSENT { NOWHERE } else { follow(task::current(), &layout::TASK_STACK) };
     at(stack.wrapping_add(u64::from(offset)))
 }
 
-/// Of these registers. `NO_SYSCALL` also where they are no user's: then this is no place of registers at all.
+#[inline(always)]
+fn is_x86() -> bool {
+    layout::REGS_CS.load() != ABSENT
+}
+
+/// Of these registers.
 #[inline(always)]
 pub fn at(registers: Ptr) -> u32 {
-    if layout::REGS_CS.load() == ABSENT {
-        return u64_at(place(registers, &layout::REGS_SYSCALL)) as u32;
+    if is_x86() {
+        // The number, the instruction and the segment stand together: one read.
+        let [number, _, segment] = words_at(place(registers, &layout::REGS_SYSCALL));
+        of(number, segment)
+    } else {
+        of(u64_at(place(registers, &layout::REGS_SYSCALL)), 0)
     }
-    // On x86 the number, the instruction and the segment stand together: one read.
-    let [number, _, segment] = words_at(place(registers, &layout::REGS_SYSCALL));
+}
+
+/// `NO_SYSCALL` also where the registers are no user's: then theirs is no place of registers at all.
+#[inline(always)]
+fn of(number: u64, segment: u64) -> u32 {
     let number = number as u32;
+    if !is_x86() {
+        return number;
+    }
     match segment as u32 & 0xffff {
         0x33 => number,
         0x23 if number != NO_SYSCALL => number | COMPAT,

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf, StackTraceMap},
+    maps::{Array, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
     programs::{FEntry, FExit, KProbe, ProgramError, ProgramType, RawTracePoint},
     sys::{BpfHelper, is_helper_supported},
 };
@@ -31,6 +31,7 @@ use super::{
     diagnostics::{self, Diagnostics},
     host::{self, Hierarchy},
     layout::{FACTS, Layout},
+    maps::Shared,
     plan::{Branch, Hook, Probe, Taken},
 };
 use crate::model::recorded::{self, Name};
@@ -94,13 +95,6 @@ pub enum LossCause {
     Skipped,
 }
 
-/// A type that both sides share, in aya's terms.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Shared<T>(T);
-// SAFETY: plain bytes without padding, which is what `bytemuck::Pod` promises.
-unsafe impl<T: bytemuck::Pod> aya::Pod for Shared<T> {}
-
 /// In /proc/PID/fdinfo of a program (kernel/bpf/syscall.c, bpf_prog_show_fdinfo).
 const RECURSION_MISSES: &str = "recursion_misses:";
 
@@ -109,9 +103,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Parsed once, and only where a function is hooked through it: that takes some 20 ms and 25 MB.
 type KernelBtf = LazyCell<Result<Btf>>;
-
-/// Where the key that was read last has vanished, a walk of a map starts again: it ends after this many times its size.
-const WALKS: usize = 2;
 
 impl Kernel {
     /// Loads the object with this kernel's layout and attaches each probe by the first branch that works.
@@ -235,114 +226,6 @@ impl Kernel {
             }
         }
         Ok(found)
-    }
-
-    /// One entry of a hash map of the kernel side; `None` where it is not there.
-    ///
-    /// # Errors
-    /// There is no such map, or not of these types.
-    pub fn entry<K: bytemuck::Pod, V: bytemuck::Pod>(&self, map: &str, key: K) -> Result<Option<V>> {
-        match self.hash::<K, V>(map)?.get(&Shared(key), 0) {
-            Ok(Shared(value)) => Ok(Some(value)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("reading the map {map}")),
-        }
-    }
-
-    /// What a hash map of the kernel side holds, at most `most` entries. A map that changes meanwhile is read as far
-    /// as it goes; a key may come twice.
-    ///
-    /// # Errors
-    /// There is no such map, or not of these types.
-    pub fn entries<K: bytemuck::Pod, V: bytemuck::Pod>(&self, map: &str, most: usize) -> Result<Vec<(K, V)>> {
-        let entries = self.hash::<K, V>(map)?;
-        Ok(entries.iter().take(WALKS * most).map_while(Result::ok).map(|(Shared(k), Shared(v))| (k, v)).collect())
-    }
-
-    /// As [`Kernel::entries`], of a per-CPU map: each value once per possible CPU.
-    ///
-    /// # Errors
-    /// There is no such map, or not of these types.
-    pub fn entries_per_cpu<K: bytemuck::Pod, V: bytemuck::Pod>(
-        &self,
-        map: &str,
-        most: usize,
-    ) -> Result<Vec<(K, Vec<V>)>> {
-        let found = self.ebpf.map(map).with_context(|| format!("the kernel side has no map {map}"))?;
-        let entries = PerCpuHashMap::<_, Shared<K>, Shared<V>>::try_from(found)
-            .with_context(|| format!("the map {map} is of another type"))?;
-        let entries = entries.iter().take(WALKS * most).map_while(Result::ok);
-        Ok(entries.map(|(Shared(k), values)| (k, values.iter().map(|Shared(v)| *v).collect())).collect())
-    }
-
-    /// The addresses of a stack that the kernel side kept, innermost first; `None` where it has none of that key.
-    ///
-    /// # Errors
-    /// There is no such map, or not of that type.
-    pub fn stack(&self, map: &str, key: u32) -> Result<Option<Vec<u64>>> {
-        let found = self.ebpf.map(map).with_context(|| format!("the kernel side has no map {map}"))?;
-        let stacks = StackTraceMap::try_from(found).with_context(|| format!("the map {map} is of another type"))?;
-        match stacks.get(&key, 0) {
-            Ok(stack) => Ok(Some(stack.frames().iter().map(|frame| frame.ip).collect())),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("reading the map {map}")),
-        }
-    }
-
-    /// Puts an entry into a hash map of the kernel side.
-    ///
-    /// # Errors
-    /// There is no such map, it is full, or this process may not write it any more.
-    pub fn put<K: bytemuck::Pod, V: bytemuck::Pod>(&mut self, map: &str, key: K, value: V) -> Result<()> {
-        let found = self.ebpf.map_mut(map).with_context(|| format!("the kernel side has no map {map}"))?;
-        let mut entries = HashMap::<_, Shared<K>, Shared<V>>::try_from(found)
-            .with_context(|| format!("the map {map} is of another type"))?;
-        entries.insert(Shared(key), Shared(value), 0).with_context(|| format!("writing the map {map}"))
-    }
-
-    /// Takes an entry out of a hash map of the kernel side; `false`: it was not there, which is fine.
-    ///
-    /// # Errors
-    /// There is no such map, or this process may not write it any more.
-    pub fn remove<K: bytemuck::Pod, V: bytemuck::Pod>(&mut self, map: &str, key: K) -> Result<bool> {
-        let found = self.ebpf.map_mut(map).with_context(|| format!("the kernel side has no map {map}"))?;
-        let mut entries = HashMap::<_, Shared<K>, Shared<V>>::try_from(found)
-            .with_context(|| format!("the map {map} is of another type"))?;
-        match entries.remove(&Shared(key)) {
-            Ok(()) => Ok(true),
-            Err(MapError::KeyNotFound) => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("writing the map {map}")),
-        }
-    }
-
-    /// The same of a per-CPU map.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn remove_per_cpu<K: bytemuck::Pod, V: bytemuck::Pod>(&mut self, map: &str, key: K) -> Result<()> {
-        let found = self.ebpf.map_mut(map).with_context(|| format!("the kernel side has no map {map}"))?;
-        let mut entries = PerCpuHashMap::<_, Shared<K>, Shared<V>>::try_from(found)
-            .with_context(|| format!("the map {map} is of another type"))?;
-        match entries.remove(&Shared(key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("writing the map {map}")),
-        }
-    }
-
-    fn hash<K: bytemuck::Pod, V: bytemuck::Pod>(&self, map: &str) -> Result<HashMap<&MapData, Shared<K>, Shared<V>>> {
-        let found = self.ebpf.map(map).with_context(|| format!("the kernel side has no map {map}"))?;
-        HashMap::try_from(found).with_context(|| format!("the map {map} is of another type"))
-    }
-
-    /// Sets the one entry of an array of the kernel side.
-    ///
-    /// # Errors
-    /// There is no such map, or this process may not write it.
-    pub fn set<V: bytemuck::Pod>(&mut self, map: &str, value: V) -> Result<()> {
-        let found = self.ebpf.map_mut(map).with_context(|| format!("the kernel side has no map {map}"))?;
-        let mut array =
-            Array::<_, Shared<V>>::try_from(found).with_context(|| format!("the map {map} is of another type"))?;
-        array.set(0, Shared(value), 0).with_context(|| format!("writing the map {map}"))
     }
 
     /// Can maps still be read?

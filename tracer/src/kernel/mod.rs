@@ -7,5 +7,6 @@ pub mod diagnostics;
 pub mod host;
 pub mod layout;
 pub mod load;
+mod maps;
 pub mod plan;
 pub mod symbols;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Result;
 use tokio::time::Instant;
 use tracer_common::caps::{
-    CALLS, CHECKS, Call, CheckKey, Count, OUTCOMES, Origin, OutcomeKey, PROCESSES as FOLLOWED, Process, WATCHED,
+    CALLS, CHECKS, Call, CheckKey, Count, Last, OUTCOMES, Origin, OutcomeKey, PROCESSES as FOLLOWED, Process, WATCHED,
     Watched,
 };
 
@@ -115,6 +115,7 @@ fn forget(kernel: &mut Kernel) -> Result<()> {
     for (thread, _) in kernel.entries::<u32, Call>("CAP_CALLS", CALLS as usize)? {
         kernel.remove::<u32, Call>("CAP_CALLS", thread)?;
     }
+    kernel.set("CAP_CHANGED", machine::boottime_ns())?;
     kernel.set("CAP_REFUSED", 0_u32)
 }
 
@@ -155,7 +156,7 @@ pub fn answer(ask: &Ask, symbols: &Symbols, table: &Table, host: &Host, kernel: 
     Ok(match ask {
         Ask::Sets(path) => Reading::Sets(path.clone(), sets(path, table, host).map(Box::new)),
         Ask::Totals => Reading::Totals(Totals {
-            checks: sums::<CheckKey>(kernel, "CAP_CHECKS", CHECKS)?,
+            checks: checks(kernel)?,
             outcomes: sums::<OutcomeKey>(kernel, "CAP_OUTCOMES", OUTCOMES)?,
             uncounted: sums::<u64>(kernel, "CAP_UNCOUNTED", WATCHED)?,
         }),
@@ -167,6 +168,17 @@ pub fn answer(ask: &Ask, symbols: &Symbols, table: &Table, host: &Host, kernel: 
             Reading::Symbols(names.map_err(|why| why.to_string()))
         }
     })
+}
+
+/// What each CPU keeps of the last kind that it saw is read afterwards: what it adds to the others meanwhile is counted by
+/// the next look, and not twice by this one.
+fn checks(kernel: &Kernel) -> Result<Vec<(CheckKey, u64)>> {
+    let mut checks = sums::<CheckKey>(kernel, "CAP_CHECKS", CHECKS)?;
+    let last = kernel.entry_per_cpu::<Last>("CAP_LAST")?;
+    for (key, count) in &mut checks {
+        *count += last.iter().filter(|last| last.key == *key).map(|last| last.count).sum::<u64>();
+    }
+    Ok(checks)
 }
 
 fn sums<K: bytemuck::Pod>(kernel: &Kernel, map: &str, most: u32) -> Result<Vec<(K, u64)>> {

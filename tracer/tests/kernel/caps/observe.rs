@@ -32,6 +32,7 @@ pub static TESTS: &[Test] = &[
     Test::core("caps::a_unit_from_its_start", a_unit_from_its_start),
     Test::core("caps::what_a_fault_asks_is_no_calls", what_a_fault_asks_is_no_calls),
     Test::core("caps::below_and_outside", below_and_outside),
+    Test::core("caps::each_check_is_counted", each_check_is_counted),
     Test::core("caps::eperm_of_a_filter", eperm_of_a_filter),
     Test::full("caps::another_user_namespace", another_user_namespace),
     Test::full("caps::on_a_terminal", on_a_terminal).needs(&[Lack::Tmux]),
@@ -320,8 +321,8 @@ fn below_and_outside() {
     let tree = Tree::new();
     let (group, outside) = (tree.container(), tree.container());
     let below = group.directory().join("below");
-    let steps = ["say=ready", "await", &format!("enter={}", below.display()), "try=CAP_CHOWN"];
-    let leave = [&player::enter(&outside), "chroot", "say=done", "pause"];
+    let steps = ["say=ready", "await", &format!("enter={}", below.display()), "try=CAP_CHOWN", "name-hosts=3,0"];
+    let leave = [&player::enter(&outside), "name-hosts=100,0", "chroot", "say=done", "pause"];
     let mut app = application(&group, &[&steps[..], &leave[..]].concat());
     app.said("ready");
     let ctrace = watching(&group);
@@ -332,6 +333,28 @@ fn below_and_outside() {
     assert!(has(&report, "needed", Capability::CAP_CHOWN), "{report:#}");
     let rows = report["evidence"].as_array().expect("evidence");
     assert!(!rows.iter().any(|row| row["capability"] == "CAP_SYS_CHROOT"), "{report:#}");
+    let within = row(&report, Capability::CAP_SYS_ADMIN, "sethostname", "needed");
+    assert_eq!(within.map(|row| &row["count"]), Some(&json!(3)), "it asked outside for the same: {report:#}");
+}
+
+/// One that asks the same again and again is counted in a shorter way, which must not lose any, nor take one for another.
+fn each_check_is_counted() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let steps =
+        ["say=ready", "await", "name-hosts=1250,630", "say=done", "await", "name-hosts=7,0", "say=over", "pause"];
+    let mut app = application(&group, &steps);
+    app.said("ready");
+    let ctrace = watching(&group);
+    for word in ["done", "over"] {
+        app.go();
+        app.said(word);
+    }
+    let report = report(ctrace);
+    for (call, count) in [("sethostname", 1257), ("setdomainname", 630)] {
+        let row = row(&report, Capability::CAP_SYS_ADMIN, call, "needed");
+        assert_eq!(row.map(|row| &row["count"]), Some(&json!(count)), "{call}: {report:#}");
+    }
 }
 
 /// EPERM that no capability is the reason of; beside it one of which a capability is.

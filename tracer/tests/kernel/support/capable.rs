@@ -268,3 +268,22 @@ pub fn filter(number: c_long) {
     let filter = [libc::PR_SET_SECCOMP.into(), 2, &raw const program as c_long, 0, 0];
     assert_eq!(call(libc::SYS_prctl, filter), 0, "a filter");
 }
+
+/// `N,M`: N times a host's name that is too long, and M times a domain's, in turns of a hundred. CAP_SYS_ADMIN is asked
+/// for first, and then nothing comes of it.
+pub fn name_hosts(text: &str) {
+    const TOO_LONG: usize = 65;
+    const TURN: usize = 100;
+    let (hosts, domains) = text.split_once(',').expect("two numbers");
+    let left = [hosts, domains].map(|number| number.parse::<usize>().expect("a number"));
+    let name = [b'x' as libc::c_char; TOO_LONG];
+    let calls = [libc::sethostname, libc::setdomainname];
+    for turn in 0..left[0].max(left[1]).div_ceil(TURN) {
+        for (call, count) in calls.iter().zip(left) {
+            for _ in 0..count.saturating_sub(turn * TURN).min(TURN) {
+                // SAFETY: the name is as long as is said.
+                assert_eq!(unsafe { call(name.as_ptr(), TOO_LONG) }, -1);
+            }
+        }
+    }
+}

@@ -322,6 +322,7 @@ fn go_on(steps: &[OsString]) {
                     });
                 }
             }
+            "name-hosts" => capable::name_hosts(&text),
             "caps" => {
                 let ground = Ground::prepare();
                 say("ready");
