@@ -4,11 +4,12 @@
 //! cgroup is looked up again only when its `css_set` is another one than last time.
 
 use aya_ebpf::{
+    Global,
     bindings::BPF_F_FAST_STACK_CMP,
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
-    macros::{map, raw_tracepoint},
+    macros::{btf_tracepoint, map},
     maps::{Array, LruHashMap, LruPerCpuHashMap, StackTrace},
-    programs::{RawTracePointContext, tracing::StackIdContext},
+    programs::{BtfTracePointContext, tracing::StackIdContext},
 };
 use tracer_common::{
     UNKNOWN_U64,
@@ -19,8 +20,7 @@ use crate::kernel::{
     cgroup,
     emit::now,
     layout,
-    read::{Ptr, follow, place, u32_at},
-    task,
+    read::{Ptr, known},
 };
 
 /// When these programs were attached last: what a slot holds from before is not known to hold still.
@@ -46,27 +46,26 @@ const PF_FROZEN: u32 = 0x1_0000;
 
 /// `sched:sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next)`, since 5.18 with `unsigned int
 /// prev_state` behind. current is prev.
-#[raw_tracepoint(tracepoint = "sched_switch")]
-pub fn switch(ctx: RawTracePointContext) -> i32 {
+#[btf_tracepoint(function = "sched_switch")]
+pub fn switch(ctx: BtfTracePointContext) -> i32 {
     let at = now();
     let prev_tid = bpf_get_current_pid_tgid() as u32;
     leave(&ctx, prev_tid, at);
-    enter(task::argument(&ctx, 2), prev_tid, at);
+    enter(ctx.arg::<u64>(2), prev_tid, at);
     0
 }
 
 #[inline(always)]
-fn leave(ctx: &RawTracePointContext, tid: u32, at: u64) {
+fn leave(ctx: &BtfTracePointContext, tid: u32, at: u64) {
     if tid == 0 {
         return;
     }
     let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) else { return };
     // SAFETY: the map's value; nobody else writes to the slot of a task while it is scheduled, but one that shares it.
     let slot = unsafe { &mut *slot };
-    let prev = task::argument(ctx, 1);
+    let prev = ctx.arg::<u64>(1);
     take(slot, tid);
-    let state =
-        if layout::SWITCH_HAS_STATE.load() == 1 { ctx.arg::<u32>(3) } else { u32_at(place(prev, &layout::TASK_STATE)) };
+    let state = if layout::SWITCH_HAS_STATE.load() == 1 { ctx.arg::<u32>(3) } else { field(prev, &layout::TASK_STATE) };
     let preempted = ctx.arg::<u64>(0) & 0xff != 0;
     slot.since_ns = at;
     if preempted || state == 0 {
@@ -94,8 +93,8 @@ fn take(slot: &mut Slot, tid: u32) {
 
 /// Off to an uninterruptible sleep: the state that it is in.
 #[inline(always)]
-fn block(ctx: &RawTracePointContext, task: Ptr, slot: &mut Slot, at: u64) -> u32 {
-    if u32_at(place(task, &layout::TASK_FLAGS)) & PF_FROZEN != 0 {
+fn block(ctx: &BtfTracePointContext, task: Ptr, slot: &mut Slot, at: u64) -> u32 {
+    if field(task, &layout::TASK_FLAGS) & PF_FROZEN != 0 {
         return 0;
     }
     // Its own: current is prev. Where another stack has the place, this one is not kept: a key stays what it was.
@@ -107,7 +106,7 @@ fn block(ctx: &RawTracePointContext, task: Ptr, slot: &mut Slot, at: u64) -> u32
 
 #[inline(always)]
 fn enter(next: Ptr, prev_tid: u32, at: u64) {
-    let tid = task::tid(next);
+    let tid = field(next, &layout::TASK_PID);
     if tid == 0 {
         return;
     }
@@ -130,12 +129,20 @@ fn enter(next: Ptr, prev_tid: u32, at: u64) {
 /// The key of a task's cgroup, as it was the last time if that still holds.
 #[inline(always)]
 fn cgroup_of(task: Ptr, slot: &mut Slot) -> u64 {
-    let set = follow(task, &layout::TASK_CGROUPS);
+    // SAFETY: as in `field`.
+    let set = unsafe { known::u64(task, &layout::TASK_CGROUPS) };
     if slot.set != set {
         slot.cgroup = cgroup::of(task);
         slot.set = set;
     }
     slot.cgroup
+}
+
+/// A field of a task that the tracepoint gave.
+#[inline(always)]
+fn field(task: Ptr, offset: &Global<u32>) -> u32 {
+    // SAFETY: the verifier knows that it is a task.
+    unsafe { known::u32(task, offset) }
 }
 
 #[inline(always)]
@@ -185,11 +192,11 @@ fn waited(waits: &mut Waits, tid: u32, wait: u64, prev_tid: u32, at: u64) {
 }
 
 /// `sched:sched_wakeup(struct task_struct *p)`: from now on it waits for a CPU.
-#[raw_tracepoint(tracepoint = "sched_wakeup")]
-pub fn wakeup(ctx: RawTracePointContext) -> i32 {
+#[btf_tracepoint(function = "sched_wakeup")]
+pub fn wakeup(ctx: BtfTracePointContext) -> i32 {
     let at = now();
-    let woken = task::argument(&ctx, 0);
-    let tid = task::tid(woken);
+    let woken = ctx.arg::<u64>(0);
+    let tid = field(woken, &layout::TASK_PID);
     let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) else { return 0 };
     // SAFETY: as in `leave`.
     let slot = unsafe { &mut *slot };
@@ -237,9 +244,9 @@ fn slept(tid: u32, at: u64) {
 }
 
 /// `sched:sched_wakeup_new(struct task_struct *p)`: a new task. Whoever had its id before was in a cgroup of its own.
-#[raw_tracepoint(tracepoint = "sched_wakeup_new")]
-pub fn wakeup_new(ctx: RawTracePointContext) -> i32 {
-    let tid = task::tid(task::argument(&ctx, 0));
+#[btf_tracepoint(function = "sched_wakeup_new")]
+pub fn wakeup_new(ctx: BtfTracePointContext) -> i32 {
+    let tid = field(ctx.arg::<u64>(0), &layout::TASK_PID);
     if let Some(slot) = TASKS.get_ptr_mut(tid % SLOTS) {
         // SAFETY: as in `leave`.
         unsafe { *slot = Slot { tid, state: WAITING, since_ns: now(), set: 0, cgroup: UNKNOWN_U64 } };

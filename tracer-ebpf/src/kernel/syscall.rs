@@ -1,7 +1,5 @@
 //! Which system call a task is in: its registers at the top of its kernel stack (arch/*/include/asm/ptrace.h).
 
-use core::ffi::c_void;
-
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use tracer_common::{
     ABSENT,
@@ -10,7 +8,7 @@ use tracer_common::{
 
 use super::{
     layout,
-    read::{NOWHERE, Ptr, follow, known_word, place, u64_at, words_at},
+    read::{NOWHERE, Ptr, follow, known, place, u64_at, words_at},
     task,
 };
 
@@ -20,9 +18,9 @@ pub fn number() -> u32 {
     if layout::HAS_TASK_PT_REGS.load() == 1 {
         // SAFETY: the helpers take and give pointers of their own making.
         unsafe {
-            let registers = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const c_void;
-            let number = known_word(registers, &layout::REGS_SYSCALL);
-            let segment = if is_x86() { known_word(registers, &layout::REGS_CS) } else { 0 };
+            let registers = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+            let number = known::u64(registers, &layout::REGS_SYSCALL);
+            let segment = if is_x86() { known::u64(registers, &layout::REGS_CS) } else { 0 };
             return of(number, segment);
         }
     }

@@ -12,7 +12,7 @@ use tracer_common::{UNKNOWN_U32, UNKNOWN_U64, task::Task};
 
 use super::{
     layout,
-    read::{NOWHERE, Ptr, follow, i16_at, known_word, pair_at, place, u32_at, u64_at},
+    read::{NOWHERE, Ptr, follow, i16_at, known, pair_at, place, u32_at, u64_at},
 };
 
 const PF_EXITING: u32 = 0x4;
@@ -32,7 +32,7 @@ pub fn real_cred() -> Ptr {
     if layout::HAS_TASK_PT_REGS.load() == 1 {
         // Helpers of one age.
         // SAFETY: the helper gives a task.
-        return unsafe { known_word(bpf_get_current_task_btf().cast(), &layout::TASK_REAL_CRED) };
+        return unsafe { known::u64(bpf_get_current_task_btf() as Ptr, &layout::TASK_REAL_CRED) };
     }
     follow(current(), &layout::TASK_REAL_CRED)
 }

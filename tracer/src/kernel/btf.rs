@@ -27,6 +27,7 @@ mod kind {
     pub const VOLATILE: u32 = 9;
     pub const CONST: u32 = 10;
     pub const RESTRICT: u32 = 11;
+    pub const FUNC: u32 = 12;
     pub const FUNC_PROTO: u32 = 13;
     pub const VAR: u32 = 14;
     pub const DATASEC: u32 = 15;
@@ -59,7 +60,7 @@ pub struct Btf<'a> {
     types: Vec<u32>,
     strings: usize,
     strings_end: usize,
-    /// (name, is it a typedef) to type id, of the names that `parse` was given.
+    /// (name, of what it is one) to type id, of the names that `parse` was given.
     named: HashMap<(String, Namespace), u32>,
 }
 
@@ -68,6 +69,7 @@ enum Namespace {
     Struct,
     Typedef,
     Enum,
+    Function,
 }
 
 #[derive(Clone, Copy)]
@@ -82,7 +84,7 @@ struct Type {
 }
 
 impl<'a> Btf<'a> {
-    /// Indexes `data`; only structs, enums and typedefs of the `wanted` names can be found later.
+    /// Indexes `data`; only structs, enums, typedefs and functions of the `wanted` names can be found later.
     pub fn parse(data: &'a [u8], wanted: &[&str]) -> Result<Self, BtfError> {
         let word = |at: usize| word(data, at).ok_or(BtfError::Malformed("cut short"));
         if data.get(..2).is_none_or(|magic| magic != MAGIC.to_le_bytes()) {
@@ -108,6 +110,7 @@ impl<'a> Btf<'a> {
                 kind::STRUCT | kind::UNION => Some(Namespace::Struct),
                 kind::TYPEDEF => Some(Namespace::Typedef),
                 kind::ENUM | kind::ENUM64 => Some(Namespace::Enum),
+                kind::FUNC => Some(Namespace::Function),
                 _ => None,
             };
             if let Some(namespace) = namespace
@@ -176,6 +179,16 @@ impl<'a> Btf<'a> {
 
     pub fn enumerator(&self, name: &str, enumerator: &str) -> Option<i64> {
         self.enumerators(name)?.into_iter().find_map(|(found, value)| (found == enumerator).then_some(value))
+    }
+
+    /// The id of a function.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        self.named.get(&(name.to_owned(), Namespace::Function)).copied()
+    }
+
+    /// The id of the typedef `name`.
+    pub fn typedef(&self, name: &str) -> Option<u32> {
+        self.named.get(&(name.to_owned(), Namespace::Typedef)).copied()
     }
 
     /// The arguments of a tracepoint after its context pointer: for each, the struct it points to, or `None`.

