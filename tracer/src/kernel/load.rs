@@ -431,6 +431,9 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &Targets) -> Resul
             let link = program.attach()?;
             if waits {
                 program.detach(link)?;
+                // Before 5.13 that is once and for all.
+                let link = program.attach().context("it does not come and go on this kernel")?;
+                program.detach(link)?;
             }
         }
     }

@@ -40,7 +40,7 @@ pub static TESTS: &[Test] = &[
     Test::full("tui::a_key_under_exits", a_key_under_exits),
     Test::full("tui::a_key_under_signals", a_key_under_signals),
     Test::full("tui::hot_hooks_on_demand", hot_hooks_on_demand),
-    Test::full("tui::caps_of_the_chosen", caps_of_the_chosen).needs(TMUX),
+    Test::core("tui::caps_of_the_chosen", caps_of_the_chosen).needs(TMUX),
     Test::full("tui::hooks_of_syncs_on_demand", hooks_of_syncs_on_demand),
 ];
 
