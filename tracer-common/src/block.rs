@@ -57,3 +57,24 @@ pub struct Issued {
     pub at_ns: u64,
 }
 const _: () = assert!(size_of::<Issued>() == 16);
+
+/// Places for charges that were met a moment ago: a power of two.
+pub const CHARGES_BITS: u32 = 6;
+/// So long what they stand for is not read again. The memory of a charge is another's only after two RCU grace periods, each
+/// of several times that.
+pub const CHARGE_NS: u64 = 1_000_000;
+
+/// What a request is charged to (a `struct blkcg_gq`: one cgroup's share of one queue), and what that stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Charge {
+    /// Its address; 0 or `UNKNOWN_U64`: none.
+    pub charge: u64,
+    /// The address of the queue; 0: nothing is known here.
+    pub queue: u64,
+    pub read_ns: u64,
+    pub cgroup: u64,
+    pub major: u32,
+    pub minor: u32,
+}
+const _: () = assert!(size_of::<Charge>() == 40);

@@ -105,6 +105,7 @@ macro_rules! kernel_fields {
             DISK_MAJOR = "gendisk.major";
             DISK_MINOR = "gendisk.first_minor";
             BIO_BLKG = "bio.bi_blkg";
+            BIO_FLAGS = "bio.bi_flags";
             BIO_VECTOR = "bio.bi_io_vec";
             VECTOR_PAGE = "bio_vec.bv_page";
             PAGE_HEAD = "page.compound_head|page.compound_info";
@@ -210,6 +211,8 @@ macro_rules! kernel_facts {
             PAUSE_HAS_CONTROL;
             /// The flag of a request that is of swap.
             RQ_SWAP;
+            /// The flag of a bio whose memory is a process's, kept in its place.
+            BIO_PINNED;
             /// 1: a page that is part of a larger one has a mask that leads to the first; 0: that one's address.
             PAGE_HEAD_IS_MASK;
             /// Which argument of `block_rq_issue` is the request.

@@ -1,6 +1,7 @@
 //! Which calls does a file system refuse for want of space, quota or permission to write?
 //!
-//! `sys_exit` is hot: what it returned decides first, and nearly always ends it.
+//! `sys_exit` is hot: what it returned decides first, and nearly always ends it. Two programs there would cost twice as much, so
+//! the end of a wait for a device (`sync.rs`) is looked for here as well.
 
 use aya_ebpf::{
     helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str},
@@ -15,12 +16,15 @@ use tracer_common::{
     },
 };
 
-use crate::kernel::{
-    cgroup,
-    emit::{emit, now},
-    layout,
-    read::{NOWHERE, Ptr, follow, place, u16_at, u32_at, u64_at},
-    syscall, task,
+use crate::{
+    kernel::{
+        cgroup,
+        emit::{emit, now},
+        layout,
+        read::{NOWHERE, Ptr, follow, place, u16_at, u32_at, u64_at},
+        syscall, task,
+    },
+    sync,
 };
 
 #[map]
@@ -42,18 +46,24 @@ enum About {
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn file_refused(ctx: RawTracePointContext) -> i32 {
     let returned = ctx.arg::<i64>(1);
-    if returned >= 0 {
-        return 0;
+    if returned <= 0 {
+        let regs = ctx.arg::<u64>(0);
+        sync::end(regs, returned);
+        refused(regs, returned);
     }
+    0
+}
+
+#[inline(always)]
+fn refused(regs: Ptr, returned: i64) {
     let errno = returned.wrapping_neg() as u64;
     if errno != u64::from(ENOSPC) && errno != u64::from(EDQUOT) && errno != u64::from(EROFS) {
-        return 0;
+        return;
     }
-    let regs = ctx.arg::<u64>(0);
     let number = u64_at(place(regs, &layout::REGS_SYSCALL)) as u32;
     // A 32-bit program's numbers are others.
     if is_compat(regs) {
-        return 0;
+        return;
     }
     let about = if is_x86() { about_x86(number) } else { about_generic(number) };
     let (on, path, at) = match about {
@@ -62,13 +72,12 @@ pub fn file_refused(ctx: RawTracePointContext) -> i32 {
             (ON_PATH, syscall::argument(regs, argument), syscall::argument(regs, argument - 1) as i32)
         }
         About::File(argument) => (ON_FILE, NOWHERE, syscall::argument(regs, argument) as i32),
-        About::Nothing => return 0,
+        About::Nothing => return,
     };
     if errno == u64::from(EROFS) && !is_sysctl(path) {
-        return 0;
+        return;
     }
     refuse(number, errno as u32, on, path, at);
-    0
 }
 
 const AT_FDCWD: i32 = -100;

@@ -31,10 +31,6 @@ use crate::kernel::{
 #[map]
 static SYNCING: Array<Syncing> = Array::with_max_entries(1, 0);
 
-/// What began before is void: nobody may have listened since.
-#[map]
-static SYNCING_SINCE: Array<u64> = Array::with_max_entries(1, 0);
-
 #[map]
 static SYNCS: LruPerCpuHashMap<SyncKey, Syncs> = LruPerCpuHashMap::with_max_entries(1, 0);
 
@@ -70,37 +66,26 @@ fn begin(regs: Ptr) {
     }
 }
 
-/// `raw_syscalls:sys_exit(struct pt_regs *regs, long ret)`. A kretprobe has places for some ten that wait at once.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn sync_end(ctx: RawTracePointContext) -> i32 {
-    let returned = ctx.arg::<i64>(1);
-    if returned > 0 {
-        return 0;
-    }
+/// From `raw_syscalls:sys_exit` (`space.rs`), where none of these calls returns more than 0. A kretprobe has places for some ten
+/// that wait at once.
+#[inline(always)]
+pub fn end(regs: Ptr, returned: i64) {
     let tid = task::current_tid();
-    let Some(place) = SYNCING.get_ptr_mut(tid % SYNCING_PLACES) else { return 0 };
+    let Some(place) = SYNCING.get_ptr_mut(tid % SYNCING_PLACES) else { return };
     // SAFETY: the map's value, which this thread alone writes while it names it.
     let place = unsafe { &mut *place };
     if place.tid != tid {
-        return 0;
+        return;
     }
-    let start = place.at_ns;
+    let took = now().wrapping_sub(place.at_ns);
     place.tid = 0;
-    let regs = ctx.arg::<u64>(0);
-    let Some(call) = call_of(syscall::at(regs)) else { return 0 };
-    // SAFETY: the map's value, which user space alone writes.
-    let is_void = SYNCING_SINCE.get_ptr(0).is_some_and(|since| start < unsafe { *since });
-    if is_void {
-        return 0;
-    }
-    let took = now().wrapping_sub(start);
+    let Some(call) = call_of(syscall::at(regs)) else { return };
     const EBADF: i64 = -9;
     const EINVAL: i64 = -22;
     if returned == EBADF || returned == EINVAL || !waits(call, regs) {
-        return 0;
+        return;
     }
     count(call, took, regs);
-    0
 }
 
 #[inline(always)]

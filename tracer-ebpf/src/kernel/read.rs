@@ -121,29 +121,28 @@ pub fn words_at(address: Ptr) -> [u64; 3] {
     words.map(|word| word | (failed >> 63) as u64)
 }
 
-const HEAD: usize = 128;
-
-/// The start of a structure of which many fields are wanted: one read for all that stand in it. Others are read by themselves.
-pub struct Head {
+/// The start of a structure of which several fields are wanted: one read for all that stand in its first words. Others are read
+/// by themselves.
+pub struct Head<const WORDS: usize> {
     base: Ptr,
-    words: [u64; HEAD / 8],
+    words: [u64; WORDS],
     /// All ones where the kernel refused.
     failed: u64,
 }
 
-impl Head {
+impl<const WORDS: usize> Head<WORDS> {
     #[inline(always)]
     pub fn of(base: Ptr) -> Self {
-        let mut words = [0; HEAD / 8];
+        let mut words = [0; WORDS];
         // SAFETY: the helper checks the address itself, and writes at most the size it is given.
-        let failed = unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), HEAD as u32, base as *const _) };
+        let failed = unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), WORDS as u32 * 8, base as *const _) };
         Self { base, words, failed: (failed >> 63) as u64 }
     }
 
     #[inline(always)]
     pub fn u64(&self, offset: &Global<u32>) -> u64 {
         let at = offset.load() as usize;
-        if at > HEAD - 8 {
+        if at > WORDS * 8 - 8 {
             return u64_at(place(self.base, offset));
         }
         // SAFETY: within `words`, and aligned as the kernel aligns it; the verifier checks both.
@@ -151,9 +150,19 @@ impl Head {
     }
 
     #[inline(always)]
+    pub fn u16(&self, offset: &Global<u32>) -> u16 {
+        let at = offset.load() as usize;
+        if at > WORDS * 8 - 8 {
+            return u16_at(place(self.base, offset));
+        }
+        // SAFETY: as above.
+        self.failed as u16 | unsafe { *self.words.as_ptr().byte_add(at).cast::<u16>() }
+    }
+
+    #[inline(always)]
     pub fn u32(&self, offset: &Global<u32>) -> u32 {
         let at = offset.load() as usize;
-        if at > HEAD - 8 {
+        if at > WORDS * 8 - 8 {
             return u32_at(place(self.base, offset));
         }
         // SAFETY: as above.

@@ -113,8 +113,11 @@ impl<'a> Btf<'a> {
                 kind::FUNC => Some(Namespace::Function),
                 _ => None,
             };
+            // An enum without a name goes by its first enumerator's.
+            let is_nameless = this.name == 0 && this.len > 0 && namespace == Some(Namespace::Enum);
+            let name = if is_nameless { word(at + 12)? } else { this.name };
             if let Some(namespace) = namespace
-                && let Ok(found) = names.binary_search_by_key(&this.name, |(at, _)| *at)
+                && let Ok(found) = names.binary_search_by_key(&name, |(at, _)| *at)
             {
                 btf.named.entry((names[found].1.to_owned(), namespace)).or_insert(id);
             }
@@ -164,7 +167,7 @@ impl<'a> Btf<'a> {
         Some(self.get(id)?.word)
     }
 
-    /// The enumerators of `enum name`, in the kernel's order.
+    /// The enumerators of `enum name`, in the kernel's order; of one without a name by the name of the first.
     pub fn enumerators(&self, name: &str) -> Option<Vec<(&str, i64)>> {
         let id = *self.named.get(&(name.to_owned(), Namespace::Enum))?;
         let found = self.get(id)?;
@@ -321,8 +324,11 @@ mod tests {
     #[test]
     fn finds_members_through_nested_and_anonymous_structs() {
         let Some(data) = this_kernel() else { return };
-        let btf = Btf::parse(&data, &["task_struct", "mem_cgroup", "cgroup_subsys_id", "btf_trace_sched_process_exit"])
-            .unwrap();
+        let btf = Btf::parse(
+            &data,
+            &["task_struct", "mem_cgroup", "cgroup_subsys_id", "btf_trace_sched_process_exit", "SB_UNFROZEN"],
+        )
+        .unwrap();
         let tgid = btf.member("task_struct.tgid").unwrap();
         assert!(tgid.offset > 0 && tgid.offset < 8192);
         // `swap` and `memsw` share an anonymous union.
@@ -331,6 +337,9 @@ mod tests {
         assert_eq!(btf.member("task_struct.no_such_member"), None);
         assert_eq!(btf.member("no_such_struct.x"), None);
         assert!(btf.enumerator("cgroup_subsys_id", "memory_cgrp_id").is_some());
+        // An enum without a name, include/linux/fs.h.
+        assert_eq!(btf.enumerator("SB_UNFROZEN", "SB_FREEZE_WRITE"), Some(1));
+        assert_eq!(btf.enumerator("SB_UNFROZEN", "BIO_PAGE_PINNED"), None);
         assert_eq!(btf.tracepoint_arguments("sched_process_exit").unwrap()[0], Some("task_struct"));
     }
 

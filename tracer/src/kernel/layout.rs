@@ -34,6 +34,7 @@ const FURTHER: &[&str] = &[
     "pt_regs",
     "page",
     "req_flag_bits",
+    "BIO_PAGE_PINNED",
     "btf_trace_mark_victim",
     "btf_trace_sched_process_exit",
     "btf_trace_balance_dirty_pages",
@@ -164,6 +165,10 @@ impl Layout {
     fn requests(&mut self, btf: &Btf) {
         if let Some(bit) = btf.enumerator("req_flag_bits", "__REQ_SWAP").and_then(|bit| 1_u32.checked_shl(bit as u32)) {
             self.set("RQ_SWAP", bit);
+        }
+        let pinned = btf.enumerator("BIO_PAGE_PINNED", "BIO_PAGE_PINNED");
+        if let Some(bit) = pinned.and_then(|bit| 1_u32.checked_shl(bit as u32)) {
+            self.set("BIO_PINNED", bit);
         }
         // `compound_info_has_mask`, include/linux/page-flags.h: where pages lie so that a mask can do it.
         let has_mask = btf.member("page.compound_info").is_some();

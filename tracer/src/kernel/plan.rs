@@ -287,10 +287,10 @@ pub static CALL_REFUSED: Probe = Probe {
 };
 pub static FILE_REFUSED: Probe = Probe {
     name: "file_refused",
-    question: "which calls a file system refuses: no space, no quota, /proc/sys read-only",
+    question: "which calls a file system refuses: no space, no quota, /proc/sys read-only; and which waits for a device end",
     branches: &[branch(Hook::RawTracepoint("sys_exit"), "file_refused")],
     needs: &["REGS_SYSCALL", "REGS_ARG0"],
-    without: Some("full disks and quotas are not seen"),
+    without: Some("full disks, quotas, and how long fsync and its like take are not seen"),
 };
 pub static COPY_UP: Probe = Probe {
     name: "copy_up",
@@ -315,13 +315,6 @@ pub static SYNC_BEGIN: Probe = Probe {
             costs: "every system call passes by, and nearly all at once",
         },
     ],
-    needs: &["REGS_SYSCALL", "REGS_ARG0"],
-    without: Some("how long fsync and its like take is not known"),
-};
-pub static SYNC_END: Probe = Probe {
-    name: "sync_end",
-    question: "how long that takes",
-    branches: &[branch(Hook::RawTracepoint("sys_exit"), "sync_end")],
     needs: &["REGS_SYSCALL", "REGS_ARG0"],
     without: Some("how long fsync and its like take is not known"),
 };

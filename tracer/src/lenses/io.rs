@@ -1,6 +1,9 @@
 //! `ctrace io`: who waits in write(), what devices and their limits do, and which file system is full.
 
-use tracer_common::{block::REQUESTS_BITS, sync::SYNCING_PLACES};
+use tracer_common::{
+    block::{CHARGES_BITS, REQUESTS_BITS},
+    sync::SYNCING_PLACES,
+};
 
 use super::{Lens, Registered};
 use crate::{
@@ -19,18 +22,18 @@ pub static LENS: Registered = Registered {
         &plan::BLOCK_ISSUE,
         &plan::DIRTY_PAUSE,
         &plan::FILE_REFUSED,
-        &plan::SYNC_END,
         &plan::SYNC_BEGIN,
         &plan::COPY_UP,
     ],
     // Where each system call passes by.
-    on_demand: &[&plan::SYNC_END, &plan::SYNC_BEGIN],
+    on_demand: &[&plan::SYNC_BEGIN],
     wants: &[],
     maps: &[
         ("PAUSES", PAUSES),
         ("DEVICE_IO", DEVICE_IO),
         ("REQUESTS", 1 << REQUESTS_BITS),
         ("CROWDED", 4096),
+        ("CHARGES", 1 << CHARGES_BITS),
         ("REFUSED", 4096),
         ("SYNCS", SYNCS),
         ("SYNCING", SYNCING_PLACES),

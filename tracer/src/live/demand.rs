@@ -104,9 +104,9 @@ impl Demand {
         Self::of(&net::LENS, &["net", "hops"], "the hops of packets", forget_queries)
     }
 
-    /// Where functions can be hooked, what begins is no hot hook, and stays.
+    /// Where functions can be hooked, theirs stay. What ends a wait is always seen, so nothing is left over from before.
     pub fn of_syncs() -> Self {
-        Self::of(&io::LENS, &["io"], "who waits in fsync and its like", forget_syncs)
+        Self::of(&io::LENS, &["io"], "who waits in fsync and its like", |_| Ok(()))
     }
 
     fn of(
@@ -149,11 +149,6 @@ fn forget_blocked(kernel: &mut Kernel) -> Result<()> {
         kernel.remove::<u32, Blocked>("BLOCKED", tid)?;
     }
     Ok(())
-}
-
-/// Whoever waited while nobody listened may wait again, or never have ended.
-fn forget_syncs(kernel: &mut Kernel) -> Result<()> {
-    kernel.set("SYNCING_SINCE", machine::boottime_ns())
 }
 
 /// Their answers may have come while nobody saw it.

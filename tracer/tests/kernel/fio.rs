@@ -38,7 +38,7 @@ fn fio(group: &Group, file: &str, options: &[&str]) -> Value {
 
 /// What was counted of one kind of requests, in samples whose windows lie side by side up to the last one: each request is in
 /// one of them, however long a busy machine makes a window.
-fn counted(ctrace: &Ctrace, whose: impl Fn(&Value) -> bool, kind: &str) -> Value {
+pub fn counted(ctrace: &Ctrace, whose: impl Fn(&Value) -> bool, kind: &str) -> Value {
     let lines = ctrace.lines();
     let rows: Vec<&Value> = lines.iter().map(|line| &line.json).filter(|row| row["sample"] == "io").collect();
     let at = |row: &Value| {

@@ -5,10 +5,11 @@ use std::{fs, ops::RangeInclusive};
 use serde_json::Value;
 
 use crate::{
+    fio::counted,
     harness::{Lack, Test, in_virtual_machine},
     support::{
         cgroups::{Group, Tree, is_v1},
-        ctrace::{Ctrace, Line, command},
+        ctrace::{Ctrace, Line, command, is_skip},
         disk::{Disk, Scratch, calls_refused},
         io::{IoTree, limit_writes, play},
         player::Player,
@@ -19,6 +20,7 @@ use crate::{
 pub static TESTS: &[&[Test]] = &[&[
     Test::core("io::dirty_throttled", dirty_throttled),
     Test::full("io::requests_are_counted", requests_are_counted),
+    Test::full("io::requests_of_those_that_come_and_go", requests_of_those_that_come_and_go),
     Test::core("io::throttled", throttled),
     Test::core("io::buffered_passes_blkio", buffered_passes_blkio).needs(&[Lack::CgroupV1]),
     Test::core("io::slow_sync", slow_sync),
@@ -186,6 +188,36 @@ fn requests_are_counted() {
     let said = ctrace.stop();
     assert!(!said.lines.iter().any(|line| line.json["type"] == "event"), "requests are summed in the kernel");
     assert!(said.codes(&container).is_empty());
+}
+
+/// Several write to one disk at a time, and are gone before the next ones come: in the kernel these may stand where those stood.
+/// Where a program is preempted (7.3) the kernel may skip one, which is said.
+fn requests_of_those_that_come_and_go() {
+    let disk = Disk::fast(64);
+    let files: Vec<String> = (0..8).map(|number| disk.file(&number.to_string())).collect();
+    for file in &files {
+        fs::write(file, vec![0; 1 << 20]).expect("room");
+    }
+    nix::unistd::sync();
+    let ctrace = ctrace();
+    for round in 0..5 {
+        let tree = IoTree::new();
+        let writers = files.iter().enumerate().map(|(number, file)| {
+            let (container, count) = (tree.container(), 100 + 10 * round + number as u64);
+            let player = play(&container, &[&format!("direct={file}={count}=4096=0"), "pause"]);
+            (container, count, player)
+        });
+        for (container, count, _player) in &writers.collect::<Vec<_>>() {
+            wait_until(&format!("{count} requests of {} alone", container.path), || {
+                let own = counted(&ctrace, |row| row["cgroup"] == container.path, "write");
+                let lines = ctrace.lines();
+                let skips = lines.iter().map(|line| &line.json).filter(|line| line["type"] == "loss" && is_skip(line));
+                let least = count - skips.map(|skip| number(skip, "count")).sum::<u64>().min(*count);
+                own["count"].as_u64().filter(|own| (least..=*count).contains(own))
+            });
+        }
+    }
+    ctrace.stop();
 }
 
 fn throttled() {
@@ -431,15 +463,16 @@ fn row_with_a_root(directory: &str) -> Value {
     row
 }
 
-/// A large file of a lower layer is opened for writing; a small one beside it is none of it, nor is the large one again.
+/// A large file of a lower layer is opened for writing. Small ones before and after it are none of it, nor is the large one again,
+/// nor one for which there is no room.
 fn copy_up() {
-    let disk = Disk::fast(128);
+    let disk = Disk::fast(160);
     let directory = disk.file("layers");
     for name in ["", "lower", "upper", "work"] {
         fs::create_dir_all(format!("{directory}/{name}")).expect("a directory");
     }
-    for (name, mib) in [("large", 20), ("small", 2)] {
-        fs::write(format!("{directory}/lower/{name}"), vec![7; mib << 20]).expect("room");
+    for (name, kib) in [("large", 20 << 10), ("small", 2 << 10), ("huge", 70 << 10), ("tiny", 4)] {
+        fs::write(format!("{directory}/lower/{name}"), vec![7; kib << 10]).expect("room");
     }
     // Where it is a module, its functions can be hooked once it is there.
     let _ = std::process::Command::new("modprobe").arg("overlay").output();
@@ -448,8 +481,10 @@ fn copy_up() {
     let ctrace = ctrace();
     let at = mount_point();
     let overlay = format!("overlay={at}={directory}");
-    let (large, small) = (format!("open-to-write={at}/large"), format!("open-to-write={at}/small"));
-    let writer = Player::within(&container, &["mounts", &overlay, &small, &large, &large, "say=opened", "pause"]);
+    let [small, large, huge, tiny] =
+        ["small", "large", "huge", "tiny"].map(|name| format!("open-to-write={at}/{name}"));
+    let steps = ["mounts", &overlay, &small, &large, &large, &huge, &tiny, "say=opened", "pause"];
+    let writer = Player::within(&container, &steps);
     // The small one may take its time on a busy machine.
     let is_large = |line: &Line| line.json["code"] == "fs.copy-up" && line.json["evidence"]["bytes"] == 20 * MIB;
     let finding = ctrace.wait_for("the copy of the large one", is_large).json;
@@ -464,6 +499,8 @@ fn copy_up() {
     let said = ctrace.stop();
     let _ = fs::remove_dir(&at);
     assert_eq!(said.lines.iter().filter(|line| is_large(line)).count(), 1, "copied once");
+    let huge = |line: &&Line| line.json["code"] == "fs.copy-up" && line.json["evidence"]["bytes"] == 70 * MIB;
+    assert_eq!(said.lines.iter().filter(huge).count(), 0, "there was no room for it");
     assert!(said.codes(&reader).is_empty());
 }
 

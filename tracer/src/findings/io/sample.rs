@@ -89,7 +89,7 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
     let paused = seen.pauses.within(|key| own(key.cgroup));
     numbers.set("paused_ns", total(paused.values().map(|pauses| pauses.total_ns)));
     let syncs = sync_sums(seen, own);
-    let are_seen = seen.world.attached("sync_end") && seen.world.attached("sync_begin") && !seen.counts.syncs_idle;
+    let are_seen = seen.world.attached("file_refused") && seen.world.attached("sync_begin") && !seen.counts.syncs_idle;
     let not_seen = if seen.counts.syncs_idle {
         "not watched: nobody looks; the tab io has them watched"
     } else {

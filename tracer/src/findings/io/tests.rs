@@ -362,7 +362,7 @@ fn a_row_has_syncs_by_call_or_says_that_they_were_not_watched() {
         let reading = Reading::Counts(Box::new(Counts { at_ns: T, syncs, syncs_idle, ..Counts::default() }));
         bench.row_of_web(&reading)
     };
-    let watched = row(&["sync_begin", "sync_end"], false);
+    let watched = row(&["sync_begin", "file_refused"], false);
     assert_eq!(watched.fields["sync_ns"], 11 * 150_000 + 200 * MS);
     assert_eq!(watched.fields["syncs"].as_array().map(Vec::len), Some(1));
     let fsync = &watched.fields["syncs"][0];
@@ -371,7 +371,7 @@ fn a_row_has_syncs_by_call_or_says_that_they_were_not_watched() {
         fsync["histogram"],
         serde_json::json!([{"below_ns": 200_000, "count": 11}, {"below_ns": 204_800_000, "count": 1}])
     );
-    let none = [row(&["sync_end"], false), row(&["sync_begin", "sync_end"], true)];
+    let none = [row(&["file_refused"], false), row(&["sync_begin", "file_refused"], true)];
     for (blind, why) in none.iter().zip(["were not watched", "nobody looks"]) {
         assert!(blind.fields["sync_ns"].is_null() && blind.fields["syncs"].is_null());
         assert!(["sync_ns", "syncs"].iter().all(|key| blind.unknown[key].contains(why)), "{:?}", blind.unknown);
