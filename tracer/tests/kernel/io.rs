@@ -639,19 +639,30 @@ fn calls_of_32_bits() {
     assert!(!said.lines.iter().any(|line| synced(&line.json)), "it only slept");
 }
 
-/// /dev/full says ENOSPC, and no disk is full.
+/// /dev/full says ENOSPC, and no disk is full; nor is one where a cpuset without CPUs refuses a process (v1).
 fn other_enospc_is_no_disk() {
     let tree = Tree::new();
     let (other, full) = (tree.container(), tree.container());
     let ctrace = ctrace();
     let first = Player::within(&other, &["fill=/dev/full", "say=refused", "pause"]);
     first.said("refused");
+    if is_v1() {
+        let cpuset = format!("/sys/fs/cgroup/cpuset/ctrace-test-{:x}", unique());
+        fs::create_dir(&cpuset).expect("a cpuset");
+        let refused = fs::write(format!("{cpuset}/cgroup.procs"), "0").map_err(|error| error.raw_os_error());
+        let _ = fs::remove_dir(&cpuset);
+        assert_eq!(refused, Err(Some(libc::ENOSPC)));
+    }
     let at = mount_point();
     let (tmpfs, fill) = (format!("tmpfs={at}=size=64k"), format!("fill={at}/data"));
     let _second = Player::within(&full, &["mounts", &tmpfs, &fill, "pause"]);
     ctrace.finding("fs.no-space", &full);
     let _ = fs::remove_dir(&at);
-    assert!(ctrace.stop().codes(&other).is_empty());
+    let said = ctrace.stop();
+    assert!(said.codes(&other).is_empty());
+    let of_another =
+        |line: &&Line| line.json["code"] == "fs.no-space" && line.json["process"]["pid"] == std::process::id();
+    assert_eq!(said.lines.iter().filter(of_another).count(), 0, "a cpuset is no disk");
 }
 
 fn sysctl_is_read_only() {
