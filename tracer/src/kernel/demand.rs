@@ -12,6 +12,7 @@ use aya::{
 use super::{
     load::{Kernel, entry_of},
     plan::{Hook, Probe, Taken},
+    targets::{self, Target},
 };
 
 /// A probe that comes and goes.
@@ -46,13 +47,14 @@ impl OnDemand {
         self.probe == probe && self.link.is_none()
     }
 
-    fn attach(&mut self, ebpf: &mut Ebpf) -> Result<()> {
-        self.link = Some(link(ebpf, self.program, self.hook).with_context(|| format!("attaching {}", self.hook))?);
+    fn attach(&mut self, ebpf: &mut Ebpf, targets: &[Target]) -> Result<()> {
+        self.link =
+            Some(link(ebpf, targets, self.program, self.hook).with_context(|| format!("attaching {}", self.hook))?);
         Ok(())
     }
 }
 
-fn link(ebpf: &mut Ebpf, name: &str, hook: Hook) -> Result<Link> {
+fn link(ebpf: &mut Ebpf, targets: &[Target], name: &str, hook: Hook) -> Result<Link> {
     let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
     Ok(match hook {
         Hook::RawTracepoint(tracepoint) => {
@@ -65,9 +67,16 @@ fn link(ebpf: &mut Ebpf, name: &str, hook: Hook) -> Result<Link> {
             let id = program.attach()?;
             Link::Typed(program.take_link(id)?)
         }
-        Hook::Fexit(_) => {
+        Hook::Fexit(function) => {
             let program: &mut FExit = program.try_into()?;
-            let id = program.attach()?;
+            let id = if let Ok(id) = program.attach() {
+                id
+            } else {
+                // Before 5.13 a program that was attached once is attached no more.
+                program.unload()?;
+                program.load(function, &targets::btf_of(targets)?)?;
+                program.attach()?
+            };
             Link::Return(program.take_link(id)?)
         }
         Hook::KprobePair(function) => {
@@ -98,7 +107,7 @@ impl Kernel {
             .on_demand
             .iter_mut()
             .filter(|own| probes.iter().any(|probe| own.is_idle(probe.name)))
-            .try_for_each(|own| own.attach(&mut self.ebpf));
+            .try_for_each(|own| own.attach(&mut self.ebpf, &self.targets));
         if attached.is_err() {
             self.end(probes);
         }

@@ -33,7 +33,7 @@ use super::{
     layout::{FACTS, Layout},
     maps::Shared,
     plan::{Branch, Hook, Probe, Taken},
-    targets,
+    targets::{self, Target},
 };
 use crate::model::recorded::{self, Name};
 
@@ -71,6 +71,8 @@ pub struct Kernel {
     /// What the kernel says of each program that is attached, by the probe's name.
     skips: Vec<(&'static str, File)>,
     pub taken: Vec<Taken>,
+    /// For those that have to be loaded again.
+    pub(super) targets: Vec<Target>,
 }
 
 /// Records that did not reach user space, since the last time that was asked.
@@ -103,7 +105,7 @@ const RECURSION_MISSES: &str = "recursion_misses:";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Made once, and only where something is hooked through it.
-type Targets = LazyCell<Result<Btf>, Box<dyn FnOnce() -> Result<Btf>>>;
+type Targets<'a> = LazyCell<Result<Btf>, Box<dyn FnOnce() -> Result<Btf> + 'a>>;
 
 impl Kernel {
     /// Loads the object with this kernel's layout and attaches each probe by the first branch that works.
@@ -134,8 +136,7 @@ impl Kernel {
             .map_err(|error| refused(&error.into()))?;
         drop(loader);
         let diagnostics = asked.then(|| Diagnostics::of(&mut ebpf)).transpose()?;
-        let targets = std::mem::take(&mut layout.targets);
-        let btf = Targets::new(Box::new(move || targets::btf_of(&targets)));
+        let btf = Targets::new(Box::new(|| targets::btf_of(&layout.targets)));
         let waits = |probe: &Probe| wishes.on_demand.iter().any(|own| own.name == probe.name);
         let taken: Vec<Taken> =
             wishes.probes.iter().map(|probe| take(&mut ebpf, probe, waits(probe), &layout, &btf)).collect();
@@ -154,6 +155,7 @@ impl Kernel {
             skips: taken.iter().filter_map(|taken| Some((taken.probe.name, program_file(&ebpf, taken)?))).collect(),
             on_demand: taken.iter().filter(|taken| waits(taken.probe)).filter_map(OnDemand::of).collect(),
             taken,
+            targets: layout.targets,
             ebpf,
         };
         give_memory_back();
@@ -431,9 +433,6 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &Targets) -> Resul
             let link = program.attach()?;
             if waits {
                 program.detach(link)?;
-                // Before 5.13 that is once and for all.
-                let link = program.attach().context("it does not come and go on this kernel")?;
-                program.detach(link)?;
             }
         }
     }
@@ -445,7 +444,7 @@ pub(super) fn entry_of(program: &str) -> String {
     format!("{program}_entry")
 }
 
-fn parsed(btf: &Targets) -> Result<&Btf> {
+fn parsed<'a>(btf: &'a Targets<'_>) -> Result<&'a Btf> {
     (**btf).as_ref().map_err(|error| anyhow!("{error:#}"))
 }
 

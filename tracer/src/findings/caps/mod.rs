@@ -176,6 +176,14 @@ impl Rule {
         }
     }
 
+    /// A container's end may be missed, or seen otherwise first: one whose cgroup is here no longer has ended.
+    fn miss(&mut self, now_ns: u64, world: &World) {
+        let gone = |watched: &&mut Watched| world.containers.id_of_path(&watched.container.cgroup).is_none();
+        for watched in self.watched.values_mut().filter(gone) {
+            watched.ended_ns.get_or_insert(now_ns);
+        }
+    }
+
     fn owner_of(&mut self, cgroup: u64, world: &World) {
         if let Some(owner) = world.containers.owner(cgroup) {
             self.owners.insert(cgroup, owner.cgroup.clone());
@@ -209,6 +217,7 @@ impl Rule {
                 }
             }
             Reading::Totals(totals) => {
+                self.miss(now_ns, world);
                 // One whose record was lost is known by its count: nothing that was asked for is left out.
                 for (key, count) in &totals.checks {
                     self.owner_of(key.cgroup, world);

@@ -370,6 +370,14 @@ fn its_start_and_its_end_are_seen() {
 }
 
 #[test]
+fn one_whose_end_was_missed_has_ended() {
+    let mut bench = Bench::new();
+    bench.containers.rmdir(WEB_CGROUP, T + 3 * SECOND);
+    let report = bench.report();
+    assert_eq!((report.ended, report.watched_ns), (true, 10 * SECOND), "it is gone since the last look at the latest");
+}
+
+#[test]
 fn a_capability_that_is_newer_than_this_build() {
     let mut bench = Bench::new();
     bench.asked(CheckKey { capability: 61, ..Bench::key(Capability::CAP_CHOWN, "fchownat", 0) });
