@@ -102,11 +102,12 @@ impl<K: Ord + Copy, T: Total> Window<K, T> {
 
     /// What came within the window, of those that are meant.
     pub fn within(&self, meant: impl Fn(&K) -> bool) -> BTreeMap<K, T> {
-        let mut sums: BTreeMap<K, T> = BTreeMap::new();
-        for (key, fresh) in self.recent.iter().flat_map(|(_, new)| new).filter(|(key, _)| meant(key)) {
-            sums.entry(*key).and_modify(|sum| sum.add(fresh)).or_insert_with(|| fresh.clone());
-        }
-        sums
+        sums(self.recent.iter().flat_map(|(_, new)| new).filter(|(key, _)| meant(key)))
+    }
+
+    /// … without what the last reading brought.
+    pub fn settled(&self) -> BTreeMap<K, T> {
+        sums(self.recent.iter().filter(|(then, _)| *then != self.last_ns).flat_map(|(_, new)| new))
     }
 
     /// How many keys the kernel side had no more room for, of those that were read before; since this was last asked. Means
@@ -125,4 +126,11 @@ impl<K: Ord + Copy, T: Total> Window<K, T> {
     pub fn length_ns(&self) -> u64 {
         self.last_ns.saturating_sub(self.since_ns)
     }
+}
+fn sums<'a, K: Ord + Copy + 'a, T: Total + 'a>(all: impl Iterator<Item = &'a (K, T)>) -> BTreeMap<K, T> {
+    let mut sums: BTreeMap<K, T> = BTreeMap::new();
+    for (key, fresh) in all {
+        sums.entry(*key).and_modify(|sum| sum.add(fresh)).or_insert_with(|| fresh.clone());
+    }
+    sums
 }

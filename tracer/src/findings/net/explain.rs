@@ -35,11 +35,12 @@ What to do stands beside each finding: the command that shows the rule, the rout
     lens: "net",
     title: "the way from the container's device to the uplink takes long",
     text: "\
-Each packet that a container sends is stamped at its own device, and the time since then is taken at every device that it passes:
-the other end of the pair, the bridge, the uplink. It fires when the mean of 20 or more packets in 5 s is 0.1 ms or more at the
+A packet that a container sends is stamped at its own device, and the time since then is taken at every device that it passes: the
+other end of the pair, the bridge, the uplink. Where there are many, some are: of those that a CPU sends by one device within a tick
+(1 to 10 ms) the first 32, and each 17th of the rest. It fires when the mean of 20 or more of them in 5 s is 0.1 ms or more at the
 uplink: the pair, the bridge and the rules between take some microseconds, all in one softirq, so what takes longer has waited.
 
-`hops` has the mean at each device, `took_ns` of it the time since the one before; `hop` and `device` are where most of it went. At
+`hops` has the mean at each device and how many were timed (`packets`), `took_ns` of it the time since the one before; `hop` and `device` are where most of it went. At
 a device that sends, packets wait in its queue (qdisc); at one that receives, in the queue of a CPU that has no time (softirq).
 
 What to do: tc -s qdisc shows the queue and its limit; mpstat -P ALL shows the CPU. Where the pair and the bridge themselves are too

@@ -17,7 +17,8 @@ TCP sends a segment again when three later ones were acknowledged without it (`f
 sender slower: at 1 % loss a connection moves some twelve segments a round trip, however fast the link.
 
 It fires at 10 retransmissions within 2 s that are 1 % or more of the segments of the connections that had any, or at three
-timeouts in a row without an answer. What the receiver reports as needless (DSACK) is left out: that is net.reordering. A
+timeouts in a row without an answer. Where net.reordering holds, what the receiver reports as needless (DSACK) is left out, and
+there must be 10 that it has not reported among those of the last 5 s but the newest, of which it may say so yet. A
 retransmission is counted at the sender (tracepoint tcp_retransmit_skb), so what others send to the container and lose on the way
 is theirs to see. On cgroup v2 it is told by the socket's cgroup whose it is, else by its network namespace; where containers
 share that, the others are in `shared_with`.

@@ -32,6 +32,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Rule {
     flows: Window<FlowKey, FlowTotal>,
+    /// The same for longer: of what came in another order it takes a while until the peer has said so.
+    settling: Window<FlowKey, FlowTotal>,
     refusals: Window<RefusalKey, RefusalTotal>,
     queues: Window<Queue, u64>,
     dns: Window<ServerKey, DnsTotal>,
@@ -41,6 +43,7 @@ impl Default for Rule {
     fn default() -> Self {
         Self {
             flows: Window::default(),
+            settling: Window::lasting(resent::SETTLING_NS),
             refusals: Window::default(),
             queues: Window::default(),
             dns: Window::lasting(dns::WINDOW_NS),
@@ -86,10 +89,11 @@ impl Rule {
     pub(super) fn judge(&mut self, seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
         let (at_ns, reading) = (seen.counts.at_ns, &seen.counts.tcp);
         self.flows.take_in(seen.world, at_ns, &reading.flows);
+        self.settling.take_in(seen.world, at_ns, &reading.flows);
         self.refusals.take_in(seen.world, at_ns, &reading.refusals);
         self.queues.take_grown(at_ns, &reading.queue_counts());
         self.dns.take_in(seen.world, at_ns, &reading.dns);
-        let mut findings = resent::judge(&self.flows, seen, conditions);
+        let mut findings = resent::judge((&self.flows, &self.settling), seen, conditions);
         findings.extend(refused::judge(&self.refusals, seen, conditions));
         findings.extend(queues::judge(&self.queues, seen, conditions));
         findings.extend(dns::judge(&self.dns, seen, conditions));
@@ -99,6 +103,7 @@ impl Rule {
     /// What came of late of namespaces whose number another one has now. The kernel side's sums go on.
     pub(super) fn forget(&mut self, renewed: &BTreeSet<u32>) {
         self.flows.forget(|key| renewed.contains(&key.netns));
+        self.settling.forget(|key| renewed.contains(&key.netns));
         self.refusals.forget(|key| renewed.contains(&key.netns));
         self.queues.forget(|queue| renewed.contains(&queue.netns));
         self.dns.forget(|key| renewed.contains(&key.netns));

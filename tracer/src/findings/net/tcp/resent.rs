@@ -33,6 +33,9 @@ const SHARE: u64 = 100;
 const DEAD: u64 = 3;
 /// Fast retransmissions within the window, half of their segments needless: fewer and the sender has adapted by itself.
 const NEEDLESS: u64 = 5;
+/// Where packets come in another order, those that are lost as well are looked for among what was sent again within this, but for
+/// the last second, against all that is known to be needless by now: of what was sent last the peer has yet to say so.
+pub const SETTLING_NS: u64 = 5_000_000_000;
 /// Peers that a finding names.
 const NAMED: usize = 5;
 
@@ -41,6 +44,8 @@ const NAMED: usize = 5;
 struct Resent {
     owner: Owner,
     sum: FlowTotal,
+    /// Segments that were sent again a while ago and that nobody said were needless.
+    settled: u64,
     peers: BTreeMap<IpAddr, (FlowTotal, BTreeSet<(u16, u16)>)>,
 }
 
@@ -55,8 +60,11 @@ impl Resent {
     }
 
     fn is_loss(&self) -> bool {
-        let needless = if self.is_reordering() { self.needless() } else { 0 };
-        let segments = self.sum.resent.saturating_sub(needless);
+        let segments = if self.is_reordering() {
+            self.sum.resent.saturating_sub(self.needless()).min(self.settled)
+        } else {
+            self.sum.resent
+        };
         // A buffer holds many segments (GSO): of the buffers the same part was lost.
         let lost = u128::from(self.sum.retransmits()) * u128::from(segments) / u128::from(self.sum.resent.max(1));
         (lost >= MANY.into() && segments.saturating_mul(SHARE) >= self.sum.sent) || self.sum.unanswered >= DEAD
@@ -68,7 +76,12 @@ fn needless(sum: &FlowTotal) -> u64 {
     sum.dsacks.saturating_sub(sum.probes.saturating_add(sum.timeouts)).min(sum.resent)
 }
 
-pub fn judge(flows: &Window<FlowKey, FlowTotal>, seen: &Seen, conditions: &mut Conditions) -> Vec<Finding> {
+/// What is gone of late, and what has settled.
+pub fn judge(
+    (flows, settling): (&Window<FlowKey, FlowTotal>, &Window<FlowKey, FlowTotal>),
+    seen: &Seen,
+    conditions: &mut Conditions,
+) -> Vec<Finding> {
     let mut by_subject: BTreeMap<Subject, Resent> = BTreeMap::new();
     for (key, total) in flows.within(|_| true) {
         let (subject, owner) = whose(seen, key.cgroup, key.netns);
@@ -78,6 +91,18 @@ pub fn judge(flows: &Window<FlowKey, FlowTotal>, seen: &Seen, conditions: &mut C
         let (sum, connections) = resent.peers.entry(peer(&key)).or_default();
         sum.add(&total);
         connections.insert((key.local_port, key.remote_port));
+    }
+    let mut said: BTreeMap<Subject, FlowTotal> = BTreeMap::new();
+    for (key, total) in settling.within(|_| true) {
+        said.entry(whose(seen, key.cgroup, key.netns).0).or_default().add(&total);
+    }
+    for (key, total) in settling.settled() {
+        if let Some(resent) = by_subject.get_mut(&whose(seen, key.cgroup, key.netns).0) {
+            resent.settled = resent.settled.saturating_add(total.resent);
+        }
+    }
+    for (subject, resent) in &mut by_subject {
+        resent.settled = resent.settled.saturating_sub(said.get(subject).map_or(0, needless));
     }
     let mut findings = Vec::new();
     for (subject, resent) in &by_subject {

@@ -1,5 +1,7 @@
 //! Rules about TCP, each with a trigger and a near miss.
 
+use std::collections::BTreeSet;
+
 use bytemuck::Zeroable;
 use tracer_common::dns::ServerKey;
 use tracer_common::hops::{HopKey, RECEIVE};
@@ -102,9 +104,30 @@ fn needless_ones_are_reordering() {
     // Of lost buffers of many segments a few come twice: that is no reordering.
     let large = FlowTotal { fast: 1951, resent: 8125, sent: 195_963, dsacks: 1982, ..FlowTotal::default() };
     assert_eq!(Run::new().says_of_flow(large), ["net.retransmits"]);
-    // Half of it was lost.
-    let both = FlowTotal { fast: 40, resent: 40, dsacks: 20, ..needless };
-    assert_eq!(Run::new().says_of_flow(both), ["net.reordering", "net.retransmits"]);
+    // Half of it was lost: that is known when the peer had the time to say what was not.
+    let both =
+        |second: u64| FlowTotal { fast: 40 * second, resent: 40 * second, dsacks: 20 * second, ..needless.clone() };
+    let mut run = Run::new();
+    let said: BTreeSet<_> = (1..=4).flat_map(|second| run.says_of_flow(both(second))).collect();
+    assert_eq!(said, ["net.reordering", "net.retransmits"].into());
+}
+
+/// What was sent again last, the peer has yet to call needless.
+#[test]
+fn needless_ones_are_no_loss_before_the_peer_said_so() {
+    let mut run = Run::new();
+    let all = |second: u64, missing: u64| FlowTotal {
+        fast: 100 * second,
+        resent: 100 * second,
+        sent: 1000,
+        dsacks: 100 * second - missing,
+        ..FlowTotal::default()
+    };
+    for second in 1..=4 {
+        let said = run.says_of_flow(all(second, 30));
+        assert!(!said.contains(&"net.retransmits"), "second {second}: {said:?}");
+        assert_eq!(second == 1, said.contains(&"net.reordering"), "{said:?}");
+    }
 }
 
 #[test]
