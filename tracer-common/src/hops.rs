@@ -88,19 +88,61 @@ pub struct Device {
 }
 const _: () = assert!(size_of::<Device>() == 40);
 
-/// A packet on its way: value of the map `FLIGHT`, by its buffer's address.
+/// A packet on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Flight {
-    /// When the container's device sent it.
-    pub sent_ns: u64,
+    /// Its buffer's address; 0: none.
+    pub packet: u64,
     /// What no hop changes in it: buffers are used again, and another packet is not this one.
     pub signature: u64,
+    /// When the container's device sent it, in jiffies; …
+    pub sent: u64,
+    /// … and by the clock; 0: it is none of those that are timed.
+    pub sent_ns: u64,
     pub container: u32,
-    /// Times that a device has received it since.
-    pub received: u32,
     /// As in [`HopKey`].
     pub through: u32,
+    /// Times that a device has received it since.
+    pub received: u32,
     pub reserved: u32,
 }
-const _: () = assert!(size_of::<Flight>() == 32);
+const _: () = assert!(size_of::<Flight>() == 48);
+
+/// The map `FLIGHTS` has as many places as this many bits tell apart, …
+pub const FLIGHTS_BITS: u32 = 14;
+
+/// … each of this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Berth {
+    pub flight: Flight,
+    /// When one that had this place went to the map `MOVED_FLIGHTS` last, in jiffies.
+    pub moved: u64,
+}
+const _: () = assert!(size_of::<Berth>() == 56);
+
+/// The map `KNOWN_DEVICES` likewise.
+pub const KNOWN_BITS: u32 = 8;
+
+/// A device that a CPU has met in this tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct KnownDevice {
+    /// Where it is in the kernel's memory.
+    pub device: u64,
+    /// In jiffies.
+    pub tick: u64,
+    pub netns: u32,
+    pub ifindex: u32,
+    /// 1: its namespace is one of those that the kernel side was told.
+    pub is_containers: u32,
+    /// Packets of a container that it sent in this tick, on this CPU: …
+    pub packets: u32,
+}
+const _: () = assert!(size_of::<KnownDevice>() == 32);
+
+/// … so many of them are timed, each, …
+pub const TIMED_FIRST: u32 = 32;
+/// … and of the rest every so many. A prime: whoever sends by turns has both of what he sends among them.
+pub const TIMED_EACH: u32 = 17;

@@ -246,6 +246,8 @@ macro_rules! kernel_facts {
             WANT_UNREAPED;
             /// Which capability checks are wanted: bits `WANT_*` of the records of capabilities.
             WANT_CAPS;
+            /// 1: calls that the network refuses are counted.
+            WANT_NET_REFUSALS;
             /// The flow whose packets are followed: its protocol (0: none is), the port and the address of one end, as IPv6 in
             /// words, the first the highest.
             WANT_FLOW_PROTOCOL;

@@ -16,7 +16,7 @@ use crate::kernel::{
     cgroup,
     emit::now,
     layout,
-    packet::{self, Ip, Udp},
+    packet::{self, Buffer, Ip, Udp},
     read::{Ptr, follow},
 };
 
@@ -33,20 +33,23 @@ const PORT: u16 = 53;
 const PORTS: u64 = 8;
 /// … and of it with what is read of a message of DNS, whose own header is longer.
 const MESSAGE: u64 = 12;
+/// … and of IPv4 and UDP together.
+const LONGEST_HEADERS: u64 = 60 + PORTS;
 const SHORTEST: u16 = 20;
 
 /// A device of the container sends a packet.
 #[inline(always)]
-pub fn sent((skb, head): (Ptr, Ptr), netns: u32, ip: &Ip, header: Ptr, now_ns: u64) {
-    if let Some(udp) = ip.udp(skb, head, header)
+pub fn sent(buffer: &Buffer, netns: u32, ip: &Ip, header: Ptr) {
+    if ip.may_be_udp(PORT, 1)
+        && let Some(udp) = ip.udp(buffer, header)
         && udp.readable >= PORTS
         && udp.destination == PORT
         && udp.length >= SHORTEST
         && !(udp.readable >= MESSAGE && udp.is_answer)
     {
-        let outcome = asked(skb, netns, ip, &udp, now_ns);
+        let outcome = asked(buffer.skb, netns, ip, &udp);
         if outcome != NO_NEWS {
-            let cgroup = cgroup::id(follow(follow(skb, &layout::SKB_SK), &layout::SOCK_CGROUP));
+            let cgroup = cgroup::id(follow(follow(buffer.skb, &layout::SKB_SK), &layout::SOCK_CGROUP));
             count_query(cgroup, netns, ip, outcome);
         }
     }
@@ -61,7 +64,7 @@ const UNREADABLE: u64 = 3;
 /// Functions of their own, here and below, one after the other: their keys are on the stack, as those of hops are, and all calls
 /// that wait for each other have 512 bytes together, each rounded up to 32 by older kernels.
 #[inline(never)]
-fn asked(skb: Ptr, netns: u32, ip: &Ip, udp: &Udp, now_ns: u64) -> u64 {
+fn asked(skb: Ptr, netns: u32, ip: &Ip, udp: &Udp) -> u64 {
     // Not what it only forwards for others, whose own device sent it before.
     let sock = follow(skb, &layout::SKB_SK);
     if packet::netns(follow(sock, &layout::SOCK_NET)) != netns {
@@ -71,6 +74,7 @@ fn asked(skb: Ptr, netns: u32, ip: &Ip, udp: &Udp, now_ns: u64) -> u64 {
         return UNREADABLE;
     }
     let key = key(netns, ip.source(), ip.destination(), udp.source, udp.id);
+    let now_ns = now();
     if let Some(known) = DNS_QUERIES.get_ptr_mut(key) {
         // Asked again, or on its way through another device: one query, whose answer is waited for from now on.
         // SAFETY: the map's value; one word.
@@ -93,8 +97,12 @@ fn count_query(cgroup: u64, netns: u32, ip: &Ip, outcome: u64) {
 
 /// A device of the container receives one.
 #[inline(always)]
-pub fn received((skb, head): (Ptr, Ptr), netns: u32, ip: &Ip, header: Ptr) {
-    let Some(udp) = ip.udp(skb, head, header) else { return };
+pub fn received(buffer: &Buffer, netns: u32, ip: &Ip, header: Ptr) {
+    // What cannot be read may be anything.
+    if !ip.may_be_udp(PORT, 0) && buffer.linear(header) >= LONGEST_HEADERS {
+        return;
+    }
+    let Some(udp) = ip.udp(buffer, header) else { return };
     if udp.readable >= MESSAGE {
         if udp.source == PORT && udp.is_answer {
             answered(netns, ip, &udp);

@@ -14,9 +14,8 @@ use tracer_common::{
 
 use crate::flow;
 use crate::kernel::{
-    emit::now,
     layout,
-    packet::{self, FLIGHT},
+    packet::{self, Buffer, Ip},
     read::{NOWHERE, follow},
 };
 
@@ -30,27 +29,16 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
     let skb = ctx.arg::<u64>(0);
     let reason = if layout::DROP_HAS_REASON.load() == 1 { ctx.arg::<u32>(2) } else { UNKNOWN_U32 };
     let at = packet::at(follow(skb, &layout::SKB_DEV));
-    let of_socket = packet::netns(follow(follow(skb, &layout::SKB_SK), &layout::SOCK_NET));
-    let netns = if at.netns == UNKNOWN_U32 { of_socket } else { at.netns };
-    let head = packet::head(skb);
-    let header = packet::network_header(skb, head);
-    let ip = packet::ip(skb, header);
-    let (container, way) = if packet::is_containers(netns) {
-        (
-            netns,
-            if ip.is_from(netns) {
-                OUTWARD
-            } else if ip.is_to(netns) {
-                INWARD
-            } else {
-                0
-            },
-        )
+    let netns = if at.netns == UNKNOWN_U32 {
+        packet::netns(follow(follow(skb, &layout::SKB_SK), &layout::SOCK_NET))
     } else {
-        let owner = packet::owner(packet::flight(skb, &ip, now()), &ip);
-        owner.map_or((0, 0), |(container, flow, _)| (container, if flow == OUT { OUTWARD } else { INWARD }))
+        at.netns
     };
-    let _ = FLIGHT.remove(skb);
+    let buffer = Buffer::of(skb);
+    let header = buffer.network_header();
+    let ip = packet::ip(&buffer, header);
+    let (container, way) = whose(&buffer, &ip, netns);
+    packet::land(skb);
     let key = DropKey {
         location: ctx.arg::<u64>(1),
         container,
@@ -64,7 +52,7 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
         },
         flags: u32::from(ip.is_multicast()) * MULTICAST + u32::from(at.is_down()) * NO_CARRIER + way,
     };
-    flow::dropped(skb, &ip, (container, key.flags), reason, key.location);
+    flow::dropped(&buffer, &ip, (container, key.flags), reason, key.location);
     let nothing: &Drops = &NOTHING;
     let known = DROPS.get_ptr_mut(key);
     if known.is_none() {
@@ -86,7 +74,7 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
     if drops.packets > 1 {
         return 0;
     }
-    let linear = packet::linear(skb, head, header);
+    let linear = buffer.linear(header);
     drops.readable = if linear < SAMPLE as u64 { linear } else { SAMPLE as u64 };
     // SAFETY: the helper checks the address itself, and zeroes what it cannot read; the device's is this CPU's own value.
     unsafe {
@@ -94,6 +82,35 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
         packet::describe(packet::next_device(skb), &raw mut drops.next);
     }
     0
+}
+
+/// The container's namespace, 0 where it is none's, and the way, which is 0 where that is not known. A function of its own, for the
+/// stack.
+#[inline(always)]
+fn whose(buffer: &Buffer, ip: &Ip, netns: u32) -> (u32, u32) {
+    let whose = find_owner(buffer, ip, netns);
+    ((whose >> 32) as u32, whose as u32)
+}
+
+#[inline(never)]
+fn find_owner(buffer: &Buffer, ip: &Ip, netns: u32) -> u64 {
+    let (container, way) = if packet::is_containers(netns) {
+        (
+            netns,
+            if ip.is_from(netns) {
+                OUTWARD
+            } else if ip.is_to(netns) {
+                INWARD
+            } else {
+                0
+            },
+        )
+    } else {
+        let (container, flow, _) = packet::owner(packet::flight(buffer.skb, ip), ip);
+        let way = if flow == OUT { OUTWARD } else { INWARD };
+        (container, if container == 0 { 0 } else { way })
+    };
+    u64::from(container) << 32 | u64::from(way)
 }
 
 /// From here and not from the stack, which it would fill.

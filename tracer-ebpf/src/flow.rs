@@ -14,7 +14,7 @@ use tracer_common::{
 use crate::kernel::{
     emit::{self, now},
     layout,
-    packet::{self, FLIGHT_NS, Ip},
+    packet::{self, Buffer, FLIGHT_NS, Ip},
     read::{self, Ptr},
 };
 
@@ -29,58 +29,57 @@ pub fn is_wanted() -> bool {
 
 /// A step at a device, to or from that container.
 #[inline(always)]
-pub fn passed(skb: Ptr, ip: &Ip, what: u32, whose: Option<(u32, u32, u32)>) {
-    let (container, flow, _) = whose.unwrap_or((0, UNKNOWN_U32, 0));
+pub fn passed(buffer: &Buffer, ip: &Ip, what: u32, (container, flow): (u32, u32)) {
     let flags = match flow {
         OUT => OUTWARD,
         IN => INWARD,
         _ => 0,
     };
-    step(skb, ip, (what, container, flags), UNKNOWN_U32, 0);
+    step(buffer, ip, (what, container, flags), UNKNOWN_U32, 0);
 }
 
 /// The last one: its buffer is free. `flags` as in the counts of drops.
 #[inline(always)]
-pub fn dropped(skb: Ptr, ip: &Ip, (container, flags): (u32, u32), reason: u32, location: u64) {
-    step(skb, ip, (DROPPED, container, flags), reason, location);
+pub fn dropped(buffer: &Buffer, ip: &Ip, (container, flags): (u32, u32), reason: u32, location: u64) {
+    step(buffer, ip, (DROPPED, container, flags), reason, location);
     if is_wanted() {
-        let _ = FOLLOWED.remove(skb);
+        let _ = FOLLOWED.remove(buffer.skb);
     }
 }
 
 #[inline(always)]
-fn step(skb: Ptr, ip: &Ip, (what, container, flags): (u32, u32, u32), reason: u32, location: u64) {
+fn step(buffer: &Buffer, ip: &Ip, (what, container, flags): (u32, u32, u32), reason: u32, location: u64) {
     if is_wanted() {
-        let first_ns = first_met(skb, what, ip);
+        let first_ns = first_met(buffer, what, ip);
         if first_ns != 0 {
-            tell(skb, u64::from(container) << 32 | u64::from(what << 8 | flags), reason, location, first_ns);
+            tell(buffer, u64::from(container) << 32 | u64::from(what << 8 | flags), reason, location, first_ns);
         }
     }
 }
 
-/// Functions of their own, here and below, one after the other, to which their callers, whose stack is full, give numbers alone:
-/// `step` is the container, what happened and the flags.
+/// Functions of their own, here and below, one after the other, to which their callers, whose stack is full, give numbers and
+/// pointers alone: `step` is the container, what happened and the flags.
 #[inline(never)]
-fn tell(skb: Ptr, step: u64, reason: u32, location: u64, first_ns: u64) {
+fn tell(buffer: &Buffer, step: u64, reason: u32, location: u64, first_ns: u64) {
     let (container, what, flags) = ((step >> 32) as u32, step as u32 >> 8 & 0xff, step as u32 & 0xff);
     emit::emit::<Step>(UNKNOWN_U64, |step| {
-        let device = read::follow(skb, &layout::SKB_DEV);
-        let (head, header) = header(skb, what);
-        let linear = packet::linear(skb, head, header);
+        let device = read::follow(buffer.skb, &layout::SKB_DEV);
+        let header = header(buffer, what);
+        let linear = buffer.linear(header);
         // SAFETY: a reserved record; every field but the header is written, the last ones by helpers that zero what they cannot
         // read.
         unsafe {
             let at = packet::at(device);
             (*step).netns = at.netns;
             (*step).ifindex = at.ifindex;
-            (*step).packet = skb;
+            (*step).packet = buffer.skb;
             (*step).first_ns = first_ns;
             (*step).location = location;
             (*step).reason = reason;
             (*step).what = what;
             (*step).container = container;
             (*step).flags = flags;
-            (*step).protocol = packet::ethertype(skb);
+            (*step).protocol = buffer.ethertype();
             (*step).readable = if linear < SAMPLE as u64 { linear as u32 } else { SAMPLE as u32 };
             (*step).device.reserved = 0;
             packet::describe(device, &raw mut (*step).device);
@@ -89,19 +88,17 @@ fn tell(skb: Ptr, step: u64, reason: u32, location: u64, first_ns: u64) {
     });
 }
 
-/// Where the packet's buffer and its network header begin. Of one that was just received that is not set yet: its data begins there.
+/// Where the packet's network header begins. Of one that was just received that is not set yet: its data begins there.
 #[inline(always)]
-fn header(skb: Ptr, what: u32) -> (Ptr, Ptr) {
-    let head = packet::head(skb);
-    let header = if what == RECEIVE { read::follow(skb, &layout::SKB_DATA) } else { packet::network_header(skb, head) };
-    (head, header)
+fn header(buffer: &Buffer, what: u32) -> Ptr {
+    if what == RECEIVE { buffer.data } else { buffer.network_header() }
 }
 
 /// When that packet was met first, which may be now; 0: it is none of the flow.
 #[inline(never)]
-fn first_met(skb: Ptr, what: u32, ip: &Ip) -> u64 {
-    let (head, header) = header(skb, what);
-    let (source_port, destination_port) = ip.ports(skb, head, header).unwrap_or((0, 0));
+fn first_met(buffer: &Buffer, what: u32, ip: &Ip) -> u64 {
+    let skb = buffer.skb;
+    let (source_port, destination_port) = ip.ports(buffer, header(buffer, what)).unwrap_or((0, 0));
     let signature = ip.signature();
     let place = read::follow(skb, &layout::SKB_DEV) | u64::from(what);
     let (source, destination) = (mixed(ip.source(), source_port), mixed(ip.destination(), destination_port));

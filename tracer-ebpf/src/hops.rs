@@ -1,21 +1,22 @@
 //! Through which devices do a container's packets go, and how long does that take? (net/core/dev.c)
 //!
-//! Hot: what is on no container's device, in no flight and has no container's address costs two or three lookups.
+//! Hot: each read and each lookup is a call of some 35 ns. What stands together is read together, and what was found of a device
+//! holds for a tick.
 
 use aya_ebpf::{
-    macros::{map, raw_tracepoint},
+    macros::{btf_tracepoint, map, raw_tracepoint},
     maps::LruPerCpuHashMap,
-    programs::RawTracePointContext,
+    programs::{BtfTracePointContext, RawTracePointContext},
 };
-use tracer_common::hops::{BUCKETS, FIRST_BUCKET_SHIFT, Flight, Hop, HopKey, IN, OUT, RECEIVE, XMIT};
+use tracer_common::hops::{BUCKETS, FIRST_BUCKET_SHIFT, Hop, HopKey, IN, OUT, RECEIVE, TIMED_EACH, TIMED_FIRST, XMIT};
 
 use crate::{
     dns, flow,
     kernel::{
         emit::now,
         layout,
-        packet::{self, At, FLIGHT, Ip},
-        read::{Ptr, follow},
+        packet::{self, At, Buffer, Ip},
+        read::{Ptr, follow, known},
     },
 };
 
@@ -23,91 +24,103 @@ use crate::{
 static HOPS: LruPerCpuHashMap<HopKey, Hop> = LruPerCpuHashMap::with_max_entries(1, 0);
 
 /// `net:net_dev_start_xmit(const struct sk_buff *skb, const struct net_device *dev)`: before the driver has it.
-#[raw_tracepoint(tracepoint = "net_dev_start_xmit")]
-pub fn packet_sent(ctx: RawTracePointContext) -> i32 {
-    let skb = ctx.arg::<u64>(0);
-    let at = packet::at(ctx.arg::<u64>(1));
-    let head = packet::head(skb);
-    let header = packet::network_header(skb, head);
-    let ip = packet::ip(skb, header);
-    let now_ns = now();
-    if packet::is_containers(at.netns) {
-        dns::sent((skb, head), at.netns, &ip, header, now_ns);
-        depart(skb, ip.signature(), at.netns, at.ifindex, now_ns);
-        count((skb, head, None), at, &ip, (at.netns, OUT, at.ifindex), None);
-        flow::passed(skb, &ip, XMIT, Some((at.netns, OUT, at.ifindex)));
-        return 0;
-    }
-    let flight = packet::flight(skb, &ip, now_ns);
-    // SAFETY: the map's value; who has the packet is here.
-    let since_ns = flight.map(|flight| now_ns.wrapping_sub(unsafe { (*flight).sent_ns }));
-    let whose = packet::owner(flight, &ip);
-    if let Some(whose) = whose {
-        count((skb, head, None), at, &ip, whose, since_ns.map(|ns| (ns, false)));
-    }
-    flow::passed(skb, &ip, XMIT, whose);
+#[btf_tracepoint(function = "net_dev_start_xmit")]
+pub fn packet_sent_typed(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: arguments of a typed tracepoint.
+    let buffer = unsafe { Buffer::typed(ctx.arg(0)) };
+    sent(&buffer, known::number(ctx.arg(1)));
     0
 }
 
-/// The packet is on its way from that container. A function of its own, beside those of DNS, for the stack.
-#[inline(never)]
-fn depart(skb: Ptr, signature: u64, container: u32, through: u32, sent_ns: u64) {
-    let flight = Flight { sent_ns, signature, container, received: 0, through, reserved: 0 };
-    // Buffers are used again and again: to write over the last one costs less than an insertion.
-    if let Some(known) = FLIGHT.get_ptr_mut(skb) {
-        // SAFETY: the map's value; who has the packet is here.
-        unsafe { *known = flight };
-    } else {
-        let _ = FLIGHT.insert(skb, flight, 0);
+#[raw_tracepoint(tracepoint = "net_dev_start_xmit")]
+pub fn packet_sent(ctx: RawTracePointContext) -> i32 {
+    sent(&Buffer::of(ctx.arg::<u64>(0)), ctx.arg::<u64>(1));
+    0
+}
+
+#[inline(always)]
+fn sent(buffer: &Buffer, device: Ptr) {
+    let (at, is_containers, number) = packet::at_work(device, 1);
+    let header = buffer.network_header();
+    let ip = packet::ip(buffer, header);
+    if is_containers {
+        dns::sent(buffer, at.netns, &ip, header);
+        let is_timed = number <= TIMED_FIRST || number.is_multiple_of(TIMED_EACH);
+        packet::depart(buffer.skb, ip.signature(), if is_timed { now() } else { 0 }, at.netns, at.ifindex);
+        count(buffer, at, &ip, XMIT, (at.netns, OUT, at.ifindex), None);
+        flow::passed(buffer, &ip, XMIT, (at.netns, OUT));
+        return;
     }
+    let flight = packet::flight(buffer.skb, &ip);
+    let whose = packet::owner(flight, &ip);
+    if whose.0 != 0 {
+        // SAFETY: the map's value; who has the packet is here.
+        let since = flight.map(|flight| (unsafe { (*flight).sent_ns }, false));
+        count(buffer, at, &ip, XMIT, whose, since);
+    }
+    flow::passed(buffer, &ip, XMIT, (whose.0, whose.1));
 }
 
 /// `net:netif_receive_skb(struct sk_buff *skb)`: its data begins with the network header, which is not set yet.
+#[btf_tracepoint(function = "netif_receive_skb")]
+pub fn packet_received_typed(ctx: BtfTracePointContext) -> i32 {
+    let skb = ctx.arg(0);
+    // SAFETY: an argument of a typed tracepoint.
+    let (buffer, device) = unsafe { (Buffer::typed(skb), known::u64(skb, &layout::SKB_DEV)) };
+    received(&buffer, known::number(device));
+    0
+}
+
 #[raw_tracepoint(tracepoint = "netif_receive_skb")]
 pub fn packet_received(ctx: RawTracePointContext) -> i32 {
     let skb = ctx.arg::<u64>(0);
-    let at = packet::at(follow(skb, &layout::SKB_DEV));
-    let head = packet::head(skb);
-    let header = follow(skb, &layout::SKB_DATA);
-    let ip = packet::ip(skb, header);
-    if packet::is_containers(at.netns) {
-        dns::received((skb, head), at.netns, &ip, header);
-        count((skb, head, Some(header)), at, &ip, (at.netns, IN, at.ifindex), None);
-        flow::passed(skb, &ip, RECEIVE, Some((at.netns, IN, at.ifindex)));
-        return 0;
+    received(&Buffer::of(skb), follow(skb, &layout::SKB_DEV));
+    0
+}
+
+#[inline(always)]
+fn received(buffer: &Buffer, device: Ptr) {
+    let (at, is_containers, _) = packet::at_work(device, 0);
+    let header = buffer.data;
+    let ip = packet::ip(buffer, header);
+    if is_containers {
+        dns::received(buffer, at.netns, &ip, header);
+        count(buffer, at, &ip, RECEIVE, (at.netns, IN, at.ifindex), None);
+        flow::passed(buffer, &ip, RECEIVE, (at.netns, IN));
+        return;
     }
-    let now_ns = now();
-    let flight = packet::flight(skb, &ip, now_ns);
+    let flight = packet::flight(buffer.skb, &ip);
     let mut since = None;
     if let Some(flight) = flight {
         // SAFETY: the map's value; who has the packet is here.
         unsafe {
-            since = Some((now_ns.wrapping_sub((*flight).sent_ns), (*flight).received == 0));
+            since = Some(((*flight).sent_ns, (*flight).received == 0));
             (*flight).received += 1;
         }
     }
     let whose = packet::owner(flight, &ip);
-    if let Some(whose) = whose {
-        count((skb, head, Some(header)), at, &ip, whose, since);
+    if whose.0 != 0 {
+        count(buffer, at, &ip, RECEIVE, whose, since);
     }
-    flow::passed(skb, &ip, RECEIVE, whose);
-    0
+    flow::passed(buffer, &ip, RECEIVE, (whose.0, whose.1));
 }
 
-/// The packet, its buffer, and where its data begins if a device received it. `since`: the time since the container's device
-/// had it, and whether it comes straight from there.
+/// `since`: when the container's device had it, 0 where that is not among those that are timed, and whether it comes straight from
+/// there.
 #[inline(always)]
-fn count(
-    (skb, head, received): (Ptr, Ptr, Option<Ptr>),
-    at: At,
-    ip: &Ip,
-    (container, flow, through): (u32, u32, u32),
-    since: Option<(u64, bool)>,
-) {
-    let direction = if received.is_some() { RECEIVE } else { XMIT };
+fn count(buffer: &Buffer, at: At, ip: &Ip, direction: u32, whose: (u32, u32, u32), since: Option<(u64, bool)>) {
+    let (container, flow, through) = whose;
     // Who makes up protocols must not push the others out: only TCP is told apart.
     let protocol = if ip.protocol() == 6 { ip.ethertype | 6 << 16 } else { 0 };
     let key = HopKey { container, netns: at.netns, ifindex: at.ifindex, direction, flow, protocol, through };
+    let (sent_ns, is_direct) = since.unwrap_or((0, false));
+    count_at(buffer, ip, &key, at.device, sent_ns << 1 | u64::from(is_direct));
+}
+
+/// A function of its own, beside those of DNS, for the stack: five numbers and pointers are what it can be given.
+#[inline(never)]
+fn count_at(buffer: &Buffer, ip: &Ip, key: &HopKey, device: Ptr, since: u64) {
+    let (sent_ns, is_direct) = (since >> 1, since & 1);
     let nothing: &Hop = &NOTHING;
     let known = HOPS.get_ptr_mut(key);
     if known.is_none() {
@@ -116,9 +129,9 @@ fn count(
     let Some(hop) = known.or_else(|| HOPS.get_ptr_mut(key)) else { return };
     // SAFETY: this CPU's own value.
     let hop = unsafe { &mut *hop };
-    if packet::is_to_look_at(&hop.met, at.device) {
+    if packet::is_to_look_at(&hop.met, device) {
         // SAFETY: likewise.
-        let is_another = unsafe { packet::look(at.device, &raw mut hop.met, &raw mut hop.device) };
+        let is_another = unsafe { packet::look(device, &raw mut hop.met, &raw mut hop.device) };
         if is_another {
             // One by one: a copy of the rest would be on the stack, which is full.
             (hop.packets, hop.segments, hop.bytes, hop.direct, hop.untranslated) = (0, 0, 0, 0, 0);
@@ -127,14 +140,16 @@ fn count(
         }
     }
     hop.packets += 1;
-    hop.segments += packet::segments(skb, head);
-    hop.bytes += packet::bytes(skb, head, received);
+    hop.segments += buffer.segments();
+    let received = if key.direction == RECEIVE { Some(buffer.data) } else { None };
+    hop.bytes += buffer.bytes(received);
     // Of interest where packets leave.
-    if flow == OUT && received.is_none() && at.netns != container {
-        hop.untranslated += u64::from(ip.is_from(container));
+    if key.flow == OUT && key.direction == XMIT && key.netns != key.container {
+        hop.untranslated += u64::from(ip.is_from(key.container));
     }
-    if let Some((ns, direct)) = since {
-        hop.direct += u64::from(direct);
+    hop.direct += is_direct;
+    if sent_ns != 0 {
+        let ns = now().wrapping_sub(sent_ns);
         hop.since_ns += ns;
         hop.since_count += 1;
         let bucket = ((ns >> FIRST_BUCKET_SHIFT) | 1).ilog2() as usize;

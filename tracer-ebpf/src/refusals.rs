@@ -1,13 +1,6 @@
 //! Which connections, and which calls about addresses, does the network refuse?
-//!
-//! `sys_exit` is hot: what it returned decides first, and nearly always ends it.
 
-use aya_ebpf::{
-    helpers::generated::bpf_probe_read_user,
-    macros::{map, raw_tracepoint},
-    maps::LruPerCpuHashMap,
-    programs::RawTracePointContext,
-};
+use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::map, maps::LruPerCpuHashMap};
 use tracer_common::{
     task::Task,
     tcp::{
@@ -25,17 +18,20 @@ use crate::kernel::{
 #[map]
 static NET_REFUSALS: LruPerCpuHashMap<RefusalKey, Refusal> = LruPerCpuHashMap::with_max_entries(1, 0);
 
-/// `raw_syscalls:sys_exit(struct pt_regs *regs, long ret)`. Errors that a socket was given later come with its end.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn call_refused(ctx: RawTracePointContext) -> i32 {
-    let errno = ctx.arg::<i64>(1).wrapping_neg() as u64;
+/// From `raw_syscalls:sys_exit` (`space.rs`). Errors that a socket was given later come with its end.
+#[inline(always)]
+pub fn refused(regs: Ptr, returned: i64) {
+    let errno = returned.wrapping_neg() as u64;
     let is_meant =
         (errno >= u64::from(EADDRINUSE) && errno <= u64::from(ENETUNREACH)) || errno == u64::from(EHOSTUNREACH);
-    if !is_meant {
-        return 0;
+    if is_meant && layout::WANT_NET_REFUSALS.load() == 1 {
+        call_refused(regs, errno as u32);
     }
-    let errno = errno as u32;
-    let regs = ctx.arg::<u64>(0);
+}
+
+/// A function of its own, for the stack of its caller.
+#[inline(never)]
+fn call_refused(regs: Ptr, errno: u32) {
     // A 32-bit program's numbers are others: with the bit of compatibility they are none of these.
     let call = syscall::at(regs);
     let is_x86 = layout::REGS_CS.load() != tracer_common::ABSENT;
@@ -44,7 +40,7 @@ pub fn call_refused(ctx: RawTracePointContext) -> i32 {
         (true, 49) | (false, 200) => (BIND_CALL, Some(&layout::REGS_ARG1)),
         (true, 50) | (false, 201) => (LISTEN_CALL, None),
         (true, 44) | (false, 206) => (SEND_CALL, Some(&layout::REGS_ARG4)),
-        _ => return 0,
+        _ => return,
     };
     let current = task::current();
     let mut key =
@@ -53,11 +49,10 @@ pub fn call_refused(ctx: RawTracePointContext) -> i32 {
         named(&mut key, u64_at(place(regs, argument)));
         // 0: the address could not be read, or the call named none: the socket has one. Paths and netlink ids are no addresses of the network.
         if key.family != 0 && key.family != AF_INET && key.family != AF_INET6 {
-            return 0;
+            return;
         }
     }
     refuse(key, Some(current), 0);
-    0
 }
 
 /// The address that a call named: `struct sockaddr_in`, `struct sockaddr_in6` (include/uapi/linux/in.h, in6.h).

@@ -1,7 +1,7 @@
 //! Which calls does a file system refuse for want of space, quota or permission to write?
 //!
 //! `sys_exit` is hot: what it returned decides first, and nearly always ends it. Two programs there would cost twice as much, so
-//! the end of a wait for a device (`sync.rs`) is looked for here as well.
+//! the end of a wait for a device (`sync.rs`) and what the network refuses (`refusals.rs`) are looked for here as well.
 
 use aya_ebpf::{
     helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str},
@@ -24,7 +24,7 @@ use crate::{
         read::{NOWHERE, Ptr, follow, place, u16_at, u32_at, u64_at},
         syscall, task,
     },
-    sync,
+    refusals, sync,
 };
 
 #[map]
@@ -50,6 +50,7 @@ pub fn file_refused(ctx: RawTracePointContext) -> i32 {
         let regs = ctx.arg::<u64>(0);
         sync::end(regs, returned);
         refused(regs, returned);
+        refusals::refused(regs, returned);
     }
     0
 }

@@ -47,7 +47,7 @@ reads! {
 /// Fields of a structure of which the verifier knows the type: read without a helper, in a twentieth of the time. What such a
 /// field points to is of a known type, too.
 pub mod known {
-    use aya_ebpf::Global;
+    use aya_ebpf::{Global, macros::map, maps::PerCpuArray};
     use tracer_common::ABSENT;
 
     use super::Ptr;
@@ -80,6 +80,35 @@ pub mod known {
         // SAFETY: as above.
         unsafe { core::ptr::with_exposed_provenance::<u32>((base + u64::from(offset)) as usize).read_volatile() }
     }
+
+    /// … and of a quarter.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub unsafe fn u16(base: Ptr, offset: &Global<u32>) -> u16 {
+        let offset = offset.load();
+        if offset == ABSENT {
+            return u16::MAX;
+        }
+        // SAFETY: as above.
+        unsafe { core::ptr::with_exposed_provenance::<u16>((base + u64::from(offset)) as usize).read_volatile() }
+    }
+
+    /// Such a pointer as a number, which may be reckoned with: the verifier lets nobody do that with a pointer, and forgets what it
+    /// is in memory of a map. Only for what runs with softirqs off: nothing else of the kind comes in between.
+    #[inline(always)]
+    pub fn number(pointer: Ptr) -> Ptr {
+        let Some(word) = WORD.get_ptr_mut(0) else { return super::NOWHERE };
+        // SAFETY: this CPU's own value.
+        unsafe {
+            word.write_volatile(pointer);
+            word.read_volatile()
+        }
+    }
+
+    #[map]
+    static WORD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 }
 
 /// Two numbers that stand together; all ones where the kernel refuses.
@@ -121,27 +150,44 @@ pub fn words_at(address: Ptr) -> [u64; 3] {
     words.map(|word| word | (failed >> 63) as u64)
 }
 
-/// The start of a structure of which several fields are wanted: one read for all that stand in its first words. Others are read
-/// by themselves.
-pub struct Head<const WORDS: usize> {
+/// A part of a structure of which several fields are wanted: one read for all that stand in its words. Others are read by
+/// themselves.
+pub struct Part<const WORDS: usize> {
     base: Ptr,
+    /// Where in the structure it begins.
+    start: u32,
     words: [u64; WORDS],
     /// All ones where the kernel refused.
     failed: u64,
 }
 
-impl<const WORDS: usize> Head<WORDS> {
+/// The start of a structure.
+pub type Head<const WORDS: usize> = Part<WORDS>;
+
+impl<const WORDS: usize> Part<WORDS> {
     #[inline(always)]
     pub fn of(base: Ptr) -> Self {
+        Self::read(base, 0)
+    }
+
+    /// From that field's word on: each must be as aligned as it is in the kernel.
+    #[inline(always)]
+    pub fn from(base: Ptr, field: &Global<u32>) -> Self {
+        Self::read(base, field.load() & !7)
+    }
+
+    #[inline(always)]
+    fn read(base: Ptr, start: u32) -> Self {
         let mut words = [0; WORDS];
+        let from = base.wrapping_add(u64::from(start));
         // SAFETY: the helper checks the address itself, and writes at most the size it is given.
-        let failed = unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), WORDS as u32 * 8, base as *const _) };
-        Self { base, words, failed: (failed >> 63) as u64 }
+        let failed = unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), WORDS as u32 * 8, from as *const _) };
+        Self { base, start, words, failed: (failed >> 63) as u64 }
     }
 
     #[inline(always)]
     pub fn u64(&self, offset: &Global<u32>) -> u64 {
-        let at = offset.load() as usize;
+        let at = offset.load().wrapping_sub(self.start) as usize;
         if at > WORDS * 8 - 8 {
             return u64_at(place(self.base, offset));
         }
@@ -151,7 +197,7 @@ impl<const WORDS: usize> Head<WORDS> {
 
     #[inline(always)]
     pub fn u16(&self, offset: &Global<u32>) -> u16 {
-        let at = offset.load() as usize;
+        let at = offset.load().wrapping_sub(self.start) as usize;
         if at > WORDS * 8 - 8 {
             return u16_at(place(self.base, offset));
         }
@@ -161,7 +207,7 @@ impl<const WORDS: usize> Head<WORDS> {
 
     #[inline(always)]
     pub fn u32(&self, offset: &Global<u32>) -> u32 {
-        let at = offset.load() as usize;
+        let at = offset.load().wrapping_sub(self.start) as usize;
         if at > WORDS * 8 - 8 {
             return u32_at(place(self.base, offset));
         }

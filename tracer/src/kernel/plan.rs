@@ -248,10 +248,14 @@ pub static PACKET_DROP: Probe = Probe {
     needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM"],
     without: None,
 };
+const DEARER: &str = "a third dearer per packet";
 pub static PACKET_SENT: Probe = Probe {
     name: "packet_sent",
     question: "which packets of containers do devices send, and how long after the container did",
-    branches: &[branch(Hook::RawTracepoint("net_dev_start_xmit"), "packet_sent")],
+    branches: &[
+        branch(Hook::TypedTracepoint("net_dev_start_xmit"), "packet_sent_typed"),
+        Branch { hook: Hook::RawTracepoint("net_dev_start_xmit"), program: "packet_sent", costs: DEARER },
+    ],
     needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM", "SKB_HEAD"],
     without: Some(
         "packets are not counted hop by hop, drops behind NAT have no container, and DNS queries are not seen",
@@ -260,7 +264,10 @@ pub static PACKET_SENT: Probe = Probe {
 pub static PACKET_RECEIVED: Probe = Probe {
     name: "packet_received",
     question: "which packets of containers do devices receive",
-    branches: &[branch(Hook::RawTracepoint("netif_receive_skb"), "packet_received")],
+    branches: &[
+        branch(Hook::TypedTracepoint("netif_receive_skb"), "packet_received_typed"),
+        Branch { hook: Hook::RawTracepoint("netif_receive_skb"), program: "packet_received", costs: DEARER },
+    ],
     needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM", "SKB_HEAD"],
     without: Some("only packets that devices send are counted, and DNS queries are not told"),
 };
@@ -278,19 +285,14 @@ pub static TCP_CLOSED: Probe = Probe {
     needs: &["SOCK_NET", "NET_INUM", "SOCK_ERR", "TCP_TOTAL_RETRANS"],
     without: Some("connections that are refused or time out are not seen"),
 };
-pub static CALL_REFUSED: Probe = Probe {
-    name: "call_refused",
-    question: "which calls find no route, no free port, or a port in use",
-    branches: &[branch(Hook::RawTracepoint("sys_exit"), "call_refused")],
-    needs: &["REGS_SYSCALL", "REGS_ARG1"],
-    without: Some("calls without a route or a free port are not seen"),
-};
 pub static FILE_REFUSED: Probe = Probe {
     name: "file_refused",
-    question: "which calls a file system refuses: no space, no quota, /proc/sys read-only; and which waits for a device end",
+    question: "which calls a file system refuses: no space, no quota, /proc/sys read-only; which the network does: no route, no free port, a port in use; and which waits for a device end",
     branches: &[branch(Hook::RawTracepoint("sys_exit"), "file_refused")],
     needs: &["REGS_SYSCALL", "REGS_ARG0"],
-    without: Some("full disks, quotas, and how long fsync and its like take are not seen"),
+    without: Some(
+        "full disks, quotas, calls without a route or a free port, and how long fsync and its like take are not seen",
+    ),
 };
 pub static COPY_UP: Probe = Probe {
     name: "copy_up",

@@ -1,5 +1,7 @@
 //! `ctrace net`: the hops that a container's packets pass, and where they stop.
 
+use tracer_common::hops::{FLIGHTS_BITS, KNOWN_BITS};
+
 use super::{Lens, Registered};
 use crate::{
     events::Event,
@@ -17,15 +19,16 @@ pub static LENS: Registered = Registered {
         &plan::PACKET_RECEIVED,
         &plan::TCP_RESENT,
         &plan::TCP_CLOSED,
-        &plan::CALL_REFUSED,
         &plan::FILE_REFUSED,
     ],
     on_demand: &[&plan::PACKET_SENT, &plan::PACKET_RECEIVED],
-    wants: &[],
+    wants: &[("WANT_NET_REFUSALS", 1)],
     maps: &[
         ("DROPS", DROPS),
         ("HOPS", HOPS),
-        ("FLIGHT", 16_384),
+        ("FLIGHTS", 1 << FLIGHTS_BITS),
+        ("MOVED_FLIGHTS", 8192),
+        ("KNOWN_DEVICES", 1 << KNOWN_BITS),
         ("NETNS", NETNS),
         ("ADDRESSES", ADDRESSES),
         ("FLOWS", FLOWS),

@@ -238,7 +238,7 @@ fn no_room() {
     let wishes = Wishes {
         probes: vec![&plan::PACKET_SENT, &plan::PACKET_RECEIVED],
         ring_bytes: 1 << 16,
-        maps: vec![("NETNS", 16), ("DNS_QUERIES", ROOM as u32), ("DNS_SERVERS", 64), ("HOPS", 64), ("FLIGHT", 64)],
+        maps: vec![("NETNS", 16), ("DNS_QUERIES", ROOM as u32), ("DNS_SERVERS", 64), ("HOPS", 64)],
         ..Wishes::default()
     };
     let mut kernel = Kernel::attach(&wishes).expect("the kernel side");

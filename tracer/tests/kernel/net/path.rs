@@ -3,6 +3,7 @@
 use std::{
     io::Write,
     net::{TcpListener, TcpStream, UdpSocket},
+    process::Command,
 };
 
 use nix::{
@@ -23,12 +24,15 @@ use crate::{
 
 pub static TESTS: &[&[Test]] = &[&[
     Test::core("net::no_fault", no_fault),
+    Test::core("net::no_fault_without_types", no_fault_without_types),
+    Test::full("net::some_are_timed", some_are_timed),
     Test::full("net::large_buffers", large_buffers),
     Test::full("net::ipv6", ipv6),
     Test::full("net::two_ways", two_ways),
     Test::full("net::another_device", another_device),
     Test::full("net::another_name", another_name),
     Test::full("net::buffer_of_another", buffer_of_another),
+    Test::full("net::question_of_another", question_of_another),
     Test::full("net::to_groups", to_groups),
     Test::core("net::rule_in_the_container", rule_in_the_container),
     Test::full("net::rule_against_what_comes", rule_against_what_comes),
@@ -61,10 +65,14 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::seen_by(command(&["net", "--json"]))
+    }
+
+    fn seen_by(ctrace: Command) -> Self {
         let tree = Tree::new();
         let container = tree.container();
         let street = Street::new(&container);
-        let ctrace = Ctrace::ready(command(&["net", "--json"]));
+        let ctrace = Ctrace::ready(ctrace);
         let scene = Self { street, ctrace, container, tree };
         // With the first sample the kernel side knows whose packets are meant.
         scene.sample("at all", |_| true);
@@ -112,6 +120,16 @@ fn packets(sample: &Value, flow: &str, hop: &str, direction: &str, key: &str) ->
     meant.filter_map(|own| own[key].as_u64()).sum()
 }
 
+/// Of those on their way out which that hop received: how many were timed.
+fn timed(sample: &Value, hop: &str) -> u64 {
+    let hops = sample["hops"].as_array().into_iter().flatten();
+    let meant = hops.filter(|own| own["flow"] == "out" && own["hop"] == hop && own["direction"] == "receive");
+    meant
+        .flat_map(|own| own["since_container"].as_array().into_iter().flatten())
+        .filter_map(|one| one["count"].as_u64())
+        .sum()
+}
+
 /// Packets of late that stopped at that hop.
 fn stopped_at(sample: &Value, hop: &str) -> u64 {
     let stops = sample["stops"].as_array().into_iter().flatten();
@@ -119,7 +137,22 @@ fn stopped_at(sample: &Value, hop: &str) -> u64 {
 }
 
 fn no_fault() {
-    let scene = Scene::new();
+    passes(Scene::new());
+}
+
+/// Where the kernel does not take the programs that know the types of what they are given.
+fn no_fault_without_types() {
+    let mut ctrace = command(&["net", "--json"]);
+    ctrace.env("CTRACE_WITHOUT", "packet_sent_typed,packet_received_typed");
+    let scene = Scene::seen_by(ctrace);
+    let ready = scene.ctrace.wait_for("what is attached", |line| line.json["code"] == "ready");
+    for (probe, tracepoint) in [("packet_sent", "net_dev_start_xmit"), ("packet_received", "netif_receive_skb")] {
+        assert_eq!(ready.json["probes"][probe], format!("raw tracepoint {tracepoint}"), "{}", ready.json);
+    }
+    passes(scene);
+}
+
+fn passes(scene: Scene) {
     let street = &scene.street;
     let before = street.counters("c", "eth0");
     let server = street.at("o", || UdpSocket::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
@@ -145,6 +178,7 @@ fn no_fault() {
         ["packets", "bytes"].iter().all(|key| same("out", "xmit", "tx", key) && same("in", "receive", "rx", key))
             && out >= PACKETS as u64
             && packets(sample, "out", "host veth", "receive", "packets") == out
+            && timed(sample, "host veth") == out
             && packets(sample, "out", "uplink", "xmit", "packets") >= PACKETS as u64
     };
     scene.sample("as many as the device counted, and as many at its other end", agrees);
@@ -152,6 +186,32 @@ fn no_fault() {
     // An emulated machine takes its time on the way.
     let found = said.codes(&scene.container).into_iter().filter(|code| *code != "net.hop-latency");
     assert_eq!(found.collect::<Vec<_>>(), [] as [&str; 0], "no fault, and yet");
+}
+
+/// Of many packets at once some are timed: the first of a tick, and some of the rest. All are counted.
+fn some_are_timed() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    street.knows_its_neighbours();
+    on_one_cpu();
+    let sample = wait_until("more packets than are timed", || {
+        street.send(2000, 20);
+        let mut samples = scene.ctrace.lines().into_iter().map(|line| line.json);
+        let is_more =
+            |sample: &Value| timed(sample, "host veth") < packets(sample, "out", "host veth", "receive", "packets");
+        samples.rfind(|json| json["cgroup"] == scene.container.path).filter(is_more)
+    });
+    let (all, some) = (packets(&sample, "out", "host veth", "receive", "packets"), timed(&sample, "host veth"));
+    assert!(some >= 32 && some >= all / 17, "{some} of {all} were timed: {sample:#}");
+    let street = &scene.street;
+    scene.sample("as many as the device counted", |sample| {
+        let own = street.counters("c", "eth0")["tx"]["packets"].as_u64();
+        let count = |hop: &str, direction: &str| Some(packets(sample, "out", hop, direction, "packets"));
+        // What it sent before it was known is in its counter alone.
+        count("host veth", "receive") == count("container device", "xmit")
+            && count("container device", "xmit").zip(own).is_some_and(|(seen, own)| seen <= own && seen + 50 > own)
+    });
+    scene.ctrace.stop();
 }
 
 /// Large buffers leave the container's device, and packets of a wire the uplink: both are counted, as the devices do.
@@ -389,6 +449,29 @@ fn buffer_of_another() {
     }
     let sample = scene.sample("of each that was dropped", |sample| sent(sample, 2 * all));
     assert_eq!(left(&sample), all, "{sample:#}");
+    scene.ctrace.stop();
+}
+
+/// The same of questions for neighbours: what the host asks, in the buffers in which the container asked before, is not the
+/// container's.
+fn question_of_another() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    on_one_cpu();
+    let ask = |end: &str, whom: String| {
+        let sent = street.at(end, move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            socket.send_to(&[7; 100], (whom, PORT)).expect("a packet that waits for its neighbour");
+        });
+        sent.join().expect("its thread");
+    };
+    for number in 0..40 {
+        ask("c", format!("10.97.0.{}", 100 + number));
+        ask("h", format!("10.98.0.{}", 100 + number));
+    }
+    let sample =
+        scene.sample("of each question", |sample| packets(sample, "out", "host veth", "receive", "packets") >= 40);
+    assert_eq!(packets(&sample, "out", "uplink", "xmit", "packets"), 0, "{sample:#}");
     scene.ctrace.stop();
 }
 

@@ -140,8 +140,9 @@ fn refusals_counted() {
     let container = tree.container();
     link.in_peer("iptables -A INPUT -p tcp --dport 90 -j DROP");
     let wishes = Wishes {
-        probes: vec![&plan::TCP_RESENT, &plan::TCP_CLOSED, &plan::CALL_REFUSED],
+        probes: vec![&plan::TCP_RESENT, &plan::TCP_CLOSED, &plan::FILE_REFUSED],
         ring_bytes: 1 << 16,
+        wants: vec![("WANT_NET_REFUSALS", 1)],
         maps: vec![("SYN_WAITERS", 16), ("NET_REFUSALS", 1024)],
         ..Wishes::default()
     };
