@@ -9,7 +9,8 @@ use std::{
 
 use nix::{
     libc,
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
+    unistd::Pid,
 };
 use tracer::kernel::{
     btf::Btf,
@@ -27,6 +28,7 @@ use crate::harness::Test;
 pub static TESTS: &[&[Test]] = &[&[
     Test::core("drops::closed_port", closed_port),
     Test::core("drops::delivered_is_no_drop", delivered_is_no_drop),
+    Test::core("drops::first_is_kept", first_is_kept),
 ]];
 
 const MAP: u32 = 1024;
@@ -109,6 +111,25 @@ fn closed_port() {
     assert_eq!((packets, key.netns, key.ifindex), (PACKETS, netns, LOOPBACK), "{key:?}");
     assert_eq!(key.reason, reason("SKB_DROP_REASON_NO_SOCKET").unwrap_or(UNKNOWN_U32), "{key:?}");
     assert!(key.location != 0 && key.location != u64::MAX, "{key:?}");
+}
+
+/// Of those that are counted together the first is the sample.
+fn first_is_kept() {
+    let kernel = kernel();
+    let netns = in_own_network(|| {
+        // Each CPU has its own first one.
+        let mut cpus = CpuSet::new();
+        cpus.set(0).expect("there is a first one");
+        sched_setaffinity(Pid::from_raw(0), &cpus).expect("this thread's own");
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        for number in 0..PACKETS {
+            let port = if number == 0 { CLOSED } else { CLOSED + 1 };
+            socket.send_to(b"to nobody", ("127.0.0.1", port)).expect("sent: loopback takes it");
+        }
+    });
+    let found = udp(&kernel, netns, CLOSED);
+    let [(_, packets)] = found[..] else { panic!("not one place of drops in {netns}: {found:?}") };
+    assert_eq!(packets, PACKETS, "by the first");
 }
 
 fn delivered_is_no_drop() {

@@ -17,6 +17,7 @@ pub static TESTS: &[Test] = &[
     Test::core("net::flow::dropped", dropped),
     Test::full("net::flow::ipv6", ipv6),
     Test::full("net::flow::translated", translated),
+    Test::full("net::flow::translated_twice", translated_twice),
     Test::full("net::flow::icmp", icmp),
     Test::full("net::flow::fragments", fragments),
 ];
@@ -151,6 +152,36 @@ fn translated() {
     assert_eq!((&back["source"], &back["source_port"]), (&OUTSIDE.into(), &PORT.into()), "{back:#}");
     drop(listener);
     ctrace.stop();
+}
+
+/// The one end on the host, then the other one outside: it is the same packet still.
+fn translated_twice() {
+    const BEHIND: &str = "10.99.0.9";
+    let tree = Tree::new();
+    let container = tree.container();
+    let street = Street::new(&container);
+    street.knows_its_neighbours();
+    street.run("h", &format!("iptables -t nat -A PREROUTING -p udp --dport {PORT} -j DNAT --to-destination {BEHIND}"));
+    street.ip("h", &format!("route add 10.99.0.0/24 via {OUTSIDE}"));
+    street.ip("o", "link add far0 type veth peer name far1");
+    street.ip("o", "addr add 10.99.0.1/24 dev far0");
+    for device in ["far0", "far1"] {
+        street.ip("o", &format!("link set {device} up"));
+    }
+    street.ip("o", &format!("neigh replace {BEHIND} lladdr 02:00:00:00:00:09 dev far0 nud permanent"));
+    street.set("o", "net.ipv4.ip_forward=1");
+    street.run("o", "iptables -t nat -A POSTROUTING -o far0 -j MASQUERADE");
+    let ctrace = follow(&format!("udp/{OUTSIDE}/{PORT}"), &container);
+    send(&street, OUTSIDE, PORT);
+    for packet in wait_for(&ctrace, "each packet's way", PACKETS) {
+        assert_eq!(hops(&packet)[..4], ["eth0 xmit", "port receive", "br0 receive", "up0 xmit"], "{packet:#}");
+        let far = packet["hops"].as_array().into_iter().flatten().find(|hop| hop["device"] == "far0");
+        let far = far.unwrap_or_else(|| panic!("it got that far: {packet:#}"));
+        assert_eq!((&far["source"], &far["destination"]), (&"10.99.0.1".into(), &BEHIND.into()), "{packet:#}");
+    }
+    let said = ctrace.stop();
+    let told = said.lines.iter().filter(|line| line.json["event"] == "packet").count();
+    assert_eq!(told, PACKETS, "{:#?}", said.lines);
 }
 
 /// A closed port is told of by ICMP, of either IP; the packets that went there are another protocol's.

@@ -40,6 +40,7 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("net::dropped_at_the_other", dropped_at_the_other),
     Test::core("net::bridge_is_down", bridge_is_down),
     Test::core("net::forward_policy", forward_policy),
+    Test::full("net::forward_policy_inward", forward_policy_inward),
     Test::full("net::nothing_translates", nothing_translates),
     Test::full("net::translated", translated),
     Test::full("net::translated_in_vain", translated_in_vain),
@@ -579,6 +580,30 @@ fn forward_policy() {
     let evidence = scene.stopped("netfilter", &["NETFILTER_DROP"]);
     assert_eq!(evidence["device"], "br0");
     assert_eq!(evidence["first_packet"]["destination"], OUTSIDE);
+}
+
+/// By its address alone it is known whom a packet goes to that no device of a container has met.
+fn forward_policy_inward() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    street.run("h", "iptables -P FORWARD DROP");
+    let sent = street.at("o", || {
+        let socket = UdpSocket::bind((OUTSIDE, 0)).expect("a socket");
+        for _ in 0..PACKETS {
+            socket.send_to(&[7; 100], (INSIDE, PORT)).expect("a packet");
+        }
+    });
+    sent.join().expect("the thread outside");
+    let sample = scene.stops("netfilter", PACKETS);
+    assert_eq!(sample["stops"][0]["flow"], "in", "{sample:#}");
+    let came = |sample: &Value| {
+        let hops = sample["hops"].as_array().into_iter().flatten();
+        let up0 = hops.filter(|hop| hop["flow"] == "in" && hop["device"] == "up0" && hop["direction"] == "receive");
+        up0.filter_map(|hop| hop["packets"].as_u64()).sum::<u64>() == PACKETS as u64
+    };
+    scene.sample("on the way in", came);
+    let evidence = scene.stopped("netfilter", &["NETFILTER_DROP"]);
+    assert_eq!(evidence["first_packet"]["destination"], INSIDE);
 }
 
 fn nothing_translates() {

@@ -3,21 +3,24 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{IpAddr, Ipv6Addr},
-    os::unix::fs::MetadataExt,
+    io::Write,
+    net::{IpAddr, Ipv6Addr, TcpListener, TcpStream},
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     process::Command,
 };
 
+use nix::libc;
 use serde_json::Value;
 use tracer::kernel::{
     load::{Kernel, Wishes},
     plan,
 };
 use tracer_common::tcp::{
-    AF_INET, AF_INET6, ATTEMPT, BIND_CALL, CONNECT_CALL, EADDRINUSE, EHOSTUNREACH, ENETUNREACH, LISTEN_CALL, Refusal,
-    RefusalKey, SEND_CALL, WAITING, Waiter,
+    AF_INET, AF_INET6, ATTEMPT, BIND_CALL, CONNECT_CALL, EADDRINUSE, EHOSTUNREACH, ENETUNREACH, Flow, FlowKey,
+    LISTEN_CALL, Refusal, RefusalKey, SEND_CALL, WAITING, Waiter,
 };
 
+use super::street::{OUTSIDE, PORT, Street};
 use crate::{
     harness::{Lack, Test, in_virtual_machine},
     support::{
@@ -44,6 +47,7 @@ pub static TESTS: &[Test] = &[
     Test::full("net::tcp::no_room_for_attempts", no_room_for_attempts),
     Test::full("net::tcp::refusals_counted", refusals_counted),
     Test::full("net::tcp::answered_at_last", answered_at_last),
+    Test::full("net::tcp::needless_after_all", needless_after_all),
     Test::full("net::tcp::peer_is_dead", peer_is_dead),
     Test::full("net::tcp::conntrack_is_full", conntrack_is_full).needs(&[Lack::OwnMachine]),
 ];
@@ -131,6 +135,46 @@ fn counted(kernel: &Kernel, netns: u32, group: &Group) -> BTreeMap<(u32, u32, Ip
     let ours = entries.into_iter().filter(|(key, _)| is_ours(key));
     ours.map(|(key, values)| ((key.kind, key.errno, address(&key), key.port), values.iter().map(|one| one.count).sum()))
         .collect()
+}
+
+/// What the peer says of the last retransmission comes after it: it is known once the connection ends.
+fn needless_after_all() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let street = Street::new(&container);
+    street.knows_its_neighbours();
+    let wishes = Wishes {
+        probes: vec![&plan::TCP_RESENT, &plan::TCP_CLOSED],
+        ring_bytes: 1 << 16,
+        maps: vec![("FLOWS", 1024)],
+        ..Wishes::default()
+    };
+    let kernel = Kernel::attach(&wishes).expect("the kernel side");
+    let listener = street.at("o", || TcpListener::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    let connected = street.at("c", || TcpStream::connect((OUTSIDE, PORT)).expect("a connection"));
+    let (server, _) = listener.accept().expect("a connection");
+    let mut client = connected.join().expect("the container's thread");
+    let port = client.local_addr().expect("its own").port();
+    let flow = || {
+        let entries = kernel.entries::<FlowKey, Flow>("FLOWS", 1024).expect("the map").into_iter();
+        entries.filter(|(key, _)| key.local_port == port && key.remote_port == PORT).map(|(_, flow)| flow).next()
+    };
+    // What it sends arrives, and no answer comes back.
+    street.run("c", "iptables -I INPUT -p tcp -j DROP");
+    client.write_all(b"something").expect("it is sent");
+    wait_until("that it is sent again", flow);
+    street.run("c", "iptables -D INPUT -p tcp -j DROP");
+    wait_until("that all is acknowledged", || {
+        let mut left: libc::c_int = 0;
+        // SAFETY: a request that writes an int, which outlives the call.
+        let asked = unsafe { libc::ioctl(client.as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
+        (asked == 0 && left == 0).then_some(())
+    });
+    let before = flow().expect("it is known");
+    assert_eq!(before.dsacks, before.dsacks_before, "it was sent again no more since the peer said so");
+    drop(server);
+    drop(client);
+    wait_until("what the peer said", || flow().filter(|flow| flow.dsacks > flow.dsacks_before));
 }
 
 /// Each kind of refusal, so often as there was one, and nothing else.
