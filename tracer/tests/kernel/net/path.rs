@@ -32,7 +32,6 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("net::another_device", another_device),
     Test::full("net::another_name", another_name),
     Test::full("net::buffer_of_another", buffer_of_another),
-    Test::full("net::question_of_another", question_of_another),
     Test::full("net::to_groups", to_groups),
     Test::core("net::rule_in_the_container", rule_in_the_container),
     Test::full("net::rule_against_what_comes", rule_against_what_comes),
@@ -450,29 +449,6 @@ fn buffer_of_another() {
     }
     let sample = scene.sample("of each that was dropped", |sample| sent(sample, 2 * all));
     assert_eq!(left(&sample), all, "{sample:#}");
-    scene.ctrace.stop();
-}
-
-/// The same of questions for neighbours: what the host asks, in the buffers in which the container asked before, is not the
-/// container's.
-fn question_of_another() {
-    let scene = Scene::new();
-    let street = &scene.street;
-    on_one_cpu();
-    let ask = |end: &str, whom: String| {
-        let sent = street.at(end, move || {
-            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-            socket.send_to(&[7; 100], (whom, PORT)).expect("a packet that waits for its neighbour");
-        });
-        sent.join().expect("its thread");
-    };
-    for number in 0..40 {
-        ask("c", format!("10.97.0.{}", 100 + number));
-        ask("h", format!("10.98.0.{}", 100 + number));
-    }
-    let sample =
-        scene.sample("of each question", |sample| packets(sample, "out", "host veth", "receive", "packets") >= 40);
-    assert_eq!(packets(&sample, "out", "uplink", "xmit", "packets"), 0, "{sample:#}");
     scene.ctrace.stop();
 }
 
