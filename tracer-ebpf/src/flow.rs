@@ -8,7 +8,7 @@ use tracer_common::{
     UNKNOWN_U32, UNKNOWN_U64,
     dropped::{INWARD, OUTWARD, SAMPLE},
     flow::{DROPPED, Followed, ICMP, ICMPV6, Step},
-    hops::{Address, IN, OUT, RECEIVE},
+    hops::{Address, OUT, RECEIVE},
 };
 
 use crate::kernel::{
@@ -27,13 +27,16 @@ pub fn is_wanted() -> bool {
     layout::WANT_FLOW_PROTOCOL.load() != 0
 }
 
-/// A step at a device, to or from that container.
+/// A step at a device, to or from that container; 0: of nobody's that is known.
 #[inline(always)]
 pub fn passed(buffer: &Buffer, ip: &Ip, what: u32, (container, flow): (u32, u32)) {
-    let flags = match flow {
-        OUT => OUTWARD,
-        IN => INWARD,
-        _ => 0,
+    // Not by the way alone: where there is none, 6.1 ran the comparison with what stands for that as if it were OUT.
+    let flags = if container == 0 {
+        0
+    } else if flow == OUT {
+        OUTWARD
+    } else {
+        INWARD
     };
     step(buffer, ip, (what, container, flags), UNKNOWN_U32, 0);
 }

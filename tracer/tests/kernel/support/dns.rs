@@ -43,6 +43,8 @@ pub fn ask_and_hear(text: &str) {
         let mut answer = [0; 512];
         socket.recv(&mut answer).expect("an answer");
     }
+    // Open until the process ends: what else comes is not refused.
+    std::mem::forget(socket);
 }
 
 /// `ADDRESS:PORT=MS`: answers that there is no such name, each after so long, in a thread of its own.
