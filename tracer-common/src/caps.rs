@@ -64,7 +64,7 @@ pub mod how {
 }
 
 /// What makes two checks alike.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct CheckKey {
@@ -90,7 +90,7 @@ pub struct Count {
 }
 
 /// The last check that a CPU saw granted: value of the map `CAP_LAST`. What is quite like it is counted here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Last {
     pub key: CheckKey,

@@ -17,7 +17,8 @@ use crate::kernel::{
     cgroup,
     histogram::bucket,
     layout,
-    read::{Head, NOWHERE, Ptr, follow, place, u32_at, u64_at},
+    read::{NOWHERE, Part, Ptr, follow, place, u32_at, u64_at},
+    spread::spread,
 };
 
 /// Requests that went to their device, each at a place that its address gives: neither a bucket's lock nor an allocation.
@@ -99,7 +100,7 @@ struct Request {
 impl Request {
     #[inline(always)]
     fn at(request: Ptr) -> Self {
-        let head = Head::<16>::of(request);
+        let head = Part::<16>::of(request);
         Self {
             flags: head.u32(&layout::RQ_FLAGS),
             bytes: head.u32(&layout::RQ_DATA_LEN),
@@ -123,7 +124,7 @@ struct Bio {
 impl Bio {
     #[inline(always)]
     fn at(bio: Ptr) -> Self {
-        let head = Head::<16>::of(bio);
+        let head = Part::<16>::of(bio);
         Self {
             charge: head.u64(&layout::BIO_BLKG),
             flags: head.u16(&layout::BIO_FLAGS),
@@ -208,7 +209,7 @@ fn asked(request: &Request, bio: &Bio) -> Asked {
 /// Where a page belongs: of several that make a larger one the first one tells (`compound_head`, include/linux/page-flags.h).
 #[inline(always)]
 fn mapping_of(page: Ptr) -> Ptr {
-    let words = Head::<4>::of(page);
+    let words = Part::<4>::of(page);
     let head = words.u64(&layout::PAGE_HEAD);
     if head & 1 == 0 {
         return words.u64(&layout::PAGE_MAPPING);
@@ -216,12 +217,6 @@ fn mapping_of(page: Ptr) -> Ptr {
     let first =
         if layout::PAGE_HEAD_IS_MASK.load() == 1 && head != UNKNOWN_U64 { page & head } else { head.wrapping_sub(1) };
     follow(first, &layout::PAGE_MAPPING)
-}
-
-/// A place for an address. What is allocated side by side stands at multiples of its size: a multiplication spreads them.
-#[inline(always)]
-fn spread<const BITS: u32>(address: Ptr) -> u32 {
-    (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BITS)) as u32
 }
 
 #[inline(always)]

@@ -8,5 +8,6 @@ pub mod histogram;
 pub mod layout;
 pub mod packet;
 pub mod read;
+pub mod spread;
 pub mod syscall;
 pub mod task;

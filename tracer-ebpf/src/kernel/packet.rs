@@ -13,6 +13,7 @@ use tracer_common::{
 use super::{
     layout,
     read::{NOWHERE, Part, Ptr, follow, known, place, u16_at, u32_at, u64_at},
+    spread::spread,
 };
 
 /// Network namespaces of containers, by inode: user space fills it.
@@ -70,7 +71,7 @@ pub fn at(device: Ptr) -> At {
 #[inline(always)]
 pub fn at_work(device: Ptr, more: u32) -> (At, bool, u32) {
     let tick = jiffies();
-    let Some(known) = KNOWN_DEVICES.get_ptr_mut(spread(device, KNOWN_BITS)) else {
+    let Some(known) = KNOWN_DEVICES.get_ptr_mut(spread::<KNOWN_BITS>(device)) else {
         let at = at(device);
         return (at, is_containers(at.netns), more);
     };
@@ -83,12 +84,6 @@ pub fn at_work(device: Ptr, more: u32) -> (At, bool, u32) {
     }
     known.packets += more;
     (At { device, netns: known.netns, ifindex: known.ifindex }, known.is_containers != 0, known.packets)
-}
-
-/// A place for what is at that address: structures stand at multiples of their size, a multiplication spreads them.
-#[inline(always)]
-fn spread(address: Ptr, bits: u32) -> u32 {
-    (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as u32
 }
 
 /// `__LINK_STATE_START` and `__LINK_STATE_NOCARRIER` of include/linux/netdevice.h: bits of `net_device.state`.
@@ -409,7 +404,7 @@ impl Ip {
 /// The packet is on its way from that container, by that device of its.
 #[inline(always)]
 pub fn depart(packet: Ptr, signature: u64, sent_ns: u64, container: u32, through: u32) {
-    let Some(berth) = FLIGHTS.get_ptr_mut(spread(packet, FLIGHTS_BITS)) else { return };
+    let Some(berth) = FLIGHTS.get_ptr_mut(spread::<FLIGHTS_BITS>(packet)) else { return };
     let sent = jiffies();
     // SAFETY: the map's value; who has the packet is here, and of two that share the place the last one has it.
     let berth = unsafe { &mut *berth };
@@ -434,7 +429,7 @@ pub fn flight(packet: Ptr, ip: &Ip) -> Option<*mut Flight> {
 /// What is known of the packet that was in this buffer last.
 #[inline(always)]
 fn entry(packet: Ptr, now: u64) -> Option<*mut Flight> {
-    let berth = FLIGHTS.get_ptr_mut(spread(packet, FLIGHTS_BITS))?;
+    let berth = FLIGHTS.get_ptr_mut(spread::<FLIGHTS_BITS>(packet))?;
     // SAFETY: as in `flight`.
     unsafe {
         if (*berth).flight.packet == packet {

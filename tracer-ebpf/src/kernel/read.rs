@@ -52,48 +52,29 @@ pub mod known {
 
     use super::Ptr;
 
-    /// The number in a field; all ones where this kernel has no such field, and 0 where there is nothing.
-    ///
-    /// # Safety
-    /// The pointer is an argument of a typed tracepoint, came from a helper that gives one of a known type, or was read by
-    /// this. The verifier refuses any other.
-    #[inline(always)]
-    pub unsafe fn u64(base: Ptr, offset: &Global<u32>) -> u64 {
-        let offset = offset.load();
-        if offset == ABSENT {
-            return u64::MAX;
-        }
-        // SAFETY: what cannot be read there the kernel reads as 0.
-        unsafe { core::ptr::with_exposed_provenance::<u64>((base + u64::from(offset)) as usize).read_volatile() }
+    macro_rules! fields {
+        ($($type:ident)*) => {
+            $(
+                /// The number in a field of that size; all ones where this kernel has no such field, and 0 where there is
+                /// nothing.
+                ///
+                /// # Safety
+                /// The pointer is an argument of a typed tracepoint, came from a helper that gives one of a known type, or
+                /// was read by this. The verifier refuses any other.
+                #[inline(always)]
+                pub unsafe fn $type(base: Ptr, offset: &Global<u32>) -> $type {
+                    let offset = offset.load();
+                    if offset == ABSENT {
+                        return $type::MAX;
+                    }
+                    let field = core::ptr::with_exposed_provenance::<$type>((base + u64::from(offset)) as usize);
+                    // SAFETY: what cannot be read there the kernel reads as 0.
+                    unsafe { field.read_volatile() }
+                }
+            )*
+        };
     }
-
-    /// The same of half the size.
-    ///
-    /// # Safety
-    /// As there.
-    #[inline(always)]
-    pub unsafe fn u32(base: Ptr, offset: &Global<u32>) -> u32 {
-        let offset = offset.load();
-        if offset == ABSENT {
-            return u32::MAX;
-        }
-        // SAFETY: as above.
-        unsafe { core::ptr::with_exposed_provenance::<u32>((base + u64::from(offset)) as usize).read_volatile() }
-    }
-
-    /// … and of a quarter.
-    ///
-    /// # Safety
-    /// As there.
-    #[inline(always)]
-    pub unsafe fn u16(base: Ptr, offset: &Global<u32>) -> u16 {
-        let offset = offset.load();
-        if offset == ABSENT {
-            return u16::MAX;
-        }
-        // SAFETY: as above.
-        unsafe { core::ptr::with_exposed_provenance::<u16>((base + u64::from(offset)) as usize).read_volatile() }
-    }
+    fields!(u64 u32 u16);
 
     /// Such a pointer as a number, which may be reckoned with: the verifier lets nobody do that with a pointer, and forgets what it
     /// is in memory of a map. Only for what runs with softirqs off: nothing else of the kind comes in between.
@@ -161,10 +142,8 @@ pub struct Part<const WORDS: usize> {
     failed: u64,
 }
 
-/// The start of a structure.
-pub type Head<const WORDS: usize> = Part<WORDS>;
-
 impl<const WORDS: usize> Part<WORDS> {
+    /// From the start.
     #[inline(always)]
     pub fn of(base: Ptr) -> Self {
         Self::read(base, 0)
@@ -184,36 +163,29 @@ impl<const WORDS: usize> Part<WORDS> {
         let failed = unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), WORDS as u32 * 8, from as *const _) };
         Self { base, start, words, failed: (failed >> 63) as u64 }
     }
+}
 
-    #[inline(always)]
-    pub fn u64(&self, offset: &Global<u32>) -> u64 {
-        let at = offset.load().wrapping_sub(self.start) as usize;
-        if at > WORDS * 8 - 8 {
-            return u64_at(place(self.base, offset));
+macro_rules! fields_of_parts {
+    ($($type:ident: $otherwise:ident;)*) => {
+        impl<const WORDS: usize> Part<WORDS> {
+            $(
+                #[inline(always)]
+                pub fn $type(&self, offset: &Global<u32>) -> $type {
+                    let at = offset.load().wrapping_sub(self.start) as usize;
+                    if at > WORDS * 8 - 8 {
+                        return $otherwise(place(self.base, offset));
+                    }
+                    // SAFETY: within `words`, and aligned as the kernel aligns it; the verifier checks both.
+                    self.failed as $type | unsafe { *self.words.as_ptr().byte_add(at).cast::<$type>() }
+                }
+            )*
         }
-        // SAFETY: within `words`, and aligned as the kernel aligns it; the verifier checks both.
-        self.failed | unsafe { *self.words.as_ptr().byte_add(at) }
-    }
-
-    #[inline(always)]
-    pub fn u16(&self, offset: &Global<u32>) -> u16 {
-        let at = offset.load().wrapping_sub(self.start) as usize;
-        if at > WORDS * 8 - 8 {
-            return u16_at(place(self.base, offset));
-        }
-        // SAFETY: as above.
-        self.failed as u16 | unsafe { *self.words.as_ptr().byte_add(at).cast::<u16>() }
-    }
-
-    #[inline(always)]
-    pub fn u32(&self, offset: &Global<u32>) -> u32 {
-        let at = offset.load().wrapping_sub(self.start) as usize;
-        if at > WORDS * 8 - 8 {
-            return u32_at(place(self.base, offset));
-        }
-        // SAFETY: as above.
-        self.failed as u32 | unsafe { *self.words.as_ptr().byte_add(at).cast::<u32>() }
-    }
+    };
+}
+fields_of_parts! {
+    u64: u64_at;
+    u32: u32_at;
+    u16: u16_at;
 }
 
 /// The address of a field; `NOWHERE` where this kernel has no such field.

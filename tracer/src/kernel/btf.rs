@@ -196,7 +196,7 @@ impl<'a> Btf<'a> {
 
     /// The arguments of a tracepoint after its context pointer: for each, the struct it points to, or `None`.
     pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<Vec<Option<&str>>> {
-        let id = *self.named.get(&(format!("btf_trace_{tracepoint}"), Namespace::Typedef))?;
+        let id = self.typedef(&format!("btf_trace_{tracepoint}"))?;
         let pointer = self.resolve(id).filter(|found| found.kind == kind::PTR)?;
         let proto = self.resolve(pointer.word).filter(|found| found.kind == kind::FUNC_PROTO)?;
         (1..proto.len)

@@ -259,8 +259,9 @@ pub fn run(all: impl Iterator<Item = &'static Test>, list: List, filter: &str) -
                 println!("test {} ... skipped: {lack}", test.name);
                 skipped += 1;
             } else {
-                println!("test {} ... FAILED\n    {lack}, but a virtual machine should have it", test.name);
-                failed.push(Failure::new(test, &[format!("{lack}, but a virtual machine should have it")]));
+                let why = format!("{lack}, but a virtual machine should have it");
+                println!("test {} ... FAILED\n    {why}", test.name);
+                failed.push(Failure::new(test, &[why]));
             }
             continue;
         }

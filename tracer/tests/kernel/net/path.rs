@@ -473,11 +473,8 @@ fn to_groups() {
     assert!(!said.codes(&scene.container).contains(&"net.dropped"), "nobody misses them");
 }
 
-/// What comes to the container, stopped within it.
-fn rule_against_what_comes() {
-    let scene = Scene::new();
-    let street = &scene.street;
-    street.run("c", "iptables -A INPUT -p udp -j DROP");
+/// From outside to the container, which has asked for none of it.
+fn send_inward(street: &Street) {
     let sent = street.at("o", || {
         let socket = UdpSocket::bind((OUTSIDE, 0)).expect("a socket");
         for _ in 0..PACKETS {
@@ -485,6 +482,14 @@ fn rule_against_what_comes() {
         }
     });
     sent.join().expect("the thread outside");
+}
+
+/// What comes to the container, stopped within it.
+fn rule_against_what_comes() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    street.run("c", "iptables -A INPUT -p udp -j DROP");
+    send_inward(street);
     let sample = scene.stops("netfilter", PACKETS);
     let stop = &sample["stops"][0];
     assert_eq!(
@@ -563,13 +568,7 @@ fn forward_policy_inward() {
     let scene = Scene::new();
     let street = &scene.street;
     street.run("h", "iptables -P FORWARD DROP");
-    let sent = street.at("o", || {
-        let socket = UdpSocket::bind((OUTSIDE, 0)).expect("a socket");
-        for _ in 0..PACKETS {
-            socket.send_to(&[7; 100], (INSIDE, PORT)).expect("a packet");
-        }
-    });
-    sent.join().expect("the thread outside");
+    send_inward(street);
     let sample = scene.stops("netfilter", PACKETS);
     assert_eq!(sample["stops"][0]["flow"], "in", "{sample:#}");
     let came = |sample: &Value| {
