@@ -32,9 +32,10 @@ pub struct Refused {
     pub count: u64,
     pub on: u32,
     pub at: i32,
-    /// Of the open file: its file system's magic number and device, its mode and inode; `UNKNOWN_*`.
+    /// Of the open file: its file system's magic number and device, and its mode; `UNKNOWN_*`.
     pub magic: u64,
-    pub inode: u64,
+    /// Recordings hold records as they are: older ones have an inode here.
+    pub reserved: u64,
     pub device: u32,
     pub mode: u32,
     /// NUL-terminated, maybe cut.

@@ -101,7 +101,7 @@ fn refuse(syscall: u32, errno: u32, on: u32, path: Ptr, at: i32) {
             (*record).on = on;
             (*record).at = at;
             (*record).magic = u64_at(place(block, &layout::SB_MAGIC));
-            (*record).inode = u64_at(place(inode, &layout::INODE_INO));
+            (*record).reserved = 0;
             (*record).device = device;
             (*record).mode = u32::from(u16_at(place(inode, &layout::INODE_MODE)));
             (*record).path = [0; PATH_LEN];
