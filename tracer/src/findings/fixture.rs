@@ -56,7 +56,17 @@ impl Host {
         let facts = HostFacts {
             page_bytes: 4096,
             cgroup_version: 2,
-            attached: vec!["oom_decision", "oom_done", "oom_victim", "oom_sharer", "exit", "signal"],
+            attached: vec![
+                "oom_decision",
+                "oom_done",
+                "oom_victim",
+                "oom_sharer",
+                "exit",
+                "signal",
+                "block_issue",
+                "block_complete",
+                "dirty_pause",
+            ],
             cpus: 2,
             began_later: false,
         };

@@ -79,6 +79,7 @@ impl Reader {
         let requests = requests(kernel)?;
         let syncs = syncs(kernel)?;
         let mut limits = BTreeMap::new();
+        let mut uncontrolled = BTreeSet::new();
         let mut written = BTreeMap::new();
         let mut ids = BTreeMap::new();
         for path in of {
@@ -92,7 +93,13 @@ impl Reader {
                 }
                 None => files.text(&format!("{}/io.max", key.directory(path))).map(|text| v2_limits(&text)),
             };
-            let Some(own) = own.filter(|own| !own.is_empty()) else { continue };
+            let Some(own) = own else {
+                uncontrolled.insert(path.clone());
+                continue;
+            };
+            if own.is_empty() {
+                continue;
+            }
             if self.blkio.is_some() && own.iter().any(|limit| limit.write_bps.or(limit.write_iops).is_some()) {
                 written.insert(path.clone(), written_by(files, &key.directory(path)));
             }
@@ -117,6 +124,7 @@ impl Reader {
             syncs_idle: kernel.is_idle(LENS.on_demand),
             blkio: self.blkio.is_some().then_some(ids),
             limits,
+            uncontrolled,
             written,
             devices: self.devices.clone(),
             unnoted,

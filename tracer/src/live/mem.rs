@@ -39,7 +39,7 @@ pub fn read(ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> R
     Ok(Reading { at_ns, took_ns, levels, stalls, swap_free })
 }
 
-/// `None`: the cgroup is gone, or memory is not controlled there.
+/// `None`: the cgroup is gone, or (v1) memory is not controlled there.
 fn level(files: &HostFiles, key: &Hierarchy, path: &str) -> Option<Level> {
     let directory = key.directory(path);
     let of = |file: &str| files.text(&format!("{directory}/{file}"));
@@ -59,7 +59,10 @@ fn level(files: &HostFiles, key: &Hierarchy, path: &str) -> Option<Level> {
             ..Level::default()
         });
     }
-    let usage = number("memory.current")?;
+    let Some(usage) = number("memory.current") else {
+        // It is there, and its memory is not controlled: all of it is unknown.
+        return of("cgroup.controllers").map(|_| Level::default());
+    };
     let swap = number("memory.swap.current");
     Some(Level {
         usage: Some(usage),

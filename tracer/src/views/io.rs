@@ -33,20 +33,22 @@ fn head() -> Line {
 }
 
 fn line(sample: &SampleRow) -> Line {
-    let time = |key: &str| sample.fields.get(key).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), span);
+    let known = |key: &str| sample.fields.get(key).and_then(Value::as_u64);
+    let none = || "-".to_owned();
+    let time = |key: &str| known(key).map_or_else(none, span);
     let window = number(sample, "window_ns").max(1);
     // Of all its tasks: it may be more than 100.
     let share =
         |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), |ns| format!("{} %", ns.saturating_mul(100) / window));
     let numbers = vec![
-        short(number(sample, "read_bytes_per_s")),
-        short(number(sample, "write_bytes_per_s")),
-        number(sample, "reads_per_s").to_string(),
-        number(sample, "writes_per_s").to_string(),
+        known("read_bytes_per_s").map_or_else(none, short),
+        known("write_bytes_per_s").map_or_else(none, short),
+        known("reads_per_s").map_or_else(none, |count| count.to_string()),
+        known("writes_per_s").map_or_else(none, |count| count.to_string()),
         time("queued_ns"),
         time("device_ns"),
-        share(Some(number(sample, "paused_ns"))),
-        share(sample.fields.get("sync_ns").and_then(Value::as_u64)),
+        share(known("paused_ns")),
+        share(known("sync_ns")),
     ];
     let devices = sample.fields.get("devices").and_then(Value::as_array).into_iter().flatten();
     let devices: Vec<&str> = devices.filter_map(|device| device["device"].as_str()).collect();

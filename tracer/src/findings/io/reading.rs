@@ -73,6 +73,9 @@ pub struct Counts {
     pub blkio: Option<BTreeMap<u64, Arc<str>>>,
     /// Limits in force, those without any left out.
     pub limits: BTreeMap<Arc<str>, Vec<Limit>>,
+    /// Those that no io (v1: blkio) controller holds: their limits are not known to be none.
+    #[serde(default)]
+    pub uncontrolled: BTreeSet<Arc<str>>,
     /// v1: bytes that processes of a cgroup with a limit gave to write so far, buffered or not.
     pub written: BTreeMap<Arc<str>, u64>,
     /// Names of devices: `sda`.

@@ -69,12 +69,18 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
     for (sum, total) in sums.values().flat_map(|of| of.iter().enumerate()) {
         all[sum].add(total);
     }
-    numbers.set("read_bytes_per_s", per_s(all[0].bytes));
-    numbers.set("write_bytes_per_s", per_s(all[1].bytes));
-    numbers.set("reads_per_s", per_s(all[0].count));
-    numbers.set("writes_per_s", per_s(all[1].count));
+    let requests_seen = seen.world.attached("block_issue") && seen.world.attached("block_complete");
+    let unseen = "requests to block devices are not seen";
+    for (key, count) in [
+        ("read_bytes_per_s", all[0].bytes),
+        ("write_bytes_per_s", all[1].bytes),
+        ("reads_per_s", all[0].count),
+        ("writes_per_s", all[1].count),
+    ] {
+        numbers.put(key, requests_seen.then(|| per_s(count)), unseen);
+    }
     let served = total(all.iter().map(|total| total.count));
-    let idle = "no request completed within the window";
+    let idle = if requests_seen { "no request completed within the window" } else { unseen };
     let mean = |ns: u64| ns.checked_div(served);
     numbers.put("device_ns", mean(total(all.iter().map(|total| total.device_ns))), idle);
     let unnoted = sums.keys().find(|device| seen.counts.unnoted.contains(device)).map(|device| seen.device(*device));
@@ -87,7 +93,9 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
         _ => false,
     };
     let paused = seen.pauses.within(|key| own(key.cgroup));
-    numbers.set("paused_ns", total(paused.values().map(|pauses| pauses.total_ns)));
+    let paused = total(paused.values().map(|pauses| pauses.total_ns));
+    let pauses_seen = seen.world.attached("dirty_pause");
+    numbers.put("paused_ns", pauses_seen.then_some(paused), "pauses of buffered writers are not seen");
     let syncs = sync_sums(seen, own);
     let are_seen = seen.world.attached("file_refused") && seen.world.attached("sync_begin") && !seen.counts.syncs_idle;
     let not_seen = if seen.counts.syncs_idle {
@@ -101,10 +109,12 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
     numbers.put("syncs", are_seen.then_some(syncs), not_seen);
     numbers.set("window_ns", window);
     let devices: Vec<Value> = sums.iter().map(|(device, of)| device_row(seen, *device, of, &per_s)).collect();
-    numbers.set("devices", devices);
+    numbers.put("devices", requests_seen.then_some(devices), unseen);
     let limits = cgroup.as_deref().and_then(|cgroup| seen.counts.limits.get(cgroup));
     let limits: Vec<Value> = limits.into_iter().flatten().map(|limit| limit_row(seen, limit)).collect();
-    numbers.set("limits", limits);
+    let is_controlled = !cgroup.as_deref().is_some_and(|cgroup| seen.counts.uncontrolled.contains(cgroup));
+    let off = "the io controller (v1: blkio) is off for this cgroup, or this kernel holds nobody back";
+    numbers.put("limits", is_controlled.then_some(limits), off);
     upper(cgroup.as_deref().and_then(|cgroup| seen.roots.get(cgroup)), &mut numbers);
     Output::Sample(Box::new(SampleRow {
         time: seen.world.at(seen.counts.at_ns),

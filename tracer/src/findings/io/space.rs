@@ -189,7 +189,8 @@ impl<'a> Facts<'a> {
         numbers.put("path", self.found.path.clone(), &why);
         numbers.put("file_system", self.found.kind.clone(), &why);
         numbers.put("mount", self.found.mount.clone(), &why);
-        let no_overlay = "it is on no overlay";
+        let is_overlay = self.found.kind.as_deref() == Some("overlay");
+        let no_overlay = if is_overlay { &why } else { "it is on no overlay" };
         numbers.put("upper", self.found.upper.clone(), no_overlay);
         numbers.put("disk_bytes", self.found.disk.map(|disk| disk.total_bytes), no_overlay);
         numbers.put("disk_used_bytes", self.found.disk.map(used), no_overlay);

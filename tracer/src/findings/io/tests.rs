@@ -379,6 +379,31 @@ fn a_row_has_syncs_by_call_or_says_that_they_were_not_watched() {
 }
 
 #[test]
+fn what_is_not_seen_or_not_controlled_is_unknown() {
+    let row = |without: &[&str], is_controlled: bool| {
+        let mut bench = Bench::new(2);
+        bench.host.facts.attached.retain(|probe| !without.contains(probe));
+        let uncontrolled = if is_controlled { [].into() } else { [WEB.into()].into() };
+        let counts = Counts { at_ns: T, pauses: vec![pauses(42, 3, 30)], uncontrolled, ..Counts::default() };
+        bench.row_of_web(&Reading::Counts(Box::new(counts)))
+    };
+    let unknown = |row: &crate::pipeline::SampleRow, key: &str, why: &str| {
+        assert!(row.fields[key].is_null() && row.unknown[key].contains(why), "{key}: {:?}", row.unknown);
+    };
+    let whole = row(&[], true);
+    assert_eq!((&whole.fields["paused_ns"], &whole.fields["writes_per_s"]), (&(30 * MS).into(), &0.into()));
+    assert_eq!((&whole.fields["limits"], &whole.fields["devices"]), (&serde_json::json!([]), &serde_json::json!([])));
+    unknown(&row(&["dirty_pause"], true), "paused_ns", "pauses of buffered writers");
+    for probe in ["block_issue", "block_complete"] {
+        let blind = row(&[probe], true);
+        for key in ["read_bytes_per_s", "write_bytes_per_s", "reads_per_s", "writes_per_s", "device_ns", "devices"] {
+            unknown(&blind, key, "requests to block devices");
+        }
+    }
+    unknown(&row(&[], false), "limits", "the io controller");
+}
+
+#[test]
 fn what_is_neither_direct_nor_buffered_is_untold() {
     let mut bench = Bench::new(2);
     let (key, total) = io(WEB_CGROUP, READ, 3, 10_000);
@@ -465,6 +490,10 @@ fn which_layer_was_full() {
     let found = judge(ENOSPC, unread);
     assert_eq!(found[0].evidence["layer"], "unknown");
     assert_eq!(found[0].unknown["limit_bytes"], "gone");
+    // An overlay whose disk is not asked is an overlay still.
+    let unread = Place { disk: None, space: None, unknown: Some("not asked".to_owned()), ..same() };
+    assert_eq!(judge(ENOSPC, unread)[0].unknown["disk_bytes"], "not asked");
+    assert_eq!(judge(ENOSPC, place("ext4", space(MIB, 0)))[0].unknown["disk_bytes"], "it is on no overlay");
 }
 
 #[test]

@@ -30,7 +30,11 @@ impl Past {
     }
 
     pub fn take(&mut self, at_ns: u64, level: &Level) {
-        while self.levels.front().is_some_and(|(then, _)| at_ns.saturating_sub(*then) > WINDOW_NS + SLACK_NS) {
+        // Not the last one: on a busy machine the next reading may come late, and tells of a longer time then.
+        let is_old = |levels: &VecDeque<(u64, Option<Level>)>| {
+            levels.len() > 1 && at_ns.saturating_sub(levels[0].0) > WINDOW_NS + SLACK_NS
+        };
+        while is_old(&self.levels) {
             self.levels.pop_front();
         }
         self.levels.push_back((at_ns, Some(level.clone())));
@@ -45,9 +49,11 @@ impl Past {
 
     /// By how much a count grew within the window, and the window; `None`: not read twice.
     pub fn grown(&self, count: impl Fn(&Level) -> Option<u64>) -> Option<(u64, Duration)> {
-        let ((then, first), (now, last)) = (self.levels.front()?, self.levels.back()?);
-        let window = now.checked_sub(*then).filter(|window| *window > 0)?;
-        let before = first.as_ref().map_or(Some(0), &count)?;
+        let (now, last) = self.levels.back()?;
+        // A cgroup that was just made may have been read before its controller was on.
+        let counted = |(then, level): &(u64, Option<Level>)| Some((*then, level.as_ref().map_or(Some(0), &count)?));
+        let (then, before) = self.levels.iter().find_map(counted)?;
+        let window = now.checked_sub(then).filter(|window| *window > 0)?;
         Some((count(last.as_ref()?)?.saturating_sub(before), Duration::from_nanos(window)))
     }
 

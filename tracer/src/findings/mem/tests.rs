@@ -242,6 +242,21 @@ fn held_at_high_by_time_or_where_no_hook_is_by_count() {
 }
 
 #[test]
+fn what_could_not_be_read_at_first_is_counted_from_then_on() {
+    let at = |events| Level { high: Some(16 * MIB), high_events: events, limit: None, ..level(17, 1, 15, 0) };
+    let mut bench = Bench::new();
+    bench.findings(0, &[(WEB, at(None))]);
+    bench.findings(1, &[(WEB, at(Some(5)))]);
+    let found = findings(bench.read(2, &[(WEB, at(Some(12)))], vec![stall(WEB_CGROUP, 42, HIGH, 2, 400)]));
+    assert_eq!(codes(&found), [("mem.high-stall", State::Open)]);
+    assert_eq!(found[0].evidence["high_events"], 7);
+    let mut bench = Bench::new();
+    bench.findings(1, &[(WEB, at(None))]);
+    let found = findings(bench.read(2, &[(WEB, at(Some(12)))], vec![stall(WEB_CGROUP, 42, HIGH, 2, 400)]));
+    assert!(found[0].evidence["high_events"].is_null(), "it was read once");
+}
+
+#[test]
 fn swapping_is_a_mebibyte_within_the_window() {
     let at = |swap: u64, out: Option<u64>, back: u64| {
         let mut level = Level { swap: Some(swap), ..level(50, 100, 40, 0) };
@@ -272,6 +287,45 @@ fn a_cgroup_that_was_just_made_counts_from_nothing() {
     bench.rule.event(&Event::CgroupMkdir(Box::new(mkdir)));
     let found = bench.findings(1, &[(WEB, Level { swap: Some(2 * MIB), ..level(50, 100, 40, 0) })]);
     assert_eq!(codes(&found), [("mem.swapping", State::Open)]);
+}
+
+#[test]
+fn a_reading_that_comes_late_tells_of_a_longer_time() {
+    let at = |events| Level { high: Some(16 * MIB), high_events: Some(events), limit: None, ..level(17, 1, 15, 0) };
+    let mut bench = Bench::new();
+    bench.findings(0, &[(WEB, at(5))]);
+    let out = bench.read(7, &[(WEB, at(12))], vec![stall(WEB_CGROUP, 42, HIGH, 2, 400)]);
+    assert_eq!(findings(out)[0].evidence["high_events"], 7);
+}
+
+#[test]
+fn pressure_is_told_or_why_it_is_not() {
+    let at = |psi: Psi| [(WEB, Level { psi, ..level(50, 100, 40, 0) })];
+    let on = |some_us: u64| Psi::On { some_us, full_us: 0 };
+    let second = |first: Psi, then: Psi| {
+        let mut bench = Bench::new();
+        bench.read(0, &at(first), vec![]);
+        sample(bench.read(1, &at(then), vec![]), WEB)
+    };
+    assert_eq!(second(on(5_000), on(130_000)).fields["psi_some_pct"], 12.5);
+    for (psi, why) in [(Psi::Off, "boot with psi=1"), (Psi::Absent, "no pressure for a cgroup")] {
+        let row = second(psi, psi);
+        assert!(row.fields["psi_some_pct"].is_null() && row.unknown["psi_some_pct"].contains(why), "{:?}", row.unknown);
+    }
+    let once = sample(Bench::new().read(0, &at(on(5_000)), vec![]), WEB);
+    assert_eq!(once.unknown["psi_some_pct"], "not read twice yet");
+}
+
+#[test]
+fn without_the_controller_nothing_is_known_and_nothing_told() {
+    let mut bench = Bench::new();
+    let out = bench.read(0, &[(WEB, Level::default())], vec![]);
+    let row = sample(out, WEB);
+    for key in ["usage_bytes", "anon_bytes", "limit_bytes", "working_set_bytes", "time_to_limit_ns"] {
+        assert!(row.fields[key].is_null() && row.unknown.contains_key(key), "{key}: {:?}", row.unknown);
+    }
+    assert!(row.unknown["usage_bytes"].contains("the memory controller is off"), "{:?}", row.unknown);
+    assert!(bench.findings(3, &[(WEB, Level::default())]).is_empty());
 }
 
 #[test]
