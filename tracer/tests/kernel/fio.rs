@@ -19,6 +19,7 @@ use crate::{
 pub static TESTS: &[&[Test]] = &[&[
     Test::full("fio::direct", direct).needs(&[Lack::Fio]),
     Test::full("fio::direct_from_shared_memory", direct_from_shared_memory).needs(&[Lack::Fio]),
+    Test::full("fio::direct_from_a_mapped_file", direct_from_a_mapped_file).needs(&[Lack::Fio, Lack::PinnedBios]),
     Test::full("fio::buffered", buffered).needs(&[Lack::Fio]),
     Test::full("fio::pauses", pauses).needs(&[Lack::Fio]),
 ]];
@@ -92,8 +93,22 @@ fn direct_from_shared_memory() {
     direct_from("--mem=shm");
 }
 
-fn direct_from(memory: &str) {
+/// Its buffers are pages of a file on another disk: only the bio tells that they are no page cache that is written back.
+fn direct_from_a_mapped_file() {
+    // The first one, which has the lower number: its rows come first.
     let disk = Disk::fast(64);
+    let other = Disk::fast(64);
+    // fio makes room in it for private mappings alone.
+    let buffers = other.file("buffers");
+    fs::write(&buffers, vec![0; 1 << 20]).expect("room");
+    direct_from_to(&format!("--mem=mmapshared:{buffers}"), &disk);
+}
+
+fn direct_from(memory: &str) {
+    direct_from_to(memory, &Disk::fast(64));
+}
+
+fn direct_from_to(memory: &str, disk: &Disk) {
     let tree = IoTree::new();
     let (busy, idle) = (tree.container(), tree.container());
     let file = disk.file("direct");

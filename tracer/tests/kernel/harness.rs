@@ -68,6 +68,8 @@ pub enum Lack {
     Quotas,
     /// A `kernel.pid_max` for each pid namespace.
     OwnPidMax,
+    /// The flag of a bio whose pages are a process's (since 6.5).
+    PinnedBios,
     /// A machine of its own: what the test changes holds for all of it.
     OwnMachine,
     /// Device-mapper, and its tool.
@@ -131,6 +133,10 @@ impl Lack {
                 let layout = tracer::kernel::layout::Layout::of_this_kernel(&[]);
                 layout.map_or(true, |layout| layout.get("PIDNS_PID_MAX") == tracer_common::ABSENT)
             }
+            Self::PinnedBios => {
+                let layout = tracer::kernel::layout::Layout::of_this_kernel(&[]);
+                layout.map_or(true, |layout| layout.get("BIO_PINNED") == tracer_common::ABSENT)
+            }
             Self::OwnMachine => !in_virtual_machine(),
             Self::Mapper => {
                 let _ = std::process::Command::new("modprobe").arg("dm-zero").output();
@@ -161,7 +167,9 @@ impl Lack {
             Self::Nftables,
             Self::Tmux,
         ];
-        !in_virtual_machine() || matches!(self, Self::CgroupV1 | Self::OwnPidMax) || packages.contains(&self)
+        !in_virtual_machine()
+            || matches!(self, Self::CgroupV1 | Self::OwnPidMax | Self::PinnedBios)
+            || packages.contains(&self)
     }
 }
 
@@ -173,6 +181,7 @@ impl fmt::Display for Lack {
             Self::Quotas => "this kernel was built without quotas (CONFIG_QFMT_V2)",
             Self::CgroupV1 => "the memory controller is not in cgroup v1 here",
             Self::OwnPidMax => "kernel.pid_max is one for all pid namespaces here",
+            Self::PinnedBios => "bios do not say here that their pages are a process's",
             Self::OwnMachine => "it changes the whole machine's limits",
             Self::Mapper => "this kernel was built without device-mapper",
             Self::Netem => "this kernel was built without netem (CONFIG_NET_SCH_NETEM)",

@@ -7,10 +7,11 @@ use serde_json::Value;
 use crate::{
     fio::counted,
     harness::{Lack, Test, in_virtual_machine},
+    mem::Swap,
     support::{
         cgroups::{Group, Tree, is_v1},
         ctrace::{Ctrace, Line, command, is_skip},
-        disk::{Disk, Scratch, calls_refused},
+        disk::{Disk, Loop, Scratch, calls_refused},
         io::{IoTree, limit_writes, play},
         player::Player,
         unique, wait_until,
@@ -21,9 +22,13 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::core("io::dirty_throttled", dirty_throttled),
     Test::full("io::requests_are_counted", requests_are_counted),
     Test::full("io::requests_of_those_that_come_and_go", requests_of_those_that_come_and_go),
+    Test::full("io::requests_of_many", requests_of_many),
+    Test::full("io::one_request_in_two_parts", one_request_in_two_parts),
+    Test::full("io::swap_is_not_told", swap_is_not_told),
     Test::core("io::throttled", throttled),
     Test::core("io::buffered_passes_blkio", buffered_passes_blkio).needs(&[Lack::CgroupV1]),
     Test::core("io::slow_sync", slow_sync),
+    Test::full("io::each_that_syncs_is_told", each_that_syncs_is_told),
     Test::core("io::each_sync_is_counted", each_sync_is_counted),
     Test::full("io::syncs_without_kprobes", syncs_without_kprobes),
     Test::core("io::tmpfs_is_full", tmpfs_is_full),
@@ -191,32 +196,100 @@ fn requests_are_counted() {
 }
 
 /// Several write to one disk at a time, and are gone before the next ones come: in the kernel these may stand where those stood.
-/// Where a program is preempted (7.3) the kernel may skip one, which is said.
 fn requests_of_those_that_come_and_go() {
+    let (disk, files) = disk_for_eight();
+    let ctrace = ctrace();
+    for round in 0..5 {
+        each_has_its_own(&ctrace, &files, 8, 100 + 10 * round);
+    }
+    ctrace.stop();
+    drop(disk);
+}
+
+/// More at a time than the kernel side has places for what they are charged to.
+fn requests_of_many() {
+    let (disk, files) = disk_for_eight();
+    let ctrace = ctrace();
+    each_has_its_own(&ctrace, &files, 80, 20);
+    ctrace.stop();
+    drop(disk);
+}
+
+fn disk_for_eight() -> (Disk, Vec<String>) {
     let disk = Disk::fast(64);
     let files: Vec<String> = (0..8).map(|number| disk.file(&number.to_string())).collect();
     for file in &files {
         fs::write(file, vec![0; 1 << 20]).expect("room");
     }
     nix::unistd::sync();
-    let ctrace = ctrace();
-    for round in 0..5 {
-        let tree = IoTree::new();
-        let writers = files.iter().enumerate().map(|(number, file)| {
-            let (container, count) = (tree.container(), 100 + 10 * round + number as u64);
-            let player = play(&container, &[&format!("direct={file}={count}=4096=0"), "pause"]);
-            (container, count, player)
-        });
-        for (container, count, _player) in &writers.collect::<Vec<_>>() {
-            wait_until(&format!("{count} requests of {} alone", container.path), || {
-                let own = counted(&ctrace, |row| row["cgroup"] == container.path, "write");
-                let lines = ctrace.lines();
-                let skips = lines.iter().map(|line| &line.json).filter(|line| line["type"] == "loss" && is_skip(line));
-                let least = count - skips.map(|skip| number(skip, "count")).sum::<u64>().min(*count);
-                own["count"].as_u64().filter(|own| (least..=*count).contains(own))
-            });
-        }
+    (disk, files)
+}
+
+/// So many containers write at a time, the first one `least` requests and each one more than the one before: as many are counted.
+/// Where a program is preempted (7.3) the kernel may skip one, which is said.
+fn each_has_its_own(ctrace: &Ctrace, files: &[String], containers: u64, least: u64) {
+    let tree = IoTree::new();
+    let writers = (least..).take(containers as usize).zip(files.iter().cycle()).map(|(count, file)| {
+        let container = tree.container();
+        let player = play(&container, &["await", &format!("direct={file}={count}=4096=0"), "pause"]);
+        (container, count, player)
+    });
+    let mut writers: Vec<_> = writers.collect();
+    for (_, _, player) in &mut writers {
+        player.go();
     }
+    for (container, count, _player) in &writers {
+        wait_until(&format!("{count} requests of {} alone", container.path), || {
+            let own = counted(ctrace, |row| row["cgroup"] == container.path, "write");
+            let lines = ctrace.lines();
+            let skips = lines.iter().map(|line| &line.json).filter(|line| line["type"] == "loss" && is_skip(line));
+            let least = count - skips.map(|skip| number(skip, "count")).sum::<u64>().min(*count);
+            own["count"].as_u64().filter(|own| (least..=*count).contains(own))
+        });
+    }
+}
+
+/// A loop device reads what its file still has, and asks again for the rest: one request, and all of its bytes.
+fn one_request_in_two_parts() {
+    const WHOLE: u64 = 64 << 10;
+    let disk = Disk::fast(64);
+    let tree = IoTree::new();
+    let container = tree.container();
+    let file = disk.file("cut");
+    fs::write(&file, vec![7; WHOLE as usize]).expect("room");
+    nix::unistd::sync();
+    let cut = Loop::past_the_cache(&file);
+    fs::OpenOptions::new().write(true).open(&file).and_then(|file| file.set_len(WHOLE / 2)).expect("a shorter file");
+    let ctrace = ctrace();
+    // It says that it cannot read all of it.
+    let dd = format!("exec dd if={} of=/dev/null bs=64k count=1 iflag=direct 2> /dev/null", cut.device());
+    let (status, _) = play(&container, &["exec", "sh", "-c", &dd]).ended();
+    assert!(!status.success(), "the second half is there");
+    let own = |row: &Value| {
+        let devices = row["devices"].as_array().into_iter().flatten();
+        devices.filter(|device| device["device"] == cut.name()).map(|device| device["read"].clone()).next()
+    };
+    let row = sample(&ctrace, &container, "what was read", |row| own(row).is_some_and(|read| read["bytes"] == WHOLE));
+    assert_eq!(own(&row).map(|read| number(&read, "count")), Some(1), "{row}");
+    ctrace.stop();
+}
+
+/// What goes to swap is neither direct nor buffered. On v1 it is charged to nobody.
+fn swap_is_not_told() {
+    let _swap = Swap::on();
+    let tree = IoTree::new();
+    let tight = tree.container().limited(24);
+    let ctrace = ctrace();
+    let _hog = play(&tight, &["anon=48", "pause"]);
+    let sum = |row: &Value, key: &str| -> u64 {
+        let devices = row["devices"].as_array().into_iter().flatten();
+        devices.map(|device| device["write"][key].as_u64().unwrap_or(0)).sum()
+    };
+    let row = ctrace.wait_for("what went to swap", |line| {
+        let is_its = line.json["cgroup"] == tight.path || (is_v1() && line.json["cgroup"].is_null());
+        line.json["sample"] == "io" && is_its && sum(&line.json, "untold_bytes") >= 4 * MIB
+    });
+    assert!(sum(&row.json, "direct_bytes") < MIB, "{}", row.json);
     ctrace.stop();
 }
 
@@ -283,7 +356,9 @@ fn slow_sync() {
     let often = format!("fsyncs={}=50", disk.file("free"));
     let quick = play(&free, &[&often, "pause"]);
     let slow = format!("timed-fsync={}=1", disk.file("held"));
-    let waiter = play(&held, &["comm=postgres", &slow, "pause"]);
+    // Quick ones on each CPU, of another file: the longest stays what it was.
+    let quickly = format!("fsyncs={}=20", disk.file("small"));
+    let waiter = play(&held, &["comm=postgres", &slow, &quickly, "pause"]);
     let finding = ctrace.finding("io.slow-sync", &held).json;
     let waited = waiter.said("waited").pid;
     assert!(waited > 500_000_000, "a MiB at a MiB a second: {waited} ns");
@@ -301,11 +376,36 @@ fn slow_sync() {
         (&"fsync".into(), &"held".into(), &disk.name().into())
     );
     assert!(finding["why"].as_str().is_some_and(|why| why.contains("a limit on a device is in force")), "{finding}");
+    let row = sample(&ctrace, &held, "all its syncs", |row| row["syncs"][0]["count"] == 21);
+    assert_eq!(number(&row["syncs"][0], "worst_ns"), took, "{row}");
     let row = sample(&ctrace, &free, "all its syncs", |row| row["syncs"][0]["count"] == 50);
     assert!(number(&row, "sync_ns") > 0, "{row}");
     // A busy machine may make one of them slow as well: then it is no near miss.
     let was_slow = quick.said("longest").pid >= 100_000_000;
     assert!(was_slow || !ctrace.stop().codes(&free).contains(&"io.slow-sync"));
+}
+
+/// Two processes of one container: each is told with its own call.
+fn each_that_syncs_is_told() {
+    let disk = Disk::fast(64);
+    let tree = IoTree::new();
+    let held = tree.container();
+    limit_writes(&held, &disk.numbers(), 2 * MIB);
+    let ctrace = ctrace();
+    let waiters = ["one", "two"].map(|name| {
+        let (comm, sync) = (format!("comm={name}"), format!("timed-fsync={}=1", disk.file(name)));
+        (name, play(&held, &[&comm, &sync, "pause"]))
+    });
+    ctrace.wait_for("both to be told", |line| {
+        let calls = || line.json["evidence"]["calls"].as_array().into_iter().flatten();
+        let is_told = |(name, waiter): &(&str, Player)| {
+            let own =
+                |call: &&Value| call["process"]["pid"] == waiter.pid() && call["file"] == *name && call["slow"] == 1;
+            calls().filter(own).count() == 1
+        };
+        line.json["code"] == "io.slow-sync" && waiters.iter().all(is_told)
+    });
+    ctrace.stop();
 }
 
 fn each_sync_is_counted() {
@@ -341,6 +441,9 @@ fn count_each_sync(ctrace: Ctrace) {
         counts.len() == 6 && counts.iter().map(|(_, count)| count).sum::<u64>() + skipped() >= 21
     };
     let row = sample(&ctrace, &container, "each call, as often as it was made", is_whole);
+    // It has no io controller.
+    let why = row["unknown"]["limits"].as_str().unwrap_or_default();
+    assert!(row["limits"].is_null() && why.contains("the io controller"), "{row}");
     for ((call, count), (own, most)) in counts(&row).into_iter().zip(wanted) {
         assert!(call == own && count <= most && count + skipped() >= most, "{call} {count} times: {row}");
     }

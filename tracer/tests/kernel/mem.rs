@@ -22,6 +22,7 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("mem::forecast", forecast),
     Test::core("mem::reclaim_stall", reclaim_stall),
     Test::core("mem::high_stall", high_stall).needs(&[Lack::CgroupV2]),
+    Test::full("mem::controller_is_off", controller_is_off).needs(&[Lack::CgroupV2]),
     Test::core("mem::swapping", swapping),
     Test::full("mem::sample_is_memory_stat", sample_is_memory_stat),
 ]];
@@ -153,6 +154,11 @@ fn reclaim_stall() {
     assert_eq!(finding["process"]["comm"], "churner");
     let pids: Vec<u64> = churners.iter().map(|churner| churner.said("churns").pid).collect();
     assert!(pids.contains(&number(&finding["process"], "pid")));
+    ctrace.wait_for("each of them to be told", |line| {
+        let rows = || line.json["evidence"]["processes"].as_array().into_iter().flatten();
+        let is_told = |pid: &u64| rows().filter(|row| row["process"]["pid"] == *pid).count() == 1;
+        line.json["code"] == "mem.reclaim-stall" && pids.iter().all(is_told)
+    });
     assert!(number(evidence, "stalled_ns") <= 4 * number(evidence, "window_ns"), "more than the time of all of them");
     sample(&ctrace, &roomy, "as it is now", |row| row["reclaim_stall_pct"] == 0.0);
     assert!(!ctrace.stop().codes(&roomy).contains(&"mem.reclaim-stall"));
@@ -164,7 +170,9 @@ fn high_stall() {
     let (held, free) = (tree.container(), tree.container());
     held.set("memory.high", &(16 * MIB).to_string());
     free.set("memory.high", &(64 * MIB).to_string());
-    let slow = Player::within(&held, &["comm=slow", "say=slow", "anon=48", "pause"]);
+    let file = Scratch::new().sparse(256);
+    let churn = format!("churn={}", file.path().display());
+    let mut slow = Player::within(&held, &["comm=slow", "say=slow", "anon=48", "await", &churn]);
     let _fast = Player::within(&free, &["anon=32", "pause"]);
     let finding = ctrace.finding("mem.high-stall", &held).json;
     let evidence = &finding["evidence"];
@@ -175,17 +183,41 @@ fn high_stall() {
     within_the_longest(evidence);
     assert!(number(evidence, "high_events") > 0, "{evidence}");
     assert_eq!(finding["process"]["pid"], slow.said("slow").pid);
+    // What it reclaimed there is no reclaim at a limit …
+    let at_a_limit =
+        |line: &Line| line.json["cgroup"] == held.path && line.json["reclaim_stall_pct"].as_f64() > Some(0.0);
+    assert!(!ctrace.lines().iter().any(at_a_limit), "there is none");
+    // … and what the same task reclaims afterwards at one is none of that.
+    held.set("memory.high", "max");
+    held.set("memory.max", &(64 * MIB).to_string());
+    slow.go();
+    ctrace.finding("mem.reclaim-stall", &held);
     assert!(!ctrace.stop().codes(&free).contains(&"mem.high-stall"));
 }
 
+/// It has a row, which says so.
+fn controller_is_off() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let parent = container.directory().parent().expect("a cgroup above it").join("cgroup.subtree_control");
+    fs::write(parent, "-memory").expect("no memory controller");
+    let _player = Player::within(&container, &["anon=8", "pause"]);
+    let ctrace = ctrace();
+    let row = sample(&ctrace, &container, "that it is not controlled", |row| row["usage_bytes"].is_null());
+    let why = |key: &str| row["unknown"][key].as_str().unwrap_or_default().to_owned();
+    assert!(why("usage_bytes").contains("the memory controller is off"), "{row}");
+    assert!(row["anon_bytes"].is_null() && !why("anon_bytes").is_empty(), "{row}");
+    assert!(ctrace.stop().codes(&container).is_empty());
+}
+
 /// Swap of this test's own: a file, or the virtual machine's disk, whose files are the host's.
-struct Swap {
+pub struct Swap {
     at: String,
     _file: Option<Scratch>,
 }
 
 impl Swap {
-    fn on() -> Self {
+    pub fn on() -> Self {
         let (at, file) = if let Ok(disk) = std::env::var("CTRACE_TEST_DISK") {
             (disk, None)
         } else {

@@ -439,6 +439,34 @@ impl Drop for Disk {
     }
 }
 
+/// A loop device on a file, which it reads past the page cache.
+pub struct Loop(String);
+
+impl Loop {
+    pub fn past_the_cache(file: &str) -> Self {
+        let device = run("losetup", &["--find", "--show", "--direct-io=on", file]).trim().to_owned();
+        let device = Self(device);
+        let knob = format!("/sys/block/{}/loop/dio", device.name());
+        assert_eq!(fs::read_to_string(knob).expect("a loop device").trim(), "1", "it goes through the page cache");
+        device
+    }
+
+    pub fn device(&self) -> &str {
+        &self.0
+    }
+
+    /// `loop1`.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).output();
+    }
+}
+
 /// A loop device, and its file in a tmpfs.
 fn loop_device(mib: u64) -> (String, PathBuf) {
     let backing = PathBuf::from(format!("/dev/shm/ctrace-test-{:x}", unique()));
