@@ -16,7 +16,9 @@ use super::{place, writers};
 use crate::{
     containers::{Files, Hierarchy, HostFiles},
     events,
-    findings::io::{Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Reading, Roots, SyncTotal, Writer},
+    findings::io::{
+        Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Reading, Roots, SyncTotal, Weights, Writer,
+    },
     kernel::{host as machine, load::Kernel},
     lenses::io::{DEVICE_IO, LENS, PAUSES, SYNCS},
 };
@@ -80,6 +82,7 @@ impl Reader {
         let syncs = syncs(kernel)?;
         let mut limits = BTreeMap::new();
         let mut uncontrolled = BTreeSet::new();
+        let mut weights = BTreeMap::new();
         let mut written = BTreeMap::new();
         let mut ids = BTreeMap::new();
         for path in of {
@@ -97,6 +100,13 @@ impl Reader {
                 uncontrolled.insert(path.clone());
                 continue;
             };
+            let shares = match &self.blkio {
+                Some(blkio) => weights_in(files, &blkio.directory(path), &["blkio.bfq.weight_device"]),
+                None => weights_in(files, &key.directory(path), &["io.weight", "io.bfq.weight"]),
+            };
+            if !shares.is_empty() {
+                weights.insert(path.clone(), shares);
+            }
             if own.is_empty() {
                 continue;
             }
@@ -109,6 +119,7 @@ impl Reader {
             .iter()
             .map(|(key, _)| (key.major, key.minor))
             .chain(limits.values().flatten().map(|limit| limit.device))
+            .chain(weights.values().flatten().flat_map(|weights| weights.devices.iter().map(|(device, _)| *device)))
             .chain(syncs.iter().filter_map(|(key, _)| key.device()))
             .chain(pauses.iter().filter_map(|(_, total)| numbers(&total.last.device)))
         {
@@ -125,6 +136,7 @@ impl Reader {
             blkio: self.blkio.is_some().then_some(ids),
             limits,
             uncontrolled,
+            weights,
             written,
             devices: self.devices.clone(),
             unnoted,
@@ -251,6 +263,25 @@ fn v2_limits(text: &str) -> Vec<Limit> {
         .collect()
 }
 
+fn weights_in(files: &HostFiles, directory: &str, names: &[&str]) -> Vec<Weights> {
+    names.iter().filter_map(|name| weights_of(name, &files.text(&format!("{directory}/{name}"))?)).collect()
+}
+
+/// `default 100`, and `8:0 50` for each device that has its own (block/blk-iocost.c, block/bfq-cgroup.c).
+fn weights_of(file: &str, text: &str) -> Option<Weights> {
+    let mut default = None;
+    let mut devices = Vec::new();
+    for (of, weight) in text.lines().filter_map(|line| line.split_once(' ')) {
+        let Ok(weight) = weight.trim().parse() else { continue };
+        if of == "default" {
+            default = Some(weight);
+        } else if let Some(device) = numbers(of) {
+            devices.push((device, weight));
+        }
+    }
+    Some(Weights { file: file.to_owned(), default: default?, devices })
+}
+
 /// `8:0 1048576` a line, one file for each kind; `None`: the controller is not there.
 fn v1_limits(files: &HostFiles, directory: &str) -> Option<Vec<Limit>> {
     let mut limits: BTreeMap<(u32, u32), Limit> = BTreeMap::new();
@@ -302,5 +333,12 @@ mod tests {
         );
         let one = Limit { device: (8, 0), read_bps: Some(1 << 20), write_iops: Some(120), ..Limit::default() };
         assert_eq!(limits, [one]);
+    }
+    #[test]
+    fn weights_have_a_default_and_may_have_others_by_device() {
+        let all = |file: &str, default, devices| Some(Weights { file: file.to_owned(), default, devices });
+        assert_eq!(weights_of("io.weight", "default 100\n8:0 50\n"), all("io.weight", 100, vec![((8, 0), 50)]));
+        assert_eq!(weights_of("io.bfq.weight", "default 30\n"), all("io.bfq.weight", 30, vec![]));
+        assert_eq!(weights_of("io.weight", "8:0 50\nsomething else\n"), None, "no default: not understood");
     }
 }

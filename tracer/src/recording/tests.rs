@@ -230,7 +230,9 @@ proptest! {
             syncs: vec![(SyncKey { cgroup: n[1], tgid: 2, call: 6, device: 7 << 20, reserved: 0 }, synced)],
             syncs_idle: o[0].is_none(),
             blkio: in_memcg.map(|_| ids.into_iter().map(|(id, path)| (id, path.into())).collect()),
-            limits: [(path.clone(), vec![limit])].into(), uncontrolled: [path.clone()].into(), written: [(path.clone(), n[2])].into(),
+            limits: [(path.clone(), vec![limit])].into(), uncontrolled: [path.clone()].into(),
+            weights: [(path.clone(), vec![io::Weights { file: text.clone(), default: n[0], devices: vec![((8, 0), n[1])] }])].into(),
+            written: [(path.clone(), n[2])].into(),
             devices: [((8, 0), text.clone()), ((253, 1), String::new())].into(), unnoted: [(8, 1)].into(),
             host: io::HostDirty { threshold: o[0], ratio: o[1], background_ratio: o[2], bytes: o[3] },
         };

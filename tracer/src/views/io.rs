@@ -52,9 +52,25 @@ fn line(sample: &SampleRow) -> Line {
     ];
     let devices = sample.fields.get("devices").and_then(Value::as_array).into_iter().flatten();
     let devices: Vec<&str> = devices.filter_map(|device| device["device"].as_str()).collect();
-    let limited = sample.fields.get("limits").and_then(Value::as_array).is_some_and(|limits| !limits.is_empty());
-    let last = if limited { format!("{} (limited)", devices.join(" ")) } else { devices.join(" ") };
+    let devices = devices.join(" ");
+    let last = held(sample).map_or_else(|| devices.clone(), |held| format!("{devices} ({held})"));
     Line { name: name(sample), numbers, last: last.trim().to_owned() }
+}
+
+/// What the cgroup sets on devices that is no default.
+fn held(sample: &SampleRow) -> Option<String> {
+    /// Of io.weight and of io.bfq.weight.
+    const DEFAULT_WEIGHT: u64 = 100;
+    let rows = |key: &str| sample.fields.get(key).and_then(Value::as_array).into_iter().flatten();
+    let limited = rows("limits").next().map(|_| "limited".to_owned());
+    let shares = rows("weights").flat_map(|weights| {
+        let own = weights["weight"].as_u64().filter(|weight| *weight != DEFAULT_WEIGHT);
+        let devices = weights["devices"].as_array().into_iter().flatten();
+        let of = |row: &Value| Some(format!("weight {} on {}", row["weight"].as_u64()?, row["device"].as_str()?));
+        own.map(|weight| format!("weight {weight}")).into_iter().chain(devices.filter_map(of)).collect::<Vec<_>>()
+    });
+    let held: Vec<String> = limited.into_iter().chain(shares).collect();
+    (!held.is_empty()).then(|| held.join(", "))
 }
 
 /// How full its root is.

@@ -12,7 +12,7 @@ use crate::{
         cgroups::{Group, Tree, is_v1},
         ctrace::{Ctrace, Line, command, is_skip},
         disk::{Disk, Loop, Scratch, calls_refused},
-        io::{IoTree, limit_writes, play},
+        io::{IoTree, limit_writes, play, weigh},
         player::Player,
         unique, wait_until,
     },
@@ -304,6 +304,7 @@ fn throttled() {
     nix::unistd::sync();
     limit_writes(&held, &disk.numbers(), MIB);
     limit_writes(&free, &disk.numbers(), 64 * MIB);
+    let shares = weigh(&free, 50);
     let ctrace = ctrace();
     // The limit makes the first one slow; the other one writes half a MiB a second.
     let _held = play(&held, &[&format!("direct={}=100000=65536=0", files[0])]);
@@ -317,7 +318,14 @@ fn throttled() {
     assert_eq!(evidence["inferred"], true);
     let used = number(evidence, "used_bytes_per_s");
     assert!((MIB * 9 / 10..MIB * 3 / 2).contains(&used), "{evidence}");
-    sample(&ctrace, &free, "some", |row| row["write_bytes_per_s"].as_u64().is_some_and(|rate| rate > 0));
+    let row = sample(&ctrace, &free, "some", |row| row["write_bytes_per_s"].as_u64().is_some_and(|rate| rate > 0));
+    let told: Vec<(&str, u64)> = row["weights"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|share| Some((share["file"].as_str()?, share["weight"].as_u64()?)))
+        .collect();
+    assert_eq!(told, shares.into_iter().map(|file| (file, 50)).collect::<Vec<_>>(), "{row}");
     assert!(!ctrace.stop().codes(&free).contains(&"io.throttled"));
 }
 

@@ -19,7 +19,8 @@ use tracer_common::{block::IoKey, dirty::PauseKey, space::EROFS, sync::SyncKey};
 
 pub use explain::EXPLAINED;
 pub use reading::{
-    Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Place, Reading, Roots, SyncTotal, What, Where, Writer,
+    Ask, Control, Counts, HostDirty, IoTotal, Limit, PauseTotal, Place, Reading, Roots, SyncTotal, Weights, What,
+    Where, Writer,
 };
 
 use self::space::Refusals;

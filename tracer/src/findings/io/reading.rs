@@ -76,6 +76,9 @@ pub struct Counts {
     /// Those that no io (v1: blkio) controller holds: their limits are not known to be none.
     #[serde(default)]
     pub uncontrolled: BTreeSet<Arc<str>>,
+    /// Shares of a device's time, of cgroups that have any.
+    #[serde(default)]
+    pub weights: BTreeMap<Arc<str>, Vec<Weights>>,
     /// v1: bytes that processes of a cgroup with a limit gave to write so far, buffered or not.
     pub written: BTreeMap<Arc<str>, u64>,
     /// Names of devices: `sda`.
@@ -166,6 +169,15 @@ pub struct Limit {
     pub write_bps: Option<u64>,
     pub read_iops: Option<u64>,
     pub write_iops: Option<u64>,
+}
+
+/// A cgroup's shares of devices, as one file has them: they matter where a device is served by what reads that file (io.cost, BFQ).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Weights {
+    pub file: String,
+    /// Of each device that has none of its own.
+    pub default: u64,
+    pub devices: Vec<((u32, u32), u64)>,
 }
 
 /// The containers' root file systems, by their cgroups.

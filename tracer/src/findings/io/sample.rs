@@ -10,7 +10,7 @@ use tracer_common::{
 
 use super::{
     Seen, histogram,
-    reading::{IoTotal, Limit, Place, SyncTotal},
+    reading::{IoTotal, Limit, Place, SyncTotal, Weights},
     space::used,
     syncs,
 };
@@ -115,6 +115,9 @@ fn row(seen: &Seen, cgroup: Option<String>, owner: Owner, sums: &Sums) -> Output
     let is_controlled = !cgroup.as_deref().is_some_and(|cgroup| seen.counts.uncontrolled.contains(cgroup));
     let off = "the io controller (v1: blkio) is off for this cgroup, or this kernel holds nobody back";
     numbers.put("limits", is_controlled.then_some(limits), off);
+    let weights = cgroup.as_deref().and_then(|cgroup| seen.counts.weights.get(cgroup));
+    let weights: Vec<Value> = weights.into_iter().flatten().map(|weights| weights_row(seen, weights)).collect();
+    numbers.put("weights", is_controlled.then_some(weights), off);
     upper(cgroup.as_deref().and_then(|cgroup| seen.roots.get(cgroup)), &mut numbers);
     Output::Sample(Box::new(SampleRow {
         time: seen.world.at(seen.counts.at_ns),
@@ -192,4 +195,10 @@ fn limit_row(seen: &Seen, limit: &Limit) -> Value {
         }
     }
     Value::Object(row)
+}
+
+fn weights_row(seen: &Seen, weights: &Weights) -> Value {
+    let of_device = |(device, weight): &((u32, u32), u64)| json!({"device": seen.device(*device), "weight": weight});
+    json!({"file": weights.file, "weight": weights.default,
+        "devices": weights.devices.iter().map(of_device).collect::<Vec<_>>()})
 }

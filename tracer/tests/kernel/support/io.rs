@@ -96,6 +96,18 @@ pub fn limit_writes(group: &Group, device: &str, bytes: u64) {
     fs::write(&file, &text).unwrap_or_else(|error| panic!("{text:?} into {}: {error}", file.display()));
 }
 
+/// Gives the cgroup that share of each device by the files that this kernel has, which it names: io.cost's and BFQ's.
+pub fn weigh(group: &Group, weight: u32) -> Vec<&'static str> {
+    let names = if is_v1() { &["blkio.bfq.weight_device"][..] } else { &["io.weight", "io.bfq.weight"] };
+    let own = |name: &&&str| directory(group).join(name).exists();
+    let found: Vec<&str> = names.iter().filter(own).copied().collect();
+    for name in &found {
+        fs::write(directory(group).join(name), format!("default {weight}"))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    found
+}
+
 /// Plays the steps in a cgroup, its io controller included.
 pub fn play(group: &Group, steps: &[&str]) -> Player {
     let enter = format!("enter={}", directory(group).display());

@@ -108,7 +108,9 @@ fn what_is_not_seen_or_not_controlled_is_unknown() {
             unknown(&blind, key, "requests to block devices");
         }
     }
-    unknown(&row(&[], false), "limits", "the io controller");
+    for key in ["limits", "weights"] {
+        unknown(&row(&[], false), key, "the io controller");
+    }
 }
 
 #[test]
@@ -126,4 +128,15 @@ fn what_is_neither_direct_nor_buffered_is_untold() {
     let read = &row.expect("a row").fields["devices"][0]["read"];
     let bytes = ["direct_bytes", "buffered_bytes", "untold_bytes"].map(|key| read[key].as_u64());
     assert_eq!(bytes, [Some(6_000), Some(3_000), Some(1_000)]);
+}
+
+#[test]
+fn shares_are_told_by_the_file_that_has_them() {
+    let weights = Weights { file: "io.weight".to_owned(), default: 50, devices: vec![(DISK, 800)] };
+    let counts = |weights| Counts { at_ns: T, pauses: vec![pauses(42, 3, 30)], weights, ..Counts::default() };
+    let row = |weights| Bench::new(2).row_of_web(&Reading::Counts(Box::new(counts(weights))));
+    let told = row([(WEB.into(), vec![weights])].into());
+    let own = serde_json::json!([{"file": "io.weight", "weight": 50, "devices": [{"device": "8:0", "weight": 800}]}]);
+    assert_eq!(told.fields["weights"], own);
+    assert_eq!(row([].into()).fields["weights"], serde_json::json!([]), "the kernel has none");
 }
