@@ -30,13 +30,15 @@ pub fn read(ask: &Ask, files: &HostFiles, key: &Hierarchy, kernel: &Kernel) -> R
             levels.insert(path.into(), level);
         }
     }
-    let swap_free = files.text("/proc/meminfo").and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("SwapFree:"))?;
+    let meminfo = files.text("/proc/meminfo").unwrap_or_default();
+    let bytes = |field: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(field))?;
         Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.saturating_mul(1024))
-    });
+    };
+    let (swap_total, swap_free) = (bytes("SwapTotal:"), bytes("SwapFree:"));
     let stalls = stalls(kernel)?;
     let took_ns = machine::cpu_ns().saturating_sub(start);
-    Ok(Reading { at_ns, took_ns, levels, stalls, swap_free })
+    Ok(Reading { at_ns, took_ns, levels, stalls, swap_total, swap_free })
 }
 
 /// `None`: the cgroup is gone, or (v1) memory is not controlled there.

@@ -198,7 +198,7 @@ proptest! {
             let stall = mem::StallTotal { who: who.clone(), count: n[0], total_ns: n[1], worst_ns: n[2] };
             let reading = mem::Reading {
                 at_ns: n[0], took_ns: n[1], levels: [(Arc::from(path.as_str()), level)].into(),
-                stalls: vec![(StallKey { cgroup: n[0], tgid: 3, kind: 2 }, stall)], swap_free: o[8],
+                stalls: vec![(StallKey { cgroup: n[0], tgid: 3, kind: 2 }, stall)], swap_total: o[0], swap_free: o[8],
             };
             answered(Answer::Mem(Box::new(reading)))?;
         }

@@ -43,7 +43,11 @@ fn head() -> Line {
 fn line(sample: &SampleRow) -> Line {
     let field = |key: &str| sample.fields.get(key).and_then(Value::as_u64);
     let shown = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-    let mut numbers: Vec<String> = BYTES.iter().map(|(_, key)| shown(field(key).map(short))).collect();
+    let has_swap = field("swap_total_bytes") != Some(0);
+    let bytes = |key: &str| {
+        if key == "swap_bytes" && !has_swap { "none".to_owned() } else { shown(field(key).map(short)) }
+    };
+    let mut numbers: Vec<String> = BYTES.iter().map(|(_, key)| bytes(key)).collect();
     let full = field("limiting_usage_bytes").zip(field("limit_bytes"));
     numbers.push(shown(full.map(|(used, limit)| format!("{} %", used.saturating_mul(100) / limit.max(1)))));
     numbers.push(shown(field("refaults_file_per_s").map(|rate| rate.to_string())));

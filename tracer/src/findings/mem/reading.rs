@@ -24,7 +24,10 @@ pub struct Reading {
     pub levels: BTreeMap<Arc<str>, Level>,
     /// Since attach.
     pub stalls: Vec<(StallKey, StallTotal)>,
-    /// Free swap of the host, bytes; 0: it has none.
+    /// Swap of the host, bytes; 0: it has none.
+    #[serde(default)]
+    pub swap_total: Option<u64>,
+    /// … of which so much is free.
     pub swap_free: Option<u64>,
 }
 

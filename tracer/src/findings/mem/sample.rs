@@ -64,6 +64,9 @@ fn row(seen: &Seen, path: &str) -> Option<Output> {
             if past.is_some_and(Past::twice) { uncounted } else { "not read twice yet" },
         );
     }
+    for (key, bytes) in [("swap_total_bytes", seen.reading.swap_total), ("swap_free_bytes", seen.reading.swap_free)] {
+        row.put(key, bytes, "/proc/meminfo was not read");
+    }
     let window = seen.stalls.length_ns().max(1);
     for (key, kinds, probe) in
         [("reclaim_stall_pct", &[LIMIT, HOST][..], "reclaim_end"), ("high_stall_pct", &[HIGH][..], "over_high_end")]

@@ -25,7 +25,7 @@ impl Bench {
     fn read(&mut self, second: u64, levels: &[(&str, Level)], stalls: Vec<(StallKey, StallTotal)>) -> Vec<Output> {
         let levels = levels.iter().map(|(path, level)| ((*path).into(), level.clone())).collect();
         let at_ns = T + second * SECOND;
-        let reading = Reading { at_ns, levels, stalls, swap_free: Some(0), ..Reading::default() };
+        let reading = Reading { at_ns, levels, stalls, swap_total: Some(0), swap_free: Some(0), ..Reading::default() };
         let mut out = Vec::new();
         self.rule.reading(&reading, at_ns, &self.host.world(), &mut out);
         out
@@ -275,6 +275,22 @@ fn swapping_is_a_mebibyte_within_the_window() {
     bench.findings(0, &[(WEB, at(0, Some(1000), 1000))]);
     assert!(bench.findings(1, &[(WEB, at(0, Some(1127), 1128))]).is_empty());
     assert_eq!(codes(&bench.findings(2, &[(WEB, at(0, Some(1128), 1128))])), [("mem.swapping", State::Open)]);
+}
+
+#[test]
+fn a_machine_without_swap_is_told_in_the_row() {
+    let swap_column = |swap_total| {
+        let mut bench = Bench::new();
+        let levels = [(WEB.into(), Level { swap: Some(0), ..level(50, 100, 40, 0) })].into();
+        let mut out = Vec::new();
+        let reading = Reading { at_ns: T, levels, swap_total, ..Reading::default() };
+        bench.rule.reading(&reading, T, &bench.host.world(), &mut out);
+        let row = sample(out, WEB);
+        assert_eq!(row.fields["swap_total_bytes"].as_u64(), swap_total);
+        assert_eq!(row.unknown.contains_key("swap_total_bytes"), swap_total.is_none());
+        (crate::views::mem::TABLE.line)(&row).numbers[7].clone()
+    };
+    assert_eq!([Some(0), Some(MIB), None].map(swap_column), ["none", "0", "0"]);
 }
 
 #[test]
