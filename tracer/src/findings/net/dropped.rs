@@ -123,7 +123,7 @@ pub fn verdict(seen: &Seen, container: u32, key: &DropKey, total: &DropTotal) ->
     };
     let forwards = why.as_deref() == Some("IP_INHDR")
         || function.is_some_and(|name| name.starts_with("ip_forward") || name.starts_with("ip6_forward"));
-    if forwards && hops_left <= 1 && why.as_deref() != Some("PKT_TOO_BIG") {
+    if forwards && hops_left <= 1 {
         return Verdict::Harmless;
     }
     match stop::judge(why.as_deref(), function.map(String::as_str), role) {

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use bytemuck::Zeroable;
 use tracer_common::dns::ServerKey;
-use tracer_common::hops::{HopKey, RECEIVE};
+use tracer_common::hops::{HopKey, RECEIVE, XMIT};
 use tracer_common::tcp::{AF_INET, AF_INET6, ATTEMPT, BIND_CALL, CONNECT_CALL, FlowKey, RefusalKey, WAITING};
 
 use super::{DnsTotal, FlowTotal, Queues, Reading, RefusalTotal, Rps};
 use crate::{
     findings::{
-        fixture::{Host, SECOND, T, WEB, WEB_CGROUP},
+        fixture::{Host, OTHER, SECOND, T, WEB, WEB_CGROUP},
         net::{self, Counts, HopTotal},
     },
     model::{Finding, State},
@@ -23,13 +23,24 @@ struct Run {
     host: Host,
     rule: net::Rule,
     at_ns: u64,
-    /// The device that packets arrive at.
-    ifindex: u32,
+    /// Where packets of the container are counted.
+    passed: HopKey,
+    /// Who is in the namespace.
+    residents: &'static [&'static str],
+    /// Another container's had the namespace's number until now.
+    is_renewed: bool,
 }
 
 impl Run {
     fn new() -> Self {
-        Self { host: Host::new(), rule: net::Rule::default(), at_ns: T, ifindex: 2 }
+        Self {
+            host: Host::new(),
+            rule: net::Rule::default(),
+            at_ns: T,
+            passed: arrives(NETNS),
+            residents: &[WEB],
+            is_renewed: false,
+        }
     }
 
     /// What is said of a reading that comes a second later.
@@ -53,11 +64,12 @@ impl Run {
 
     fn outputs(&mut self, tcp: Reading) -> Vec<Output> {
         self.at_ns += SECOND;
-        let netns = [(WEB.into(), NETNS)].into_iter().collect();
-        let arrives =
-            HopKey { container: NETNS, netns: NETNS, ifindex: self.ifindex, direction: RECEIVE, ..HopKey::zeroed() };
-        let hops = vec![(arrives, HopTotal { packets: 1, ..HopTotal::default() })];
-        let counts = Counts { at_ns: self.at_ns, netns, host: Some(1), hops, tcp, ..Counts::default() };
+        let netns = self.residents.iter().map(|path| ((*path).into(), NETNS)).collect();
+        // The kernel side may still have counts of who is gone.
+        let hops = [self.passed, arrives(NETNS + 1)];
+        let hops = hops.map(|key| (key, HopTotal { packets: 1, ..HopTotal::default() })).into();
+        let renewed = self.is_renewed.then_some(NETNS).into_iter().collect();
+        let counts = Counts { at_ns: self.at_ns, netns, renewed, host: Some(1), hops, tcp, ..Counts::default() };
         let mut out = Vec::new();
         self.rule.reading(&net::Reading::Counts(counts), self.at_ns, &self.host.world(), &mut out);
         out
@@ -78,6 +90,11 @@ impl Run {
     }
 }
 
+/// At a device of that namespace's own.
+fn arrives(netns: u32) -> HopKey {
+    HopKey { container: netns, netns, ifindex: 2, direction: RECEIVE, ..HopKey::zeroed() }
+}
+
 fn refusal(kind: u32, errno: u32) -> RefusalKey {
     let address = [10, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     RefusalKey { cgroup: u64::MAX, netns: NETNS, family: AF_INET, port: 80, address, kind, errno }
@@ -94,13 +111,30 @@ fn loss_is_many_and_one_percent() {
     assert!(Run::new().says_of_flow(FlowTotal { unanswered: 2, ..dead }).is_empty());
 }
 
+/// What the one that had that number before lost is not the next one's.
+#[test]
+fn a_namespace_whose_number_is_given_again_begins_anew() {
+    for is_renewed in [false, true] {
+        let of = |fast| FlowTotal { fast, resent: fast, sent: 100, ..FlowTotal::default() };
+        let mut run = Run::new();
+        assert!(run.says_of_flow(of(9)).is_empty());
+        run.is_renewed = is_renewed;
+        assert_eq!(run.says_of_flow(of(10)).is_empty(), is_renewed);
+    }
+}
+
 #[test]
 fn needless_ones_are_reordering() {
+    let some = |fast| FlowTotal { fast, resent: fast, sent: 1000, dsacks: fast, ..FlowTotal::default() };
+    assert_eq!(Run::new().says_of_flow(some(5)), ["net.reordering"]);
+    assert!(Run::new().says_of_flow(some(4)).is_empty(), "the sender adapts by itself");
     let needless = FlowTotal { fast: 20, resent: 20, sent: 1000, dsacks: 18, ..FlowTotal::default() };
     assert_eq!(Run::new().says_of_flow(needless.clone()), ["net.reordering"]);
     // Probes are answered by DSACKs as well, and are no reordering.
     let probes = FlowTotal { probes: 9, ..needless.clone() };
     assert_eq!(Run::new().says_of_flow(probes), ["net.retransmits"]);
+    let late = FlowTotal { timeouts: 9, ..needless.clone() };
+    assert_eq!(Run::new().says_of_flow(late), ["net.retransmits"]);
     // Of lost buffers of many segments a few come twice: that is no reordering.
     let large = FlowTotal { fast: 1951, resent: 8125, sent: 195_963, dsacks: 1982, ..FlowTotal::default() };
     assert_eq!(Run::new().says_of_flow(large), ["net.retransmits"]);
@@ -139,6 +173,11 @@ fn the_command_names_the_pair() {
     let found = run.says(Reading { flows: vec![(key, flow)], rps, ..Reading::default() });
     let command = "for q in /sys/class/net/veth1/queues/rx-*; do echo 3 > $q/rps_cpus; done";
     assert!(found[0].fix[0].contains(command), "{:?}", found[0].fix);
+    // Where it is on already it does not help.
+    let flow = FlowTotal { fast: 20, resent: 20, sent: 1000, dsacks: 18, ..FlowTotal::default() };
+    let rps = [(NETNS, Rps { device: "veth1".to_owned(), cpus: "3".to_owned() })].into_iter().collect();
+    let found = Run::new().says(Reading { flows: vec![(key, flow)], rps, ..Reading::default() });
+    assert!(found[0].fix[0].contains("RPS is on at veth1"), "{:?}", found[0].fix);
 }
 
 /// Without any IPv6 address a connect to one fails for want of a source: programs go on with IPv4. And paths of AF_UNIX
@@ -160,7 +199,10 @@ fn refusals_have_reasons() {
         (WAITING, 0, "timed-out"),
         (ATTEMPT, 113, "no-route"),
         (CONNECT_CALL, 101, "no-route"),
+        (CONNECT_CALL, 100, "no-route"),
         (CONNECT_CALL, 99, "no-local-port"),
+        (BIND_CALL, 99, "no-such-address"),
+        (BIND_CALL, 98, "port-in-use"),
     ] {
         let found = Run::new().says_of_refusal(refusal(kind, errno));
         assert_eq!(found[0].evidence["reason"], reason, "{kind} {errno}");
@@ -170,6 +212,11 @@ fn refusals_have_reasons() {
     assert!(Run::new().says_of_refusal(refusal(ATTEMPT, 104)).is_empty());
     let v6 = RefusalKey { family: AF_INET6, address: [0x20; 16], ..refusal(CONNECT_CALL, 101) };
     assert!(Run::new().says_of_refusal(v6).is_empty());
+    let v4_in_v6 = RefusalKey { address: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 9], ..v6 };
+    assert_eq!(Run::new().says_of_refusal(v4_in_v6)[0].evidence["reason"], "no-route");
+    // No port is meant, and none was asked for.
+    assert!(Run::new().says_of_refusal(RefusalKey { port: 0, ..refusal(CONNECT_CALL, 99) }).is_empty());
+    assert!(Run::new().says_of_refusal(refusal(ATTEMPT, 98)).is_empty());
 }
 
 #[test]
@@ -183,6 +230,28 @@ fn queues_count_from_the_first_reading_on() {
     assert!(run.says(full(70)).is_empty());
     let found = run.says(full(72));
     assert_eq!((&found[0].evidence["reason"], &found[0].evidence["count"]), (&"accept-queue-full".into(), &2.into()));
+}
+
+#[test]
+fn a_backlog_of_syns_and_a_table_of_connections() {
+    let mut run = Run::new();
+    let mut found = |syns, conntrack, entries| {
+        let queues = Queues {
+            syn_drops: Some(syns),
+            conntrack_drops: Some(conntrack),
+            conntrack_entries: Some(entries),
+            conntrack_max: Some(100),
+            ..Queues::default()
+        };
+        let found = run.says(Reading { queues: [(NETNS, queues)].into_iter().collect(), ..Reading::default() });
+        let told = found.iter().map(|finding| (finding.evidence["reason"].clone(), finding.evidence["count"].clone()));
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(found(7, 7, 100), []);
+    assert_eq!(found(9, 7, 100), [("syn-queue-full".into(), 2.into())]);
+    // Two packets of one new connection met: one of them is counted as dropped.
+    assert_eq!(found(9, 9, 89), []);
+    assert_eq!(found(9, 10, 90), [("conntrack-full".into(), 3.into())]);
 }
 
 /// Between two SYNs of one attempt there is up to a minute in which nothing is counted.
@@ -223,6 +292,23 @@ fn calls_and_connections_are_one_condition() {
     assert_eq!(no_route(&[(call, 3)]), Some((3, 3)), "no attempt came of it");
     assert_eq!(no_route(&[(refusal(ATTEMPT, 113), 3), (other, 3)]), Some((6, 3)), "another port's");
     assert_eq!(no_route(&[(refusal(ATTEMPT, 113), 3), (RefusalKey { errno: 101, ..call }, 3)]), Some((6, 6)));
+}
+
+/// On v1 a socket's cgroup is an id of the default hierarchy, which may be any container's: the namespace says whose it is, and
+/// who else may be meant.
+#[test]
+fn a_socket_is_its_namespaces_on_v1() {
+    let said = |version| {
+        let mut run = Run { residents: &[WEB, OTHER], ..Run::new() };
+        run.host.facts.cgroup_version = version;
+        let key = FlowKey { cgroup: WEB_CGROUP, netns: NETNS, family: AF_INET, ..FlowKey::zeroed() };
+        let lossy = FlowTotal { fast: 10, resent: 10, sent: 100, ..FlowTotal::default() };
+        let found = run.says(Reading { flows: vec![(key, lossy)], ..Reading::default() });
+        let shared = found[0].evidence["shared_with"].as_array().map(Vec::len);
+        (found[0].container.as_ref().map(|own| own.cgroup.clone()), shared)
+    };
+    assert_eq!(said(2), (Some(WEB.to_owned()), Some(0)));
+    assert_eq!(said(1), (Some(OTHER.to_owned()), Some(1)), "the first of both");
 }
 
 /// Whom most is sent again need not be who is silent.
@@ -299,8 +385,10 @@ fn answered_names_are_no_finding() {
     let ended = ServerKey { netns: NETNS + 1, ..SERVER };
     assert_eq!(Run::new().says(dns(&[(ended, [2, 0, 2])])), []);
     // A macvlan device: nothing is seen to arrive but on lo.
-    let mut deaf = Run { ifindex: 1, ..Run::new() };
-    assert_eq!(deaf.says(dns(&[(SERVER, [2, 0, 2])])), []);
+    for passed in [HopKey { ifindex: 1, ..arrives(NETNS) }, HopKey { direction: XMIT, ..arrives(NETNS) }] {
+        let mut deaf = Run { passed, ..Run::new() };
+        assert_eq!(deaf.says(dns(&[(SERVER, [2, 0, 2])])), [], "{passed:?}");
+    }
 }
 
 #[test]

@@ -134,6 +134,42 @@ fn an_unanswered_question_is_told_by_where_it_stopped() {
     assert_eq!(found[0].evidence["hop"], "container device", "nobody stopped the question: nobody has the address");
 }
 
+/// Another container's question says nothing of this one's packets.
+#[test]
+fn a_question_is_of_the_container_that_asked() {
+    let waiting = drop_at(NEIGH_FAILED, WEB_NETNS, 2);
+    let other = DropKey { container: OTHER_NETNS, ..drop_at(NOT_SPECIFIED, HOST_NETNS, VETH) };
+    let question = DropKey { location: 101, protocol: ARP, ..other };
+    let found = Bench::new().drops(1, &[(waiting, 3), (question, 3)]);
+    let whose: Vec<_> = found.iter().map(|finding| finding.container.as_ref().map(|own| own.cgroup.as_str())).collect();
+    assert_eq!(whose, [Some(WEB), Some(OTHER)]);
+    assert_eq!(Bench::new().drops(1, &[(waiting, 2), (question, 1)]), [], "too few of each");
+}
+
+/// The kernel side gives no container where it does not know the namespace yet: its device is in it all the same.
+#[test]
+fn a_drop_in_the_containers_namespace_is_its_own() {
+    let found = Bench::new().drops(1, &[(DropKey { container: 0, ..drop_at(NETFILTER_DROP, WEB_NETNS, 2) }, 3)]);
+    assert_eq!(found[0].container.as_ref().map(|own| own.cgroup.as_str()), Some(WEB));
+}
+
+#[test]
+fn who_shares_the_network_is_named() {
+    let shared = |other: u32| {
+        let netns = [(Arc::from(WEB), WEB_NETNS), (Arc::from(OTHER), other)].into();
+        let drops = vec![(drop_at(NETFILTER_DROP, WEB_NETNS, 2), total(3, "eth0", "veth"))];
+        let counts = Counts { at_ns: T + SECOND, netns, drops, ..Counts::default() };
+        let (mut bench, mut out) = (Bench::new(), Vec::new());
+        bench.rule.reading(&Reading::Counts(counts), T + SECOND, &bench.host.world(), &mut out);
+        let finding = out.into_iter().find_map(|output| match output {
+            Output::Finding(finding) => Some(finding),
+            _ => None,
+        });
+        finding.expect("net.dropped").evidence.get("shared_with").and_then(|shared| shared.as_array().map(Vec::len))
+    };
+    assert_eq!((shared(WEB_NETNS), shared(OTHER_NETNS)), (Some(1), None));
+}
+
 #[test]
 fn untranslated_and_unanswered() {
     let out = |untranslated| {
@@ -145,7 +181,12 @@ fn untranslated_and_unanswered() {
     assert_eq!((&finding.evidence["hop"], &finding.evidence["inferred"]), (&"uplink".into(), &true.into()));
     assert!(finding.unknown.contains_key("reason"));
     let answer = hop(IN, RECEIVE, HOST_NETNS, UPLINK, "", 1);
+    let of_another = (HopKey { container: OTHER_NETNS, ..answer.0 }, answer.1.clone());
+    assert_eq!(Bench::new().read(1, Vec::new(), vec![out(4), of_another]).0.len(), 1, "another's answers");
     assert_eq!(Bench::new().read(1, Vec::new(), vec![out(4), answer]).0, [], "it is answered");
+    let (bridge, passed) = hop(OUT, XMIT, HOST_NETNS, BRIDGE, "bridge", 4);
+    let passed = (bridge, HopTotal { untranslated: 4, ..passed });
+    assert_eq!(Bench::new().read(1, Vec::new(), vec![passed]).0, [], "it did not leave");
     assert_eq!(Bench::new().read(1, Vec::new(), vec![out(0)]).0, [], "it is translated: answers have another address");
     assert_eq!(Bench::new().read(1, Vec::new(), vec![out(2)]).0, [], "too few");
     let (mut key, total) = out(4);

@@ -27,6 +27,88 @@ fn a_slow_way_is_told_with_its_slowest_hop() {
     assert_eq!(closed.iter().map(|finding| finding.state).collect::<Vec<_>>(), [Some(State::Closed)]);
 }
 
+/// Some that waited for a neighbour's address make a large mean, and no slow way.
+#[test]
+fn a_few_that_waited_are_no_slow_way() {
+    let told = |slow: usize| {
+        let hops = |packets: u64| {
+            let mut hops = way(packets, 100_000);
+            let uplink = &mut hops.last_mut().expect("the uplink").1;
+            uplink.since[9] = uplink.since[9].min(slow as u64);
+            uplink.since[1] = packets - uplink.since[9];
+            hops
+        };
+        let mut bench = Bench::new();
+        bench.read(1, Vec::new(), hops(0));
+        bench.read(2, Vec::new(), hops(20)).0.len()
+    };
+    assert_eq!((told(10), told(9)), (1, 0));
+}
+
+/// Nobody is known to be in that namespace: the container is gone, or is none.
+#[test]
+fn a_slow_way_of_nobody_is_not_told() {
+    let of_nobody = |packets| {
+        let hops = way(packets, 200_000).into_iter();
+        hops.map(|(key, total)| (HopKey { container: 77, ..key }, total)).collect()
+    };
+    let mut bench = Bench::new();
+    bench.read(1, Vec::new(), of_nobody(0));
+    assert_eq!(bench.read(2, Vec::new(), of_nobody(20)).0, []);
+}
+
+/// The hop of each device on the way to the container, and by which of its own they come.
+fn inward(hops: Vec<(HopKey, HopTotal)>) -> Vec<String> {
+    let (_, samples) = Bench::new().read(1, Vec::new(), hops);
+    let web = samples.into_iter().find(|sample| sample.cgroup.as_deref() == Some(WEB)).expect("a sample");
+    let row = |hop: &serde_json::Value| {
+        let text = |key: &str| hop[key].as_str().unwrap_or("?").to_owned();
+        format!("{} {} {}", text("device"), text("hop"), text("through"))
+    };
+    let hops = web.fields["hops"].as_array().expect("hops").iter();
+    hops.filter(|hop| hop["flow"] == "in").map(row).collect()
+}
+
+/// What only goes to the container has no packet that came straight from it.
+#[test]
+fn an_end_by_which_packets_only_go_to_the_container() {
+    let own = || hop(IN, RECEIVE, WEB_NETNS, 2, "veth", 7);
+    let veth = || hop(IN, XMIT, HOST_NETNS, VETH, "veth", 7);
+    // The host itself sends it: it came by no device.
+    assert_eq!(inward(vec![veth(), own()]), ["dev11 host veth dev2", "dev2 container device dev2"]);
+    // Somebody in another namespace sends it: his device is no end of the container's pair.
+    let (outside, sent) = hop(IN, XMIT, 9, 50, "veth", 7);
+    assert_eq!(
+        inward(vec![(outside, sent), veth(), own()]),
+        ["dev50 uplink dev2", "dev11 host veth dev2", "dev2 container device dev2"]
+    );
+    // It comes by that device, too: a router's, which sends it back where it came from.
+    let back = [hop(IN, RECEIVE, HOST_NETNS, UPLINK, "veth", 7), hop(IN, XMIT, HOST_NETNS, UPLINK, "veth", 7)];
+    assert_eq!(
+        inward([back.to_vec(), vec![own()]].concat()),
+        ["dev13 uplink dev2", "dev13 uplink dev2", "dev2 container device dev2"]
+    );
+}
+
+/// What it sends to itself says nothing of the way that others come by.
+#[test]
+fn loopback_is_no_way() {
+    let to_itself = hop(IN, RECEIVE, WEB_NETNS, 1, "", 5);
+    let hops = vec![to_itself, hop(IN, RECEIVE, HOST_NETNS, UPLINK, "", 7), hop(IN, RECEIVE, WEB_NETNS, 2, "veth", 7)];
+    assert_eq!(inward(hops)[0], "dev13 uplink dev2");
+}
+
+/// A pair of the host's that packets passed, where the container's own is not known.
+#[test]
+fn where_packets_passed_it_is_no_end_of_the_containers() {
+    let stopped = |ifindex| {
+        let key = DropKey { flags: OUTWARD, ..drop_at(QDISC_DROP, HOST_NETNS, ifindex) };
+        let hops = vec![hop(OUT, XMIT, HOST_NETNS, UPLINK, "veth", 9)];
+        Bench::new().read(1, vec![(key, total(3, "dev", "veth"))], hops).0[0].evidence["hop"].clone()
+    };
+    assert_eq!((stopped(UPLINK), stopped(VETH)), ("uplink".into(), "host veth".into()));
+}
+
 #[test]
 fn hops_stand_in_the_order_of_the_way() {
     let (key, veth) = hop(OUT, RECEIVE, HOST_NETNS, VETH, "veth", 5);
@@ -193,6 +275,27 @@ fn hops_and_drops_that_were_forgotten_are_a_loss() {
     assert_eq!(lost(1, 0..3), []);
     assert_eq!(lost(2, 0..4), []);
     assert_eq!(lost(3, 1..4), [("packet_drop", 1), ("packet_hop", 1)]);
+}
+
+/// Nor those of a device whose index another one has.
+#[test]
+fn hops_of_a_device_that_is_replaced_are_not_forgotten() {
+    let mut bench = Bench::new();
+    let mut lost = |second, name: &str, protocols: &[u32]| {
+        let hops = protocols.iter().map(|protocol| {
+            let (key, total) = hop(OUT, XMIT, HOST_NETNS, UPLINK, "", 5);
+            let device = Device { name: name.to_owned(), ..total.device };
+            (HopKey { protocol: *protocol, ..key }, HopTotal { device, ..total })
+        });
+        let netns = [(Arc::from(WEB), WEB_NETNS)].into();
+        let counts = Counts { at_ns: T + second * SECOND, netns, hops: hops.collect(), ..Counts::default() };
+        let mut out = Vec::new();
+        bench.rule.reading(&Reading::Counts(counts), T + second * SECOND, &bench.host.world(), &mut out);
+        out.iter().any(|output| matches!(output, Output::Loss(_)))
+    };
+    assert!(!lost(1, "up0", &[0, IPV4 | TCP]));
+    assert!(!lost(2, "up9", &[IPV4 | TCP]), "what up0 counted is gone with it");
+    assert!(lost(3, "up9", &[0]), "up9's own is not");
 }
 
 /// The kernel side's counts of a container that is gone are taken out.
