@@ -1,12 +1,16 @@
 //! `ctrace net`: packets hop by hop, a fault at each hop in turn, and what must be none.
 
+mod busy;
 mod dns;
 mod flow;
+mod neighbours;
 mod netem;
 mod path;
+mod places;
 pub mod street;
 mod tcp;
 
 use crate::harness::Test;
 
-pub static TESTS: &[&[Test]] = &[path::TESTS[0], tcp::TESTS, dns::TESTS, flow::TESTS, netem::TESTS];
+pub static TESTS: &[&[Test]] =
+    &[path::TESTS[0], neighbours::TESTS, places::TESTS, busy::TESTS, tcp::TESTS, dns::TESTS, flow::TESTS, netem::TESTS];

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::street::{INSIDE, OUTSIDE, OUTSIDE6, PORT, Street};
 use crate::{
-    harness::Test,
+    harness::{Lack, Test},
     support::{
         cgroups::{Group, Tree},
         ctrace::{Ctrace, Line, command},
@@ -27,6 +27,7 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::core("net::no_fault_without_types", no_fault_without_types),
     Test::full("net::some_are_timed", some_are_timed),
     Test::full("net::large_buffers", large_buffers),
+    Test::full("net::large_buffers_inward", large_buffers_inward),
     Test::full("net::ipv6", ipv6),
     Test::full("net::two_ways", two_ways),
     Test::full("net::another_device", another_device),
@@ -40,7 +41,10 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::core("net::bridge_is_down", bridge_is_down),
     Test::core("net::forward_policy", forward_policy),
     Test::full("net::forward_policy_inward", forward_policy_inward),
+    Test::full("net::rule_on_the_host", rule_on_the_host),
+    Test::full("net::rule_at_the_bridge", rule_at_the_bridge).needs(&[Lack::Nftables]),
     Test::full("net::nothing_translates", nothing_translates),
+    Test::full("net::nobody_need_answer", nobody_need_answer),
     Test::full("net::translated", translated),
     Test::full("net::translated_in_vain", translated_in_vain),
     Test::core("net::reverse_path", reverse_path),
@@ -49,22 +53,23 @@ pub static TESTS: &[&[Test]] = &[&[
     Test::full("net::uplink_has_no_carrier", uplink_has_no_carrier),
     Test::full("net::queue_is_full", queue_is_full),
     Test::core("net::queue_is_slow", queue_is_slow),
+    Test::full("net::macvlan", macvlan),
 ]];
 
 /// Packets of a run.
-const PACKETS: usize = 7;
+pub const PACKETS: usize = 7;
 
 /// A container at the end of a street, and `ctrace` that knows it.
-struct Scene {
-    street: Street,
-    ctrace: Ctrace,
-    container: Group,
+pub struct Scene {
+    pub street: Street,
+    pub ctrace: Ctrace,
+    pub container: Group,
     /// Its cgroups live as long.
-    tree: Tree,
+    pub tree: Tree,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::seen_by(command(&["net", "--json"]))
     }
 
@@ -79,7 +84,7 @@ impl Scene {
         scene
     }
 
-    fn sample(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    pub fn sample(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let wanted =
             |line: &Line| line.json["sample"] == "net" && line.json["cgroup"] == self.container.path && is(&line.json);
         self.ctrace.wait_for(&format!("the hops of {}, {what}", self.container.path), wanted).json
@@ -87,7 +92,7 @@ impl Scene {
 
     /// Waits until so many packets have stopped there: a reading may come between two of them, and what is found then has a
     /// part of them.
-    fn stops(&self, hop: &str, packets: usize) -> Value {
+    pub fn stops(&self, hop: &str, packets: usize) -> Value {
         let all = |sample: &Value| stopped_at(sample, hop) == packets as u64;
         self.sample(&format!("{packets} packets stopped at {hop}"), all)
     }
@@ -114,7 +119,7 @@ impl Scene {
 }
 
 /// A hop of a sample, by its device's name and direction.
-fn packets(sample: &Value, flow: &str, hop: &str, direction: &str, key: &str) -> u64 {
+pub fn packets(sample: &Value, flow: &str, hop: &str, direction: &str, key: &str) -> u64 {
     let hops = sample["hops"].as_array().into_iter().flatten();
     let meant = hops.filter(|own| own["flow"] == flow && own["hop"] == hop && own["direction"] == direction);
     meant.filter_map(|own| own[key].as_u64()).sum()
@@ -131,7 +136,7 @@ fn timed(sample: &Value, hop: &str) -> u64 {
 }
 
 /// Packets of late that stopped at that hop.
-fn stopped_at(sample: &Value, hop: &str) -> u64 {
+pub fn stopped_at(sample: &Value, hop: &str) -> u64 {
     let stops = sample["stops"].as_array().into_iter().flatten();
     stops.filter(|stop| stop["hop"] == hop).filter_map(|stop| stop["packets"].as_u64()).sum()
 }
@@ -251,6 +256,43 @@ fn large_buffers() {
     scene.ctrace.stop();
 }
 
+/// The same inward: the host's devices get large buffers, and the container packets of a wire.
+fn large_buffers_inward() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    street.ip("h", "link set port gso_max_segs 1");
+    street.knows_its_neighbours();
+    let (device, uplink) = (street.counters("c", "eth0"), street.counters("h", "up0"));
+    let listener = street.at("c", || TcpListener::bind((INSIDE, PORT)).expect("a port")).join().expect("a socket");
+    let reader = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        std::io::copy(&mut stream, &mut std::io::sink()).expect("all of it")
+    });
+    let sent = street.at("o", || {
+        let mut stream = TcpStream::connect((INSIDE, PORT)).expect("a connection");
+        stream.write_all(&vec![7; 4 << 20]).expect("4 MiB");
+    });
+    sent.join().expect("the thread outside");
+    assert_eq!(reader.join().expect("the reader"), 4 << 20);
+    let grew = |now: &Value, before: &Value, key: &str| {
+        now["rx"][key].as_u64().zip(before["rx"][key].as_u64()).map(|(now, before)| now - before)
+    };
+    let agrees = |sample: &Value| {
+        let (own, up) = (street.counters("c", "eth0"), street.counters("h", "up0"));
+        let hop = |hop: &str, key: &str| Some(packets(sample, "in", hop, "receive", key));
+        hop("uplink", "packets") == grew(&up, &uplink, "packets")
+            && hop("uplink", "bytes") == grew(&up, &uplink, "bytes")
+            && hop("uplink", "segments") == grew(&own, &device, "packets")
+            && hop("container device", "packets") == grew(&own, &device, "packets")
+            && hop("container device", "bytes") == grew(&own, &device, "bytes")
+            && hop("container device", "segments") == hop("container device", "packets")
+    };
+    let sample = scene.sample("as many as both devices counted", agrees);
+    let count = |key: &str| packets(&sample, "in", "uplink", "receive", key);
+    assert!(count("segments") > count("packets") * 2, "large buffers: {sample:#}");
+    scene.ctrace.stop();
+}
+
 /// The same way with IPv6: counted at each hop, and stopped by a rule.
 fn ipv6() {
     let scene = Scene::new();
@@ -339,7 +381,7 @@ fn two_ways() {
 }
 
 /// What this thread and those that it starts send has each hop on one CPU: each CPU counts for itself.
-fn on_one_cpu() {
+pub fn on_one_cpu() {
     let mut cpus = CpuSet::new();
     cpus.set(0).expect("there is a first one");
     sched_setaffinity(Pid::from_raw(0), &cpus).expect("this thread's own");
@@ -581,6 +623,38 @@ fn forward_policy_inward() {
     assert_eq!(evidence["first_packet"]["destination"], INSIDE);
 }
 
+/// What the container sends to the host itself.
+fn rule_on_the_host() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    street.run("h", "iptables -A INPUT -p udp -j DROP");
+    let sent = street.at("c", || {
+        let socket = UdpSocket::bind((INSIDE, 0)).expect("a socket");
+        for _ in 0..PACKETS {
+            socket.send_to(&[7; 100], ("10.97.0.1", PORT)).expect("a packet");
+        }
+    });
+    sent.join().expect("the container's thread");
+    let sample = scene.stops("netfilter", PACKETS);
+    assert_eq!(sample["stops"][0]["flow"], "out", "{sample:#}");
+    let evidence = scene.stopped("netfilter", &["NETFILTER_DROP"]);
+    assert_eq!((&evidence["device"], &evidence["first_packet"]["destination"]), (&"br0".into(), &"10.97.0.1".into()));
+}
+
+/// A rule of the bridge's own, before anything is routed.
+fn rule_at_the_bridge() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    street.run("h", "nft add table bridge own");
+    street.run("h", "nft add chain bridge own up { type filter hook input priority 0 ; }");
+    street.run("h", "nft add rule bridge own up ip protocol udp drop");
+    street.send(PACKETS, 100);
+    let sample = scene.stops("netfilter", PACKETS);
+    assert_eq!(sample["stops"][0]["flow"], "out", "{sample:#}");
+    let evidence = scene.stopped("netfilter", &["NETFILTER_DROP"]);
+    assert_eq!((&evidence["device"], &evidence["first_packet"]["destination"]), (&"br0".into(), &OUTSIDE.into()));
+}
+
 fn nothing_translates() {
     let scene = Scene::new();
     // As anywhere else outside: what is private here has no way there.
@@ -590,6 +664,23 @@ fn nothing_translates() {
     let evidence = scene.stopped("uplink", &[]);
     assert_eq!((&evidence["inferred"], &evidence["device"]), (&true.into(), &"up0".into()));
     assert!(!connection.join().expect("the container's thread"), "nobody answers");
+}
+
+/// Over UDP it need not be a fault that nothing comes back.
+fn nobody_need_answer() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    street.ip("o", "route del 10.97.0.0/24");
+    street.ip("o", "route add blackhole 10.97.0.0/24");
+    let server = street.at("o", || UdpSocket::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    street.send(PACKETS, 100);
+    for _ in 0..PACKETS {
+        server.recv(&mut [0; 200]).expect("a packet");
+    }
+    let left = |sample: &Value| packets(sample, "out", "uplink", "xmit", "untranslated") == PACKETS as u64;
+    scene.sample("each of them untranslated on the uplink", left);
+    let said = scene.ctrace.stop();
+    assert!(!said.codes(&scene.container).contains(&"net.dropped"), "all that was sent has arrived");
 }
 
 /// The same with NAT: packets on the uplink are still the container's.
@@ -690,4 +781,28 @@ fn queue_is_full() {
     scene.street.send(40, 1400);
     scene.sample("most of them stopped at the uplink", |sample| (30..=40).contains(&stopped_at(sample, "uplink")));
     scene.stopped("uplink", &["QDISC_DROP", "QDISC_OVERLIMIT"]);
+}
+
+/// A device of the container's own on the uplink: neither a pair nor a bridge on the way.
+fn macvlan() {
+    let scene = Scene::new();
+    let street = &scene.street;
+    street.with_macvlan();
+    let server = street.at("o", || UdpSocket::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    street.send(PACKETS, 100);
+    for _ in 0..PACKETS {
+        server.recv(&mut [0; 200]).expect("a packet");
+    }
+    let sample = scene.sample("as many on the uplink", |sample| {
+        let own = packets(sample, "out", "container device", "xmit", "packets");
+        own >= PACKETS as u64 && packets(sample, "out", "uplink", "xmit", "packets") == own
+    });
+    let hops = sample["hops"].as_array().into_iter().flatten();
+    let devices: Vec<_> = hops.filter(|hop| hop["flow"] == "out" && hop["direction"] == "xmit").collect();
+    assert!(devices.iter().all(|hop| hop["device"] == "own0" || hop["device"] == "up0"), "{devices:#?}");
+    street.run("h", "tc qdisc add dev up0 root tbf rate 8kbit burst 1600 limit 3000");
+    street.send(40, 1400);
+    scene.sample("most of them stopped at the uplink", |sample| (30..=40).contains(&stopped_at(sample, "uplink")));
+    let evidence = scene.stopped("uplink", &["QDISC_DROP", "QDISC_OVERLIMIT"]);
+    assert_eq!(evidence["device"], "up0");
 }

@@ -90,6 +90,16 @@ impl Street {
         self.ip("c", "route replace default via 10.99.0.1");
     }
 
+    /// A second device of the container's, on the uplink itself, by which it reaches who is outside now:
+    ///
+    ///     container own0 ─ up0
+    ///     10.98.0.3
+    pub fn with_macvlan(&self) {
+        self.ip("h", &format!("link add link up0 name own0 netns {}c type macvlan mode bridge", self.name));
+        self.ip("c", "addr add 10.98.0.3/24 dev own0");
+        self.ip("c", "link set own0 up");
+    }
+
     /// The same way with IPv6: the container has fd97::2.
     pub fn with_ipv6(&self) {
         for (end, device, address) in

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write,
+    io::{Read, Write},
     net::{IpAddr, Ipv6Addr, TcpListener, TcpStream},
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     process::Command,
@@ -48,6 +48,7 @@ pub static TESTS: &[Test] = &[
     Test::full("net::tcp::refusals_counted", refusals_counted),
     Test::full("net::tcp::answered_at_last", answered_at_last),
     Test::full("net::tcp::needless_after_all", needless_after_all),
+    Test::full("net::tcp::each_kind_is_counted", each_kind_is_counted),
     Test::full("net::tcp::peer_is_dead", peer_is_dead),
     Test::full("net::tcp::conntrack_is_full", conntrack_is_full).needs(&[Lack::OwnMachine]),
 ];
@@ -164,17 +165,88 @@ fn needless_after_all() {
     client.write_all(b"something").expect("it is sent");
     wait_until("that it is sent again", flow);
     street.run("c", "iptables -D INPUT -p tcp -j DROP");
-    wait_until("that all is acknowledged", || {
-        let mut left: libc::c_int = 0;
-        // SAFETY: a request that writes an int, which outlives the call.
-        let asked = unsafe { libc::ioctl(client.as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
-        (asked == 0 && left == 0).then_some(())
-    });
+    wait_until("that all is acknowledged", || (unacknowledged(&client) == 0).then_some(()));
     let before = flow().expect("it is known");
     assert_eq!(before.dsacks, before.dsacks_before, "it was sent again no more since the peer said so");
     drop(server);
     drop(client);
     wait_until("what the peer said", || flow().filter(|flow| flow.dsacks > flow.dsacks_before));
+}
+
+/// As many of each kind as the kernel itself counts in that namespace: some of a stream are lost, and then nobody answers what is
+/// sent last (a probe, and timeouts).
+fn each_kind_is_counted() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let street = Street::new(&container);
+    street.knows_its_neighbours();
+    // The kernel counts segments, and ctrace buffers: one each.
+    street.ip("c", "link set eth0 gso_max_segs 1");
+    let wishes = Wishes {
+        probes: vec![&plan::TCP_RESENT, &plan::TCP_CLOSED],
+        ring_bytes: 1 << 16,
+        maps: vec![("FLOWS", 1024)],
+        ..Wishes::default()
+    };
+    let kernel = Kernel::attach(&wishes).expect("the kernel side");
+    let listener = street.at("o", || TcpListener::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    let connected = street.at("c", || TcpStream::connect((OUTSIDE, PORT)).expect("a connection"));
+    let (mut server, _) = listener.accept().expect("a connection");
+    let mut client = connected.join().expect("the container's thread");
+    let port = client.local_addr().expect("its own").port();
+    const BYTES: usize = 2 << 20;
+    let reader = std::thread::spawn(move || {
+        server.read_exact(&mut vec![0; BYTES]).expect("all of it");
+        server
+    });
+    street.run("o", "iptables -A INPUT -p tcp -m statistic --mode nth --every 50 --packet 0 -j DROP");
+    client.write_all(&vec![7; BYTES]).expect("it is sent");
+    let server = reader.join().expect("the reader");
+    street.run("o", "iptables -F INPUT");
+    wait_until("that all is acknowledged", || (unacknowledged(&client) == 0).then_some(()));
+    let own = |table: &str, name: &str| netstat(&street.run("c", &format!("cat /proc/net/{table}")), name);
+    let flow = || {
+        let mut flows = kernel.entries::<FlowKey, Flow>("FLOWS", 1024).expect("the map").into_iter();
+        flows.find(|(key, _)| key.local_port == port && key.remote_port == PORT).map(|(_, flow)| flow)
+    };
+    // Of a stream's probes most are what it had not sent yet.
+    let (probes, sent_probes) = (flow().expect("some were lost").probe, own("netstat", "TCPLossProbes"));
+    street.run("c", "iptables -I INPUT -p tcp -j DROP");
+    client.write_all(b"something").expect("it is sent");
+    let (counted, kernels) = wait_until("two timeouts in a row", || {
+        let before = own("snmp", "RetransSegs");
+        let flow = flow()?;
+        let counted = [flow.fast, flow.timeout, flow.probe - probes, flow.resent.wrapping_sub(flow.resent_before)];
+        let timeouts = own("netstat", "TCPTimeouts") + own("netstat", "TCPSlowStartRetrans");
+        let probed = own("netstat", "TCPLossProbes") - sent_probes;
+        let kernels = [own("netstat", "TCPFastRetrans"), timeouts, probed, before];
+        // None came in between.
+        let is_one = before == own("snmp", "RetransSegs");
+        (flow.unanswered >= 2 && is_one).then_some((counted.map(u64::from), kernels))
+    });
+    assert_eq!(counted, kernels, "fast, by timeout, probes, segments");
+    assert!(counted[0] >= 5 && counted[1] >= 2 && counted[2] == 1, "{counted:?}");
+    drop(server);
+}
+
+/// A counter of the kernel's, of a line of names and one of numbers.
+fn netstat(table: &str, name: &str) -> u64 {
+    let lines: Vec<&str> = table.lines().collect();
+    let at = lines
+        .iter()
+        .enumerate()
+        .find_map(|(line, names)| names.split(' ').position(|other| other == name).map(|column| (line + 1, column)));
+    let (line, column) = at.unwrap_or_else(|| panic!("no {name} in {table}"));
+    lines[line].split(' ').nth(column).and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// Bytes that were sent, or wait to be, and that the peer has not acknowledged.
+fn unacknowledged(stream: &TcpStream) -> i32 {
+    let mut left: libc::c_int = 0;
+    // SAFETY: a request that writes an int, which outlives the call.
+    let asked = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
+    assert_eq!(asked, 0, "{}", std::io::Error::last_os_error());
+    left
 }
 
 /// Each kind of refusal, so often as there was one, and nothing else.
