@@ -670,6 +670,8 @@ fn nothing_translates() {
 fn nobody_need_answer() {
     let scene = Scene::new();
     let street = &scene.street;
+    // Not even an answer to a question for a neighbour.
+    street.knows_its_neighbours();
     street.ip("o", "route del 10.97.0.0/24");
     street.ip("o", "route add blackhole 10.97.0.0/24");
     let server = street.at("o", || UdpSocket::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");

@@ -122,17 +122,36 @@ fn at_the_end_what_is_held_is_told() {
     assert_eq!(bench.packets(0).len(), 1);
 }
 
+impl Bench {
+    /// Steps that there was no room for, by a reading of that second.
+    fn lost_steps(&mut self, second: u64) -> Option<u64> {
+        let counts = Counts { at_ns: T + second * SECOND, ..Counts::default() };
+        let mut out = Vec::new();
+        self.rule.reading(&Reading::Counts(counts), T + second * SECOND, &self.host.world(), &mut out);
+        out.iter().find_map(|output| match output {
+            Output::Loss(loss) if loss.event == "packet_step" => Some(loss.count),
+            _ => None,
+        })
+    }
+}
+
 #[test]
 fn packets_beyond_those_that_are_held_are_a_loss() {
+    let many = |from: u64| (from..from + 4100).map(|packet| step(packet, XMIT, WEB_NETNS, 2, packet));
     let mut bench = Bench::new();
-    let many: Vec<Step> = (0..4100).map(|packet| step(packet, XMIT, WEB_NETNS, 2, packet)).collect();
-    bench.steps(&many);
-    let mut out = Vec::new();
-    let counts = Counts { at_ns: T + SECOND, ..Counts::default() };
-    bench.rule.reading(&Reading::Counts(counts), T + SECOND, &bench.host.world(), &mut out);
-    let lost = out.iter().find_map(|output| match output {
-        Output::Loss(loss) => Some((loss.event, loss.count)),
-        _ => None,
-    });
-    assert_eq!(lost, Some(("packet_step", 4)));
+    bench.steps(&many(0).collect::<Vec<_>>());
+    assert_eq!(bench.lost_steps(1), Some(4));
+    // Those that were told may go on for a while; then there is room again.
+    bench.steps(&many(5000).take(10).collect::<Vec<_>>());
+    assert_eq!(bench.lost_steps(3), Some(10));
+    assert_eq!(bench.lost_steps(10), None);
+    bench.steps(&many(6000).take(10).collect::<Vec<_>>());
+    assert_eq!(bench.lost_steps(11), None);
+}
+
+#[test]
+fn steps_of_one_packet_beyond_those_that_are_held_are_a_loss() {
+    let mut bench = Bench::new();
+    bench.steps(&(0..66).map(|at| step(1, XMIT, WEB_NETNS, 2, at)).collect::<Vec<_>>());
+    assert_eq!(bench.lost_steps(1), Some(2));
 }

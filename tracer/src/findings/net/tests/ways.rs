@@ -18,6 +18,8 @@ fn a_slow_way_is_told_with_its_slowest_hop() {
         (&94_000.into(), &100_000.into())
     );
     assert!(finding.fix[0].contains("tc -s qdisc"), "{:?}", finding.fix);
+    // What costs less, and at which price.
+    assert!(finding.fix[1].contains("macvlan") && finding.fix[1].contains("iptables"), "{:?}", finding.fix);
     assert_eq!(told(19, 100_000), [], "too few");
     assert_eq!(told(20, 99_999), [], "some microseconds are no wait");
     let mut bench = Bench::new();
@@ -107,6 +109,28 @@ fn where_packets_passed_it_is_no_end_of_the_containers() {
         Bench::new().read(1, vec![(key, total(3, "dev", "veth"))], hops).0[0].evidence["hop"].clone()
     };
     assert_eq!((stopped(UPLINK), stopped(VETH)), ("uplink".into(), "host veth".into()));
+}
+
+/// Hops that nobody counts, and hops that nobody can tell apart, are not none.
+#[test]
+fn a_row_without_hops_says_why() {
+    let row = |netns, is_idle| {
+        let netns = [(Arc::from(WEB), netns)].into();
+        let counts = Counts { at_ns: T + SECOND, is_idle, netns, host: Some(HOST_NETNS), ..Counts::default() };
+        let (mut bench, mut out) = (Bench::new(), Vec::new());
+        bench.rule.reading(&Reading::Counts(counts), T + SECOND, &bench.host.world(), &mut out);
+        let rows = out.into_iter().filter_map(|output| match output {
+            Output::Sample(row) if row.cgroup.as_deref() == Some(WEB) => Some(row),
+            _ => None,
+        });
+        let rows: Vec<_> = rows.collect();
+        let [row] = &rows[..] else { panic!("{rows:?}") };
+        let why = row.unknown.get("hops").map(|why| why.contains("host's network"));
+        (row.fields["network"].clone(), row.fields["hops"].is_null(), why)
+    };
+    assert_eq!(row(HOST_NETNS, false), ("host".into(), true, Some(true)));
+    assert_eq!(row(WEB_NETNS, true), ("own".into(), true, Some(false)));
+    assert_eq!(row(WEB_NETNS, false), ("own".into(), false, None));
 }
 
 #[test]
