@@ -384,6 +384,9 @@ fn answered_names_are_no_finding() {
     // Its cgroup is remembered, and its namespace has nobody.
     let ended = ServerKey { netns: NETNS + 1, ..SERVER };
     assert_eq!(Run::new().says(dns(&[(ended, [2, 0, 2])])), []);
+    // No container is in that namespace.
+    let mut hosts = Run { residents: &["/"], ..Run::new() };
+    assert_eq!(hosts.says(dns(&[(ServerKey { cgroup: u64::MAX, ..SERVER }, [2, 0, 2])])), []);
     // A macvlan device: nothing is seen to arrive but on lo.
     for passed in [HopKey { ifindex: 1, ..arrives(NETNS) }, HopKey { direction: XMIT, ..arrives(NETNS) }] {
         let mut deaf = Run { passed, ..Run::new() };

@@ -64,7 +64,9 @@ fn hops_that_are_used_up_are_no_loss() {
     let key = drop_at(IP_INHDR, HOST_NETNS, BRIDGE);
     let mut spent = total(9, "br0", "bridge");
     spent.first[8] = 1;
-    assert_eq!(bench.read(1, vec![(key, spent)], Vec::new()).0, []);
+    assert_eq!(bench.read(1, vec![(key, spent.clone())], Vec::new()).0, []);
+    let by_rule = (drop_at(NETFILTER_DROP, HOST_NETNS, BRIDGE), spent);
+    assert_eq!(Bench::new().read(1, vec![by_rule], Vec::new()).0.len(), 1, "that is not why a rule drops it");
     assert_eq!(Bench::new().drops(1, &[(key, 9)]).len(), 1, "with hops left it is");
 }
 
