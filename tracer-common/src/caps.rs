@@ -155,6 +155,30 @@ pub struct Start {
 }
 record!(Start, CapStart, 88);
 
+/// So many calls returned on one CPU, one after the other, in less than [`BUSY_NS`]: to look at each of them would cost it
+/// dearly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Busy {
+    pub header: Header,
+    pub returns: u64,
+    pub took_ns: u64,
+}
+record!(Busy, CapBusy, 40);
+
+/// A power of two.
+pub const BUSY_RETURNS: u64 = 1 << 15;
+pub const BUSY_NS: u64 = 50_000_000;
+
+/// How fast calls return on a CPU: value of the map `CAP_PACE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Pace {
+    pub returns: u64,
+    /// When the last so many of them began.
+    pub since_ns: u64,
+}
+
 /// A cgroup whose checks are wanted: value of the map `CAP_WATCHED`, by its id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]

@@ -57,10 +57,11 @@ pub enum Kind {
     SignalDropped = 26,
     CopyUp = 27,
     PacketStep = 28,
+    CapBusy = 29,
 }
 
 impl Kind {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::OomDecision,
         Self::OomVictim,
         Self::OomSharer,
@@ -78,6 +79,7 @@ impl Kind {
         Self::SignalDropped,
         Self::CopyUp,
         Self::PacketStep,
+        Self::CapBusy,
     ];
 
     pub fn from_u32(number: u32) -> Option<Self> {
@@ -104,6 +106,7 @@ impl Kind {
             Self::SignalDropped => "signal_dropped",
             Self::CopyUp => "copy_up",
             Self::PacketStep => "packet_step",
+            Self::CapBusy => "cap_busy",
         }
     }
 }

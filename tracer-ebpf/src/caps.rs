@@ -11,12 +11,18 @@ use aya_ebpf::{
     maps::{Array, LruHashMap, PerCpuArray, PerCpuHashMap},
     programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
-use tracer_common::caps::{Call, Check, CheckKey, Count, FRAMES, Last, NO_SYSCALL, Outcome, OutcomeKey, Relation, how};
+use tracer_common::{
+    UNKNOWN_U64,
+    caps::{
+        BUSY_NS, BUSY_RETURNS, Busy, Call, Check, CheckKey, Count, FRAMES, Last, NO_SYSCALL, Outcome, OutcomeKey, Pace,
+        Relation, how,
+    },
+};
 
 use crate::{
     kernel::{
         cgroup,
-        emit::emit,
+        emit::{emit, emit_at_once, now},
         layout,
         read::{follow, place, u32_at},
         syscall, task,
@@ -39,6 +45,14 @@ static CAP_CALLS: LruHashMap<u32, Call> = LruHashMap::with_max_entries(1, 0);
 /// 1: anything was refused at all. Until then no return of a call need be looked up.
 #[map]
 static CAP_REFUSED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// 1: the returns of calls are looked at. What is refused while they are not is no matter of the call that returns first
+/// afterwards.
+#[map]
+static CAP_RETURNS: Array<u32> = Array::with_max_entries(1, 0);
+
+#[map]
+static CAP_PACE: PerCpuArray<Pace> = PerCpuArray::with_max_entries(1, 0);
 
 /// Checks that found no room in `CAP_CHECKS`, by cgroup.
 #[map]
@@ -213,6 +227,9 @@ fn uncounted(cgroup: u64) {
 /// Keeps what was refused until the call returns, and what was granted since.
 #[inline(always)]
 fn note(bit: u64, denied: bool) {
+    if CAP_RETURNS.get(0).is_none_or(|seen| *seen == 0) {
+        return;
+    }
     let thread = task::current_tid();
     if let Some(call) = CAP_CALLS.get_ptr_mut(thread) {
         // SAFETY: the thread's own.
@@ -258,6 +275,7 @@ fn relation(asked: &Asked, cgroup: u64) -> Relation {
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn cap_outcome(ctx: RawTracePointContext) -> i32 {
     let result = ctx.arg::<i64>(1);
+    keep_pace();
     // This is every return of every call of the machine: hardly any goes on from here.
     if result != i64::from(EPERM) && CAP_REFUSED.get(0).is_none_or(|refused| *refused == 0) {
         return 0;
@@ -308,4 +326,27 @@ pub fn cap_outcome(ctx: RawTracePointContext) -> i32 {
         }
     });
     0
+}
+
+/// Says when calls return so fast that to look at each of them is too dear: user space gives the CPU a rest.
+#[inline(always)]
+fn keep_pace() {
+    let Some(pace) = CAP_PACE.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own value; whoever is moved to another one in between costs it a count.
+    let pace = unsafe { &mut *pace };
+    pace.returns += 1;
+    if pace.returns.is_multiple_of(BUSY_RETURNS) {
+        let now = now();
+        let took_ns = now.wrapping_sub(pace.since_ns);
+        pace.since_ns = now;
+        if took_ns < BUSY_NS {
+            emit_at_once::<Busy>(UNKNOWN_U64, |record| {
+                // SAFETY: a reserved record of this type.
+                unsafe {
+                    (*record).returns = BUSY_RETURNS;
+                    (*record).took_ns = took_ns;
+                }
+            });
+        }
+    }
 }

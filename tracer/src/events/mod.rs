@@ -5,7 +5,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tracer_common::{
     Header, Kind, Record, UNKNOWN_U32, UNKNOWN_U64,
-    caps::{Check, Outcome, Start},
+    caps::{Busy, Check, Outcome, Start},
     cgroup::{Mkdir, Rmdir},
     copy_up::CopyUp,
     flow::Step,
@@ -35,6 +35,7 @@ pub enum Event {
     CapCheck(Box<Check>),
     CapOutcome(Box<Outcome>),
     CapStart(Start),
+    CapBusy(Busy),
     ForkFailed(ForkFailed),
     SignalDropped(Dropped),
     PacketStep(Box<Step>),
@@ -67,6 +68,7 @@ impl Event {
             Self::CapCheck(record) => &record.header,
             Self::CapOutcome(record) => &record.header,
             Self::CapStart(record) => &record.header,
+            Self::CapBusy(record) => &record.header,
             Self::ForkFailed(record) => &record.header,
             Self::SignalDropped(record) => &record.header,
             Self::PacketStep(record) => &record.header,
@@ -94,6 +96,7 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
         Kind::CapCheck => Event::CapCheck(Box::new(record(bytes)?)),
         Kind::CapOutcome => Event::CapOutcome(Box::new(record(bytes)?)),
         Kind::CapStart => Event::CapStart(record(bytes)?),
+        Kind::CapBusy => Event::CapBusy(record(bytes)?),
         Kind::ForkFailed => Event::ForkFailed(record(bytes)?),
         Kind::SignalDropped => Event::SignalDropped(record(bytes)?),
         Kind::PacketStep => Event::PacketStep(Box::new(record(bytes)?)),

@@ -50,7 +50,9 @@ impl Lens for Caps {
         }
     }
 
-    fn tick(&mut self, _: u64, _: &World, _: &mut Vec<Output>) {}
+    fn tick(&mut self, now_ns: u64, _: &World, out: &mut Vec<Output>) {
+        self.rule.tick(now_ns, out);
+    }
 
     fn finish(&mut self, now_ns: u64, _: &World, out: &mut Vec<Output>) {
         self.rule.finish(now_ns, out);
@@ -62,6 +64,6 @@ impl Lens for Caps {
     }
 
     fn next_ns(&self) -> Option<u64> {
-        None
+        self.rule.next_ns()
     }
 }

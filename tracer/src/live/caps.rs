@@ -23,7 +23,12 @@ use crate::{
         self,
         caps::{Ask, ProcessSets, ProgramFile, Reading, Sets, Totals},
     },
-    kernel::{host as machine, load::Kernel, symbols::Symbols},
+    kernel::{
+        host as machine,
+        load::Kernel,
+        plan::{self, Probe},
+        symbols::Symbols,
+    },
     lenses::caps::LENS,
     model::{Container, Runtime, Timestamp},
     pipeline::{Answer, Record},
@@ -79,9 +84,10 @@ impl OnScreen {
     /// The kernel refuses.
     pub fn begin(&mut self, container: &Container, kernel: &mut Kernel) -> Result<()> {
         let begun = privileges::with(privileges::ATTACH, || {
-            if kernel.is_idle(LENS.on_demand) {
+            if self.watched.is_empty() {
                 forget(kernel)?;
                 kernel.begin(LENS.on_demand)?;
+                returns(true, kernel)?;
             }
             Ok(())
         });
@@ -111,9 +117,6 @@ fn forget(kernel: &mut Kernel) -> Result<()> {
     }
     for (pid, _) in kernel.entries::<u32, Process>("CAP_PROCESSES", FOLLOWED as usize)? {
         kernel.remove::<u32, Process>("CAP_PROCESSES", pid)?;
-    }
-    for (thread, _) in kernel.entries::<u32, Call>("CAP_CALLS", CALLS as usize)? {
-        kernel.remove::<u32, Call>("CAP_CALLS", thread)?;
     }
     kernel.set("CAP_CHANGED", machine::boottime_ns())?;
     kernel.set("CAP_REFUSED", 0_u32)
@@ -152,7 +155,29 @@ pub fn watch(
     Ok(records)
 }
 
-pub fn answer(ask: &Ask, symbols: &Symbols, table: &Table, host: &Host, kernel: &Kernel) -> Result<Reading> {
+/// Looks at the returns of calls from now on, or not: each of them costs the call what the kernel's slow way out of it does.
+///
+/// # Errors
+/// The kernel refuses to attach what looks at them.
+pub fn returns(seen: bool, kernel: &mut Kernel) -> Result<()> {
+    const OWN: &[&Probe] = &[&plan::CAP_OUTCOME];
+    kernel.set("CAP_RETURNS", 0_u32)?;
+    if !seen {
+        kernel.end(OWN);
+        return Ok(());
+    }
+    // Nobody saw these calls return.
+    for (thread, _) in kernel.entries::<u32, Call>("CAP_CALLS", CALLS as usize)? {
+        kernel.remove::<u32, Call>("CAP_CALLS", thread)?;
+    }
+    // Where nothing is watched any more there is nothing to look at.
+    if !kernel.is_idle(&[&plan::CAP_CHECK]) {
+        privileges::with(privileges::ATTACH, || kernel.begin(OWN))?;
+    }
+    kernel.set("CAP_RETURNS", 1_u32)
+}
+
+pub fn answer(ask: &Ask, symbols: &Symbols, table: &Table, host: &Host, kernel: &mut Kernel) -> Result<Reading> {
     Ok(match ask {
         Ask::Sets(path) => Reading::Sets(path.clone(), sets(path, table, host).map(Box::new)),
         Ask::Totals => Reading::Totals(Totals {
@@ -166,6 +191,10 @@ pub fn answer(ask: &Ask, symbols: &Symbols, table: &Table, host: &Host, kernel: 
                 named.collect::<HashMap<_, _>>()
             });
             Reading::Symbols(names.map_err(|why| why.to_string()))
+        }
+        Ask::Returns(seen) => {
+            let why = returns(*seen, kernel).err().map(|error| format!("{error:#}"));
+            Reading::Returns { seen: *seen && why.is_none(), at_ns: machine::boottime_ns(), why }
         }
     })
 }

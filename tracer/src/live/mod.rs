@@ -109,6 +109,9 @@ pub async fn run(options: Options) -> Result<()> {
     let mut log = is_oom.then(Log::read);
     let (name, release, version) = (machine::name(), machine::release(), machine::Hierarchy::of_this_host().version);
     let mut view = View::open(&options.show, &options.lenses, &host_title(&name, &release, version), None)?;
+    if is_caps {
+        caps::returns(true, &mut kernel)?;
+    }
     let ready = ready(&kernel);
     // A wrong name ends the run before it says that it is ready.
     let waits = |probe: &Probe| probes(&options.lenses).any(|own| own.name == probe.name) && !kernel.attached(probe);
@@ -317,7 +320,11 @@ fn has_tabs(options: &Options) -> bool {
 
 /// What is attached only while it is needed: on a screen with tabs. Whatever is written down is needed all the time.
 fn on_demand(options: &Options) -> Vec<&'static Probe> {
-    options.lenses.iter().filter(|_| has_tabs(options)).flat_map(|lens| lens.on_demand).copied().collect()
+    if !has_tabs(options) {
+        // … but for what is too dear at times.
+        return if runs(&options.lenses, "caps") { vec![&plan::CAP_OUTCOME] } else { Vec::new() };
+    }
+    options.lenses.iter().flat_map(|lens| lens.on_demand).copied().collect()
 }
 
 fn attach(options: &Options) -> Result<Kernel> {

@@ -28,7 +28,8 @@ pub struct Observed<'a> {
     pub nameless: Option<&'a str>,
     /// When its programs started.
     pub starts: &'a [u64],
-    pub outcomes_known: bool,
+    /// Why not all that came of calls is known.
+    pub outcomes_unknown: Option<String>,
 }
 
 /// Rows of one report. Each kind of check may be one, and a hostile container can make thousands.
@@ -61,8 +62,8 @@ pub fn report(watched: &Watched, container: &Container, observed: &Observed, now
     if rows.iter().any(|row| row.comm.is_none()) {
         unknown.insert("comm".to_owned(), LOST.to_owned());
     }
-    if !observed.outcomes_known {
-        unknown.insert("results".to_owned(), "the returns of system calls could not be watched".to_owned());
+    if let Some(why) = &observed.outcomes_unknown {
+        unknown.insert("results".to_owned(), why.clone());
     }
     let unused = granted.iter().filter(|name| !needed.contains(name) && !probed.contains(name)).cloned().collect();
     let (runtime, exec, other_namespace) = (of("runtime"), of("exec"), of("other_namespace"));

@@ -5,6 +5,7 @@ mod explain;
 mod judge;
 mod refusals;
 mod report;
+mod returns;
 pub mod rules;
 
 use std::{
@@ -38,6 +39,8 @@ pub enum Ask {
     Totals,
     /// The names of addresses in the kernel.
     Symbols(Vec<u64>),
+    /// The returns of calls are to be looked at from now on, or not.
+    Returns(bool),
 }
 
 /// What was read.
@@ -54,6 +57,12 @@ pub enum Reading {
     Sets(String, Option<Box<Sets>>),
     Totals(Totals),
     Symbols(Result<HashMap<u64, String>, String>),
+    /// From then on they are, or not; why not, where they should be.
+    Returns {
+        seen: bool,
+        at_ns: u64,
+        why: Option<String>,
+    },
     /// A recording begins here, in the middle of a watch.
     SoFar(Box<SoFar>),
 }
@@ -71,6 +80,10 @@ pub struct SoFar {
     names: Vec<(u64, String)>,
     asked: Vec<u64>,
     nameless: Option<String>,
+    #[serde(default)]
+    rests_since: Option<u64>,
+    #[serde(default)]
+    blind: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -109,6 +122,9 @@ struct Watched {
     /// What it runs with was told.
     #[serde(default)]
     sets_told: bool,
+    /// So long the returns of calls were not looked at.
+    #[serde(default)]
+    unseen_ns: u64,
 }
 
 #[derive(Default)]
@@ -130,6 +146,12 @@ pub struct Rule {
     asked: BTreeSet<u64>,
     /// Why addresses have no names.
     nameless: Option<String>,
+    /// Since when the returns of calls are not looked at.
+    rests_since: Option<u64>,
+    /// When they are to be looked at again; `None`: they are, that was asked for, or it cannot be.
+    rests_until: Option<u64>,
+    /// Why they cannot be any more.
+    blind: Option<String>,
     finishing: bool,
 }
 
@@ -148,6 +170,7 @@ impl Rule {
                     self.starts.entry(owner.cgroup.clone()).or_default().push(start.header.time_ns);
                 }
             }
+            Event::CapBusy(_) => self.busy(out),
             Event::CgroupRmdir(rmdir) => {
                 if let Some(path) = world.containers.path(rmdir.header.cgroup)
                     && let Some(watched) = self.watched.get_mut(&**path)
@@ -202,6 +225,7 @@ impl Rule {
                     ended_ns: None,
                     sets: None,
                     sets_told: false,
+                    unseen_ns: 0,
                 });
                 out.push(sets_of(&path));
             }
@@ -250,6 +274,7 @@ impl Rule {
                 }
                 self.reports(now_ns, world, out);
             }
+            Reading::Returns { seen, at_ns, why } => self.returns(*seen, *at_ns, why.as_ref()),
             Reading::SoFar(so_far) => self.resume(so_far),
         }
     }
@@ -268,6 +293,8 @@ impl Rule {
             names: names.collect::<BTreeMap<_, _>>().into_iter().collect(),
             asked: self.asked.iter().copied().collect(),
             nameless: self.nameless.clone(),
+            rests_since: self.rests_since,
+            blind: self.blind.clone(),
         })
     }
 
@@ -283,6 +310,9 @@ impl Rule {
         self.names = so_far.names.iter().cloned().collect();
         self.asked = so_far.asked.iter().copied().collect();
         self.nameless.clone_from(&so_far.nameless);
+        self.rests_since = so_far.rests_since;
+        self.rests_until = None;
+        self.blind.clone_from(&so_far.blind);
     }
 
     /// The end of the run: what was counted is asked for, and the reports come with the answers.
@@ -308,7 +338,11 @@ impl Rule {
                 names: &self.names,
                 nameless: self.nameless.as_deref(),
                 starts: self.starts.get(&watched.container.cgroup).map_or(&[], Vec::as_slice),
-                outcomes_known: world.attached("cap_outcome"),
+                outcomes_unknown: if world.attached("cap_outcome") {
+                    self.unseen(watched, watched.ended_ns.unwrap_or(now_ns))
+                } else {
+                    Some("the returns of system calls could not be watched".to_owned())
+                },
             };
             // What is known by its name now may have had none when the watch began.
             let owner = watched_owner(world, &watched.container);

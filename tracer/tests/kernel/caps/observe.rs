@@ -34,6 +34,7 @@ pub static TESTS: &[Test] = &[
     Test::core("caps::below_and_outside", below_and_outside),
     Test::core("caps::each_check_is_counted", each_check_is_counted),
     Test::core("caps::eperm_of_a_filter", eperm_of_a_filter),
+    Test::native("caps::returns_that_are_too_many", returns_that_are_too_many),
     Test::full("caps::another_user_namespace", another_user_namespace),
     Test::full("caps::on_a_terminal", on_a_terminal).needs(&[Lack::Tmux]),
     Test::full("caps::it_ends_with_the_container", it_ends_with_the_container),
@@ -376,6 +377,25 @@ fn eperm_of_a_filter() {
     assert!(ended["not_a_capability"][0]["reason"].as_str().is_some_and(|why| why.contains("seccomp")), "{ended:#}");
     let near = report(beside);
     assert_eq!(near["not_a_capability"], json!([]), "{near:#}");
+}
+
+/// Calls that return so fast that each CPU would spend a part of its time on looking at them: they are not looked at for a
+/// while, which is said, and then again.
+fn returns_that_are_too_many() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let steps = ["say=ready", "await", "calls=5000000", "say=done", "await", "filter", "keyctl-often"];
+    let mut app = application(&group, &steps);
+    app.said("ready");
+    let ctrace = watching(&group);
+    app.go();
+    app.said("done");
+    app.go();
+    let finding = ctrace.finding("caps.not-a-capability", &group).json;
+    assert_eq!(finding["evidence"]["syscall"], "keyctl");
+    let report = report(ctrace);
+    let why = report["unknown"]["results"].as_str().unwrap_or_default();
+    assert!(why.contains("were not looked at for") && why.contains("a CPU had more"), "{report:#}");
 }
 
 /// In a user namespace of its own, what is asked of the host's is not the container's to have.

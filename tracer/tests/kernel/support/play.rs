@@ -363,6 +363,17 @@ fn go_on(steps: &[OsString]) {
                 let result = unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) };
                 println!("keyctl {result} 0");
             }
+            "keyctl-often" => loop {
+                // SAFETY: a call without a pointer.
+                unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) };
+                std::thread::sleep(Duration::from_millis(20));
+            },
+            "calls" => {
+                for _ in 0..number() {
+                    // SAFETY: a call without a pointer, of which libc keeps no result.
+                    unsafe { libc::syscall(libc::SYS_getppid) };
+                }
+            }
             "userns" => {
                 // All users may be mapped from outside alone, and not before it is there.
                 let own = Pid::this();
