@@ -142,6 +142,27 @@ pub struct KnownDevice {
 }
 const _: () = assert!(size_of::<KnownDevice>() == 32);
 
+/// The map `SUMS` has twice as many places as this many bits tell apart: one for each direction.
+pub const SUMS_BITS: u32 = 6;
+
+/// What a CPU counted of one kind of hop in this tick, and has not added to `HOPS` yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Sum {
+    pub key: HopKey,
+    pub reserved: u32,
+    /// Where the device is in the kernel's memory.
+    pub device: u64,
+    /// In jiffies.
+    pub tick: u64,
+    pub packets: u64,
+    pub segments: u64,
+    pub bytes: u64,
+    pub direct: u64,
+    pub untranslated: u64,
+}
+const _: () = assert!(size_of::<Sum>() == 88);
+
 /// … so many of them are timed, each, …
 pub const TIMED_FIRST: u32 = 32;
 /// … and of the rest every so many. A prime: whoever sends by turns has both of what he sends among them.

@@ -5,10 +5,12 @@
 
 use aya_ebpf::{
     macros::{btf_tracepoint, map, raw_tracepoint},
-    maps::LruPerCpuHashMap,
+    maps::{LruPerCpuHashMap, PerCpuArray},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
-use tracer_common::hops::{BUCKETS, FIRST_BUCKET_SHIFT, Hop, HopKey, IN, OUT, RECEIVE, TIMED_EACH, TIMED_FIRST, XMIT};
+use tracer_common::hops::{
+    BUCKETS, FIRST_BUCKET_SHIFT, Hop, HopKey, IN, OUT, RECEIVE, SUMS_BITS, Sum, TIMED_EACH, TIMED_FIRST, XMIT,
+};
 
 use crate::{
     dns, flow,
@@ -17,11 +19,16 @@ use crate::{
         layout,
         packet::{self, At, Buffer, Ip},
         read::{Ptr, follow, known},
+        spread::spread,
     },
 };
 
 #[map]
 static HOPS: LruPerCpuHashMap<HopKey, Hop> = LruPerCpuHashMap::with_max_entries(1, 0);
+
+/// Packets come in rows of one kind: they are summed here, and looked up once in a tick. By device and direction.
+#[map]
+static SUMS: PerCpuArray<Sum> = PerCpuArray::with_max_entries(1, 0);
 
 /// `net:net_dev_start_xmit(const struct sk_buff *skb, const struct net_device *dev)`: before the driver has it.
 #[btf_tracepoint(function = "net_dev_start_xmit")]
@@ -121,6 +128,30 @@ fn count(buffer: &Buffer, at: At, ip: &Ip, direction: u32, whose: (u32, u32, u32
 #[inline(never)]
 fn count_at(buffer: &Buffer, ip: &Ip, key: &HopKey, device: Ptr, since: u64) {
     let (sent_ns, is_direct) = (since >> 1, since & 1);
+    let Some(sum) = SUMS.get_ptr_mut(spread::<SUMS_BITS>(device) << 1 | key.direction & 1) else { return };
+    // SAFETY: this CPU's own value, and both hooks run with softirqs off: nothing else of the kind comes in between.
+    let sum = unsafe { &mut *sum };
+    let tick = packet::jiffies();
+    let received = if key.direction == RECEIVE { Some(buffer.data) } else { None };
+    let (segments, bytes) = (buffer.segments(), buffer.bytes(received));
+    // Of interest where packets leave.
+    let leaves = key.flow == OUT && key.direction == XMIT && key.netns != key.container;
+    let untranslated = u64::from(leaves && ip.is_from(key.container));
+    if sum.tick == tick && sum.device == device && is_same(&sum.key, key) {
+        if sent_ns == 0 {
+            sum.packets += 1;
+            sum.segments += segments;
+            sum.bytes += bytes;
+            sum.direct += is_direct;
+            sum.untranslated += untranslated;
+            return;
+        }
+    } else {
+        settle(sum);
+        sum.key = *key;
+        (sum.device, sum.tick) = (device, tick);
+        (sum.packets, sum.segments, sum.bytes, sum.direct, sum.untranslated) = (0, 0, 0, 0, 0);
+    }
     let nothing: &Hop = &NOTHING;
     let known = HOPS.get_ptr_mut(key);
     if known.is_none() {
@@ -140,13 +171,9 @@ fn count_at(buffer: &Buffer, ip: &Ip, key: &HopKey, device: Ptr, since: u64) {
         }
     }
     hop.packets += 1;
-    hop.segments += buffer.segments();
-    let received = if key.direction == RECEIVE { Some(buffer.data) } else { None };
-    hop.bytes += buffer.bytes(received);
-    // Of interest where packets leave.
-    if key.flow == OUT && key.direction == XMIT && key.netns != key.container {
-        hop.untranslated += u64::from(ip.is_from(key.container));
-    }
+    hop.segments += segments;
+    hop.bytes += bytes;
+    hop.untranslated += untranslated;
     hop.direct += is_direct;
     if sent_ns != 0 {
         let ns = now().wrapping_sub(sent_ns);
@@ -155,6 +182,37 @@ fn count_at(buffer: &Buffer, ip: &Ip, key: &HopKey, device: Ptr, since: u64) {
         let bucket = ((ns >> FIRST_BUCKET_SHIFT) | 1).ilog2() as usize;
         hop.since[if bucket < BUCKETS { bucket } else { BUCKETS - 1 }] += 1;
     }
+}
+
+/// Adds what was summed to the counts of its kind, if they are still those of that device.
+#[inline(always)]
+fn settle(sum: &Sum) {
+    if sum.packets != 0
+        && let Some(hop) = HOPS.get_ptr_mut(sum.key)
+    {
+        // SAFETY: this CPU's own value.
+        let hop = unsafe { &mut *hop };
+        if hop.met.address == sum.device {
+            hop.packets += sum.packets;
+            hop.segments += sum.segments;
+            hop.bytes += sum.bytes;
+            hop.direct += sum.direct;
+            hop.untranslated += sum.untranslated;
+        }
+    }
+}
+
+/// Without a branch for each field.
+#[inline(always)]
+fn is_same(one: &HopKey, other: &HopKey) -> bool {
+    (one.container ^ other.container)
+        | (one.netns ^ other.netns)
+        | (one.ifindex ^ other.ifindex)
+        | (one.direction ^ other.direction)
+        | (one.flow ^ other.flow)
+        | (one.protocol ^ other.protocol)
+        | (one.through ^ other.through)
+        == 0
 }
 
 /// From here and not from the stack, which it would fill.

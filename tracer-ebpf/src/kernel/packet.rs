@@ -493,7 +493,7 @@ pub unsafe fn look(device: Ptr, met: *mut Met, out: *mut Device) -> bool {
 }
 
 #[inline(always)]
-fn jiffies() -> u64 {
+pub fn jiffies() -> u64 {
     // SAFETY: takes no argument and cannot fail.
     unsafe { bpf_jiffies64() }
 }

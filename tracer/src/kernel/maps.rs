@@ -66,6 +66,19 @@ impl Kernel {
         Ok(values.iter().map(|Shared(value)| *value).collect())
     }
 
+    /// All entries of a per-CPU array, each once per possible CPU.
+    ///
+    /// # Errors
+    /// There is no such map, or not of that type.
+    pub fn array_per_cpu<V: bytemuck::Pod>(&self, map: &str) -> Result<Vec<Vec<V>>> {
+        let found = self.ebpf.map(map).with_context(|| format!("the kernel side has no map {map}"))?;
+        let array = PerCpuArray::<_, Shared<V>>::try_from(found)
+            .with_context(|| format!("the map {map} is of another type"))?;
+        let entries = (0..array.len()).map(|at| array.get(&at, 0));
+        let entries = entries.map(|values| Ok(values?.iter().map(|Shared(value)| *value).collect()));
+        entries.collect::<Result<_, MapError>>().with_context(|| format!("reading the map {map}"))
+    }
+
     /// The addresses of a stack that the kernel side kept, innermost first; `None` where it has none of that key.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! `ctrace net`: the hops that a container's packets pass, and where they stop.
 
-use tracer_common::hops::{FLIGHTS_BITS, KNOWN_BITS};
+use tracer_common::hops::{FLIGHTS_BITS, KNOWN_BITS, SUMS_BITS};
 
 use super::{Lens, Registered};
 use crate::{
@@ -29,6 +29,7 @@ pub static LENS: Registered = Registered {
         ("FLIGHTS", 1 << FLIGHTS_BITS),
         ("MOVED_FLIGHTS", 8192),
         ("KNOWN_DEVICES", 1 << KNOWN_BITS),
+        ("SUMS", 2 << SUMS_BITS),
         ("NETNS", NETNS),
         ("ADDRESSES", ADDRESSES),
         ("FLOWS", FLOWS),

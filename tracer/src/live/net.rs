@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use tracer_common::{
     dropped::{DropKey, Drops},
-    hops::{self, Address, BUCKETS, Hop, HopKey, Met},
+    hops::{self, Address, BUCKETS, Hop, HopKey, Met, Sum},
 };
 
 use super::{cpu::TICK_NS, tcp};
@@ -36,6 +36,8 @@ pub struct Reader {
     /// `None`: not looked for yet.
     reasons: Option<BTreeMap<u32, String>>,
     tcp: tcp::Reader,
+    /// As they were read last.
+    hops: BTreeMap<HopKey, HopTotal>,
 }
 
 impl Reader {
@@ -108,12 +110,21 @@ impl Reader {
 
     /// Those of the containers that are here: the number of a namespace is given again once it is gone, and what the next one's
     /// packets are counted into must be empty.
-    fn hops(&self, renewed: &BTreeSet<u32>, kernel: &mut Kernel) -> Result<Vec<(HopKey, HopTotal)>> {
-        let mut hops = hops(kernel)?;
+    fn hops(&mut self, renewed: &BTreeSet<u32>, kernel: &mut Kernel) -> Result<Vec<(HopKey, HopTotal)>> {
+        let early = kernel.array_per_cpu::<Sum>("SUMS")?;
+        let counted = kernel.entries_per_cpu::<HopKey, Hop>("HOPS", HOPS as usize)?;
+        let sums = Sums::of(&early, &kernel.array_per_cpu::<Sum>("SUMS")?);
+        let mut hops = hops(counted, &sums);
+        for (key, total) in hops.iter_mut().filter(|(key, _)| sums.moved.contains(key)) {
+            if let Some(before) = self.hops.get(key) {
+                no_less(total, before);
+            }
+        }
         let is_gone = |key: &HopKey| !self.netns.contains(&key.container) || renewed.contains(&key.container);
         for (gone, _) in hops.extract_if(.., |key, _| is_gone(key)) {
             kernel.remove_per_cpu::<HopKey, Hop>("HOPS", gone)?;
         }
+        self.hops.clone_from(&hops);
         Ok(hops.into_iter().collect())
     }
 
@@ -280,22 +291,61 @@ fn drops(renewed: &BTreeSet<u32>, kernel: &mut Kernel) -> Result<Vec<(DropKey, D
     Ok(totals.into_iter().collect())
 }
 
-fn hops(kernel: &Kernel) -> Result<BTreeMap<HopKey, HopTotal>> {
+/// What each CPU has not added to its counts yet, of the kind of hop that it met last.
+#[derive(Debug, Default)]
+struct Sums {
+    /// With the device's address.
+    waiting: BTreeMap<(HopKey, u64), Vec<Sum>>,
+    /// Those that were added while the counts were read: they are in them, or missing until the next look.
+    moved: BTreeSet<HopKey>,
+}
+
+impl Sums {
+    /// Read before the counts, and after them: so none is in both.
+    fn of(early: &[Vec<Sum>], late: &[Vec<Sum>]) -> Self {
+        let mut sums = Self::default();
+        for (before, now) in early.iter().flatten().zip(late.iter().flatten()) {
+            let place = |sum: &Sum| (sum.key, sum.device, sum.tick);
+            if before.packets > 0 && place(before) != place(now) {
+                sums.moved.insert(before.key);
+            }
+            if now.packets > 0 {
+                sums.waiting.entry((now.key, now.device)).or_default().push(*now);
+            }
+        }
+        sums
+    }
+}
+
+/// What was counted of a device is not taken back.
+fn no_less(total: &mut HopTotal, before: &HopTotal) {
+    if total.device.name == before.device.name {
+        total.packets = total.packets.max(before.packets);
+        total.segments = total.segments.max(before.segments);
+        total.bytes = total.bytes.max(before.bytes);
+        total.direct = total.direct.max(before.direct);
+        total.untranslated = total.untranslated.max(before.untranslated);
+    }
+}
+
+fn hops(counted: Vec<(HopKey, Vec<Hop>)>, sums: &Sums) -> BTreeMap<HopKey, HopTotal> {
     let mut totals = Vec::new();
-    for (key, values) in kernel.entries_per_cpu::<HopKey, Hop>("HOPS", HOPS as usize)? {
+    for (key, values) in counted {
         let values = of_one_device(values, |hop| (hop.packets, hop.met, hop.device.name));
         let Some(newest) = values.first() else { continue };
         let mut since = [0; BUCKETS];
         for (bucket, count) in values.iter().flat_map(|hop| hop.since.iter().enumerate()) {
             since[bucket] += u64::from(*count);
         }
-        let sum = |of: fn(&Hop) -> u64| values.iter().map(of).sum();
+        let sum = |of: fn(&Hop) -> u64| -> u64 { values.iter().map(of).sum() };
+        let waiting = sums.waiting.get(&(key, newest.met.address)).map_or(&[][..], Vec::as_slice);
+        let late = |of: fn(&Sum) -> u64| -> u64 { waiting.iter().map(of).sum() };
         let total = HopTotal {
-            packets: sum(|hop| hop.packets),
-            segments: sum(|hop| hop.segments),
-            bytes: sum(|hop| hop.bytes),
-            direct: sum(|hop| hop.direct),
-            untranslated: sum(|hop| hop.untranslated),
+            packets: sum(|hop| hop.packets) + late(|sum| sum.packets),
+            segments: sum(|hop| hop.segments) + late(|sum| sum.segments),
+            bytes: sum(|hop| hop.bytes) + late(|sum| sum.bytes),
+            direct: sum(|hop| hop.direct) + late(|sum| sum.direct),
+            untranslated: sum(|hop| hop.untranslated) + late(|sum| sum.untranslated),
             since_ns: sum(|hop| hop.since_ns),
             since_count: sum(|hop| hop.since_count),
             since,
@@ -303,7 +353,7 @@ fn hops(kernel: &Kernel) -> Result<BTreeMap<HopKey, HopTotal>> {
         };
         totals.push((key, total, newest.met.looked));
     }
-    Ok(without_replaced(totals))
+    without_replaced(totals)
 }
 
 /// Of each device, by its namespace and index, the name that was met last: what else was counted there is of one that is gone.
@@ -346,6 +396,8 @@ fn read(files: &HostFiles, path: &str) -> Option<String> {
 mod tests {
     use std::net::IpAddr;
 
+    use bytemuck::Zeroable;
+
     use super::*;
 
     fn ip(address: Address) -> IpAddr {
@@ -364,6 +416,46 @@ mod tests {
         assert_eq!(counted(&[cpu(0, 0, 0)]), none);
         let renamed = (5, Met { address: 1, looked: 40 }, [8; 16]);
         assert_eq!(counted(&[cpu(9, 1, 10), renamed]), [5], "in the same place of memory");
+    }
+
+    fn sum(device: u64, tick: u64, packets: u64) -> Sum {
+        Sum { key: key(2), device, tick, packets, bytes: packets * 100, ..Sum::zeroed() }
+    }
+
+    fn key(ifindex: u32) -> HopKey {
+        HopKey { container: 2, netns: 1, ifindex, direction: hops::XMIT, flow: hops::OUT, protocol: 0, through: 2 }
+    }
+
+    #[test]
+    fn what_a_cpu_has_not_added_yet_counts() {
+        let counted = |packets: u64, address: u64| Hop { packets, met: Met { address, looked: 9 }, ..Hop::zeroed() };
+        let now = vec![vec![sum(0xa, 7, 3), sum(0xa, 7, 4)], vec![sum(0xb, 7, 50), sum(0, 0, 0)]];
+        let sums = Sums::of(&now, &now);
+        assert!(sums.moved.is_empty());
+        let all = hops(vec![(key(2), vec![counted(10, 0xa), counted(20, 0xa)])], &sums);
+        assert_eq!((all[&key(2)].packets, all[&key(2)].bytes), (37, 700), "another device's are not its own");
+        let none = hops(vec![(key(3), vec![counted(10, 0xa)])], &sums);
+        assert_eq!(none[&key(3)].packets, 10);
+    }
+
+    #[test]
+    fn what_was_added_meanwhile_is_not_taken_back() {
+        let moved = |now: Sum| !Sums::of(&[vec![sum(0xa, 7, 3)]], &[vec![now]]).moved.is_empty();
+        assert!(!moved(sum(0xa, 7, 5)), "it grew");
+        assert!(moved(sum(0xa, 8, 0)) && moved(sum(0xc, 7, 1)));
+        assert!(Sums::of(&[vec![sum(0xa, 7, 0)]], &[vec![sum(0xa, 8, 0)]]).moved.is_empty(), "there was nothing");
+        let total = |packets: u64, name: &str| HopTotal {
+            packets,
+            segments: packets,
+            device: Device { name: name.to_owned(), ..Device::default() },
+            ..HopTotal::default()
+        };
+        let less = |packets: u64, name: &str| {
+            let mut now = total(packets, name);
+            no_less(&mut now, &total(9, "eth0"));
+            (now.packets, now.segments)
+        };
+        assert_eq!((less(7, "eth0"), less(10, "eth0"), less(7, "eth1")), ((9, 9), (10, 10), (7, 7)));
     }
 
     #[test]

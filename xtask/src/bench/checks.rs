@@ -49,7 +49,7 @@ pub fn ask(count: u32) -> Result<Duration> {
 }
 
 /// Of this process, in its own code and in the kernel for it.
-fn on_a_processor() -> Duration {
+pub(super) fn on_a_processor() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a place for a time.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };

@@ -43,7 +43,7 @@ fn amount(kind: Kind, in_guest: bool) -> (u32, u32) {
         (Kind::Packets, _) => (200_000, 100_000),
         (Kind::Kills, false) => (20, 20),
         (Kind::Kills, true) => (10, 0),
-        (Kind::Checks, _) => (1_000_000, 0),
+        (Kind::Checks | Kind::Floods, _) => (1_000_000, 0),
         (Kind::Wakeups, _) => (400_000, 0),
     }
 }
@@ -53,9 +53,9 @@ pub fn command(args: &Args) -> Result<ExitCode> {
     let group = subjects::by_name(&args.group).with_context(|| format!("no group {}", args.group))?;
     mount_tracefs()?;
     // Where the load itself is timed, counting its programs' time would be in it.
-    let timed = group.loads == [Kind::Checks];
+    let timed = group.loads.iter().any(|kind| kind.is_timed());
     let _counted = if timed { None } else { Some(stats::enable()?) };
-    let _container = if timed { Some(checks::Container::make()?) } else { None };
+    let _container = if group.loads == [Kind::Checks] { Some(checks::Container::make()?) } else { None };
     let folder = std::env::temp_dir().join(format!("ctrace-bench-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let samples = measure(group, args, &folder.join("output"));

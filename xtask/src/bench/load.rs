@@ -32,6 +32,8 @@ pub enum Kind {
     Requests,
     /// From a container's device through a veth pair.
     Packets,
+    /// The same as fast as they can be sent, timed.
+    Floods,
     /// Of a capability, by a process of a container.
     Checks,
 }
@@ -45,9 +47,14 @@ impl Kind {
             Self::Kills => "kill",
             Self::Wakeups => "wakeup",
             Self::Requests => "request",
-            Self::Packets => "packet",
+            Self::Packets | Self::Floods => "packet",
             Self::Checks => "check",
         }
+    }
+
+    /// Is it the load itself that is timed, on its processors?
+    pub fn is_timed(self) -> bool {
+        matches!(self, Self::Floods | Self::Checks)
     }
 }
 
@@ -70,6 +77,10 @@ pub fn command(args: &Args) -> Result<ExitCode> {
     match args.kind {
         Kind::Checks => {
             println!("{}", checks::ask(args.count)?.as_secs_f64());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Kind::Floods => {
+            println!("{}", packets::flood(args.count)?.as_secs_f64());
             return Ok(ExitCode::SUCCESS);
         }
         Kind::Packets => start = packets::send(args.count, args.rate)?,

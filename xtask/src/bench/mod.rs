@@ -68,7 +68,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         What::Signals => group.name == "signals",
         What::Cpu => group.name == "cpu",
         What::Io => group.name == "io",
-        What::Net => group.name == "net",
+        What::Net => group.name.starts_with("net"),
         What::Caps => group.name == "caps",
     };
     let groups = GROUPS.iter().filter(wanted).filter(|group| !(args.no_vm && group.in_guest));

@@ -12,7 +12,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::load::{Pace, fork, reap};
+use super::{
+    checks::on_a_processor,
+    load::{Pace, fork, reap},
+};
 use crate::process;
 
 /// TEST-NET-1: nobody's.
@@ -25,14 +28,26 @@ const SEEN: Duration = Duration::from_millis(2500);
 
 /// When the first packet was sent.
 pub fn send(count: u32, rate: u32) -> Result<Instant> {
+    Ok(through_the_pair(count, rate)?.0)
+}
+
+/// The time that it took both ends on a processor, each on one of its own, if there are two.
+pub fn flood(count: u32) -> Result<Duration> {
+    Ok(through_the_pair(count, 0)?.1)
+}
+
+/// When the first packet was sent, and the time that all of them took sender and receiver on a processor.
+fn through_the_pair(count: u32, rate: u32) -> Result<(Instant, Duration)> {
     own_network()?;
     let group = Container::make()?;
     let procs = group.0.join("cgroup.procs");
     let (mut built, mut build) = io::pipe()?;
+    let (mut took, mut taken_by_sender) = io::pipe()?;
     let container = fork(|| {
         let mut inside = || -> Result<()> {
             fs::write(&procs, "0")?;
             own_network()?;
+            on_cpu(0);
             // The pair's end comes from the other side.
             let socket = loop {
                 match UdpSocket::bind((INSIDE, 0)) {
@@ -44,11 +59,14 @@ pub fn send(count: u32, rate: u32) -> Result<Instant> {
             io::Read::read_exact(&mut built, &mut go)?;
             let pace = Pace { start: Instant::now(), rate };
             let packet = [0; BYTES];
+            let before = on_a_processor();
             for number in 0..count {
                 pace.wait(number);
                 // A full queue is a packet that was not sent: the load says so by its rate.
                 let _ = socket.send_to(&packet, (OUTSIDE, PORT));
             }
+            let time = on_a_processor().saturating_sub(before);
+            io::Write::write_all(&mut taken_by_sender, &time.as_secs_f64().to_ne_bytes())?;
             Ok(())
         };
         // SAFETY: ends the child without the parent's destructors.
@@ -56,20 +74,35 @@ pub fn send(count: u32, rate: u32) -> Result<Instant> {
     })?;
     thread::sleep(Duration::from_millis(100));
     wire(container)?;
+    on_cpu(1);
     let sink = UdpSocket::bind((OUTSIDE, PORT)).context("the other end's port")?;
     sink.set_read_timeout(Some(Duration::from_millis(500)))?;
     thread::sleep(SEEN);
     let start = Instant::now();
     io::Write::write_all(&mut build, &[1])?;
     let mut taken = 0_u32;
+    let before = on_a_processor();
     while taken < count && sink.recv(&mut [0; BYTES]).is_ok() {
         taken += 1;
     }
+    let received = on_a_processor().saturating_sub(before);
     reap(container)?;
     if taken == 0 {
         bail!("no packet came through the pair");
     }
-    Ok(start)
+    let mut sent = [0; 8];
+    io::Read::read_exact(&mut took, &mut sent).context("the sender did not say what it took")?;
+    Ok((start, received + Duration::from_secs_f64(f64::from_ne_bytes(sent))))
+}
+
+/// On that one alone, where it is there.
+fn on_cpu(number: usize) {
+    // SAFETY: a set of bits, all of which may be 0, and a call that only reads it.
+    unsafe {
+        let mut one: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(number, &mut one);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const one);
+    }
 }
 
 fn own_network() -> Result<()> {

@@ -26,7 +26,9 @@ does nothing else.
 * The load: 20,000 children a second that share their parent's memory and end at once; 20,000 signals a second to a process
   that ignores them; 20 OOM kills a second in a cgroup with a limit of 16 MiB; 20,000 direct writes of 4 KiB, one after the
   other, to a loop device in memory; 400,000 wake-ups of two processes that wake each other through pipes, as
-  fast as they can; 200,000 UDP packets of 64 bytes at 100,000 a second, out of a container's device through a veth pair;
+  fast as they can; 200,000 UDP packets of 64 bytes at 100,000 a second, out of a container's device through a veth pair; 1,000,000 of
+  them as fast as they can be sent, timed by the time that this takes sender and receiver on a processor, without the kernel's count of
+  programs: what is not in a program (the record that a perf tracepoint makes, the slow way out of a call) is in this one alone;
   1,000,000 capability checks of one process of a container (`prctl(PR_CAPBSET_DROP)` of no capability), timed by the time that this takes it on a
   processor, without the kernel's count of programs.
 * In the virtual machine QEMU counts instructions (`-icount`) and its clock goes by them, one a nanosecond: what the

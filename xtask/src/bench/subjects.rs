@@ -216,6 +216,34 @@ pub static GROUPS: &[Group] = &[
         ],
     },
     Group {
+        name: "net, timed",
+        title: "Packets of a container, by the time that they take",
+        in_guest: false,
+        loads: &[Kind::Floods],
+        subjects: &[
+            Subject {
+                name: "ctrace net",
+                maker: Maker::Ctrace,
+                command: &["ctrace", "net", "--json"],
+                watches: &[Kind::Floods],
+                line_each: false,
+            },
+            Subject {
+                name: "bpftrace, by device",
+                maker: Maker::Bpftrace,
+                command: &[
+                    "bpftrace",
+                    "-e",
+                    r"tracepoint:net:net_dev_start_xmit { @sent[str(args->name)] = count(); }
+                    tracepoint:net:netif_receive_skb { @received[str(args->name)] = count(); }",
+                ],
+                watches: &[Kind::Floods],
+                line_each: false,
+            },
+            Subject { name: "nobody", maker: Maker::Nobody, command: &["sleep", "1d"], watches: &[], line_each: false },
+        ],
+    },
+    Group {
         name: "caps",
         title: "Capability checks of a container",
         in_guest: false,

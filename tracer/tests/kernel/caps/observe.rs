@@ -428,7 +428,8 @@ fn on_a_terminal() {
     app.said("ready");
     let tmux = Tmux::shell(80, 24, &[]);
     tmux.types(&format!("clear; {} caps --container {}", binary().display(), group.name()));
-    tmux.sees("q quit");
+    // The screen is there before anything is watched; what was given is read afterwards.
+    tmux.sees("never used");
     app.go();
     app.said("one");
     let row = |screen: &str, name: &str| {
