@@ -25,7 +25,8 @@ use crate::{
         emit::{emit, emit_at_once, now},
         layout,
         read::{follow, place, u32_at},
-        syscall, task,
+        syscall::{self, Caller},
+        task,
     },
     origin::{CAP_CHANGED, CAP_WATCHED, changed, identified},
 };
@@ -132,7 +133,7 @@ fn current_thread() -> u64 {
 
 #[inline(always)]
 fn checked<C: EbpfContext>(ctx: &C, asked: &Asked, options: u8, result: i32) {
-    let thread = current_thread();
+    let Caller { thread, cred, number: syscall } = syscall::caller();
     let Some(last) = CAP_LAST.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's own slot, and a BPF program is not preempted by another use of it.
     let last = unsafe { &mut *last };
@@ -143,18 +144,18 @@ fn checked<C: EbpfContext>(ctx: &C, asked: &Asked, options: u8, result: i32) {
         && u32::from(last.key.capability) == asked.capability
         && last.key.how == options
         && last.changed_ns == changed_ns;
-    if same_question && result == 0 && last.key.syscall == syscall::number() && asked.cred == task::real_cred() {
+    if same_question && result == 0 && last.key.syscall == syscall && asked.cred == cred {
         last.count += 1;
         return;
     }
-    let (current, syscall) = (task::current(), syscall::number());
+    let current = task::current();
     let Some(own) = identified(current, (thread >> 32) as u32) else { return };
     // SAFETY: the map's value; fields are read one by one, and none is trusted.
     let own = unsafe { &mut *own };
     let cgroup = own.cgroup;
     let denied = result != 0;
     let capability = asked.capability as u8;
-    let borrowed = asked.cred != task::real_cred();
+    let borrowed = asked.cred != cred;
     let key = CheckKey {
         cgroup,
         image: own.image,

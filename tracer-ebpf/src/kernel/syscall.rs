@@ -1,6 +1,6 @@
 //! Which system call a task is in: its registers at the top of its kernel stack (arch/*/include/asm/ptrace.h).
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_task_pt_regs};
 use tracer_common::{
     ABSENT,
     caps::{COMPAT, NO_SYSCALL},
@@ -12,18 +12,41 @@ use super::{
     task,
 };
 
-/// Of the current task.
+/// The current task and its call.
+pub struct Caller {
+    /// Process and thread id, as `bpf_get_current_pid_tgid` gives them.
+    pub thread: u64,
+    /// The credentials that it acts for: `current->real_cred`.
+    pub cred: Ptr,
+    pub number: u32,
+}
+
+/// Read together: each helper costs what ten loads do, and where the task's type is known two of them are enough.
 #[inline(always)]
-pub fn number() -> u32 {
+pub fn caller() -> Caller {
     if layout::HAS_TASK_PT_REGS.load() == 1 {
         // SAFETY: the helpers take and give pointers of their own making.
-        unsafe {
-            let registers = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+        return unsafe {
+            let task = bpf_get_current_task_btf();
+            let registers = bpf_task_pt_regs(task) as Ptr;
             let number = known::u64(registers, &layout::REGS_SYSCALL);
             let segment = if is_x86() { known::u64(registers, &layout::REGS_CS) } else { 0 };
-            return of(number, segment);
-        }
+            let task = task as Ptr;
+            let (process, thread) = (known::u32(task, &layout::TASK_TGID), known::u32(task, &layout::TASK_PID));
+            Caller {
+                thread: u64::from(process) << 32 | u64::from(thread),
+                cred: known::u64(task, &layout::TASK_REAL_CRED),
+                number: of(number, segment),
+            }
+        };
     }
+    // SAFETY: takes no argument and cannot fail.
+    let thread = unsafe { bpf_get_current_pid_tgid() };
+    Caller { thread, cred: follow(task::current(), &layout::TASK_REAL_CRED), number: number() }
+}
+
+#[inline(always)]
+fn number() -> u32 {
     let offset = layout::REGS_IN_STACK.load();
     let stack = if offset == ABSENT { NOWHERE } else { follow(task::current(), &layout::TASK_STACK) };
     at(stack.wrapping_add(u64::from(offset)))

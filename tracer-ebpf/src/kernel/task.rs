@@ -4,7 +4,7 @@ use aya_ebpf::{
     EbpfContext,
     helpers::{
         bpf_get_current_pid_tgid,
-        generated::{bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel},
+        generated::{bpf_get_current_comm, bpf_get_current_task, bpf_probe_read_kernel},
     },
     programs::RawTracePointContext,
 };
@@ -12,7 +12,7 @@ use tracer_common::{UNKNOWN_U32, UNKNOWN_U64, task::Task};
 
 use super::{
     layout,
-    read::{NOWHERE, Ptr, follow, i16_at, known, pair_at, place, u32_at, u64_at},
+    read::{NOWHERE, Ptr, follow, i16_at, pair_at, place, u32_at, u64_at},
 };
 
 const PF_EXITING: u32 = 0x4;
@@ -24,17 +24,6 @@ const UPID_SIZE: u64 = 16;
 pub fn current() -> Ptr {
     // SAFETY: takes no argument and cannot fail.
     unsafe { bpf_get_current_task() }
-}
-
-/// The credentials that the current task acts for: `current->real_cred`.
-#[inline(always)]
-pub fn real_cred() -> Ptr {
-    if layout::HAS_TASK_PT_REGS.load() == 1 {
-        // Helpers of one age.
-        // SAFETY: the helper gives a task.
-        return unsafe { known::u64(bpf_get_current_task_btf() as Ptr, &layout::TASK_REAL_CRED) };
-    }
-    follow(current(), &layout::TASK_REAL_CRED)
 }
 
 /// The current thread, in the host's pid namespace.
