@@ -1,6 +1,6 @@
 //! What a container needs, what it was refused, and what only looks like a need.
 
-use std::process::Command;
+use std::{os::unix::fs::symlink, process::Command};
 
 use ::caps::Capability;
 use serde_json::{Value, json};
@@ -27,9 +27,12 @@ pub static TESTS: &[Test] = &[
     Test::core("caps::from_the_start_without_the_runtime", from_the_start_without_the_runtime),
     Test::core("caps::what_comes_by_exec", what_comes_by_exec),
     Test::core("caps::what_came_by_exec_before", what_came_by_exec_before),
+    Test::core("caps::what_came_by_exec_is_an_orphan", what_came_by_exec_is_an_orphan),
     Test::core("caps::a_fork_that_was_missed", a_fork_that_was_missed),
     Test::core("caps::what_a_files_opener_has", what_a_files_opener_has),
     Test::core("caps::a_unit_from_its_start", a_unit_from_its_start),
+    Test::full("caps::a_unit_by_its_executor", a_unit_by_its_executor),
+    Test::full("caps::one_of_two_is_enough", one_of_two_is_enough),
     Test::core("caps::what_a_fault_asks_is_no_calls", what_a_fault_asks_is_no_calls),
     Test::core("caps::below_and_outside", below_and_outside),
     Test::core("caps::each_check_is_counted", each_check_is_counted),
@@ -251,6 +254,23 @@ fn what_a_files_opener_has() {
     assert!(row(&report, admin, "read", "needed").is_none(), "{report:#}");
 }
 
+/// What `docker exec` started goes into the background: whose it was is known of its fork alone.
+fn what_came_by_exec_is_an_orphan() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let mut app = application(&group, &["say=ready", "await", "try=CAP_CHOWN", "say=done", "pause"]);
+    app.said("ready");
+    let ctrace = watching(&group);
+    let own = player::program();
+    let guest = Player::within(&group, &["mounts", "exec", &own, "play", "orphan", "chroot", "say=guest", "pause"]);
+    guest.said("guest");
+    app.go();
+    app.said("done");
+    let report = report(ctrace);
+    let chroot = Capability::CAP_SYS_CHROOT;
+    assert!(has(&report, "exec", chroot) && !has(&report, "runtime", chroot), "{report:#}");
+}
+
 /// The kernel side keeps so many processes and no more, and the kernel may skip a program: a child of the application's
 /// that it does not know is the application's, and one of what came by exec is that one's.
 fn a_fork_that_was_missed() {
@@ -274,6 +294,22 @@ fn a_fork_that_was_missed() {
 
 /// A service has no namespaces of its own: its first exec is its start.
 fn a_unit_from_its_start() {
+    from_its_start(|own| vec!["try=CAP_SYS_CHROOT".to_owned(), "exec".to_owned(), own]);
+}
+
+/// Since systemd 254 a program of its own sets the service up.
+fn a_unit_by_its_executor() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let executor = folder.path().join("systemd-executor");
+    symlink(player::program(), &executor).expect("another name");
+    from_its_start(|own| {
+        let steps = ["exec", executor.to_str().expect("text"), "play", "try=CAP_SYS_CHROOT", "exec", &own];
+        steps.map(str::to_owned).to_vec()
+    });
+}
+
+/// `set_up`: what runs in the service's cgroup until its program is run, whose path it is given.
+fn from_its_start(set_up: impl FnOnce(String) -> Vec<String>) {
     let tree = Tree::new();
     let slice = tree.group("system.slice");
     let name = format!("ctrace-{:x}.service", crate::support::unique());
@@ -281,10 +317,9 @@ fn a_unit_from_its_start() {
     ctrace.wait_for("that it waits", |line| line.json["code"] == "waiting");
     let own = player::program();
     let unit = tree.group(&format!("{}/{name}", slice.name()));
-    let app = Player::within(
-        &unit,
-        &["try=CAP_SYS_CHROOT", "exec", &own, "play", "say=ready", "try=CAP_KILL", "say=done", "pause"],
-    );
+    let set_up = set_up(own);
+    let steps = set_up.iter().map(String::as_str).chain(["play", "say=ready", "try=CAP_KILL", "say=done", "pause"]);
+    let app = Player::within(&unit, &steps.collect::<Vec<_>>());
     app.said("done");
     ctrace.wait_for("that it is here", |line| line.json["code"] == "found");
     let report = report(ctrace);
@@ -292,6 +327,22 @@ fn a_unit_from_its_start() {
     assert!(has(&report, "needed", Capability::CAP_KILL), "{report:#}");
     let chroot = Capability::CAP_SYS_CHROOT;
     assert!(has(&report, "runtime", chroot) && !has(&report, "needed", chroot), "{report:#}");
+}
+
+/// Refused the one and granted the other in the same call: nothing is missing.
+fn one_of_two_is_enough() {
+    let tree = Tree::new();
+    let group = tree.container();
+    let mut app = application(&group, &["say=ready", "await", "read-by-override", "say=done", "pause"]);
+    app.said("ready");
+    let ctrace = watching(&group);
+    app.go();
+    app.said("done");
+    let report = report(ctrace);
+    let (search, other) = (Capability::CAP_DAC_READ_SEARCH, Capability::CAP_DAC_OVERRIDE);
+    let asked = row(&report, search, "openat", "probed").expect("asked first");
+    assert!(asked["reason"].as_str().is_some_and(|why| why.contains("granted in the same call")), "{report:#}");
+    assert!(!has(&report, "denied", search) && has(&report, "needed", other), "{report:#}");
 }
 
 /// A stack that grows asks in passing, in no call: the next call that fails was refused nothing.

@@ -269,6 +269,17 @@ pub fn filter(number: c_long) {
     assert_eq!(call(libc::SYS_prctl, filter), 0, "a filter");
 }
 
+/// Reads a file that nobody may: root may by either of two capabilities, and gives the one away that is asked for first.
+pub fn read_by_override() {
+    let file = std::env::temp_dir().join(format!("ctrace-unreadable-{}", Pid::this()));
+    fs::write(&file, "x").expect("a file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o0)).expect("nobody's");
+    caps::drop(None, CapSet::Effective, CAP_DAC_READ_SEARCH).expect("one capability less");
+    let opened = fs::File::open(&file);
+    fs::remove_file(&file).expect("the file to go");
+    opened.expect("root may");
+}
+
 /// `N,M`: N times a host's name that is too long, and M times a domain's, in turns of a hundred. CAP_SYS_ADMIN is asked
 /// for first, and then nothing comes of it.
 pub fn name_hosts(text: &str) {

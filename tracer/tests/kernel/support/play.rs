@@ -146,6 +146,14 @@ fn go_on(steps: &[OsString]) {
                 while waitpid(None, None).is_ok() {}
                 for_ever()
             }),
+            "orphan" => {
+                let parent = Pid::this();
+                // SAFETY: one thread only, so nothing is locked in the child.
+                if let ForkResult::Parent { .. } = unsafe { fork() }.expect("a child") {
+                    std::process::exit(0);
+                }
+                super::wait_until("the parent to be gone", || (Pid::parent() != parent).then_some(()));
+            }
             "fragile-child" => fork_and(|child| end_as(child)),
             "herd" => {
                 for _ in 0..number() {
@@ -340,6 +348,7 @@ fn go_on(steps: &[OsString]) {
                 ground.exercise(text.parse().expect("a capability"), None);
                 ground.end();
             }
+            "read-by-override" => capable::read_by_override(),
             "root" => {
                 nix::unistd::chdir(&*text).expect("a directory");
                 nix::unistd::chroot(".").expect("another root");
