@@ -16,12 +16,15 @@ use super::{
     load::{self, Kind},
     procfs, stats,
     subjects::{self, Group, Maker, Subject},
+    tcp,
     tool::{self, Tool},
 };
 use crate::process;
 
 /// Subject, metric, one value a round.
 pub type Samples = BTreeMap<String, BTreeMap<String, Vec<f64>>>;
+/// Each subject that doesn't run here, and why.
+pub type LeftOut = BTreeMap<String, String>;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -44,6 +47,8 @@ fn amount(kind: Kind, in_guest: bool) -> (u32, u32) {
         (Kind::Kills, false) => (20, 20),
         (Kind::Kills, true) => (10, 0),
         (Kind::Checks | Kind::Floods, _) => (1_000_000, 0),
+        // It has its own.
+        (Kind::Tcp, _) => (0, 0),
         (Kind::Wakeups, _) => (400_000, 0),
     }
 }
@@ -72,13 +77,17 @@ fn mount_tracefs() -> Result<()> {
     process::output(Command::new("mount").args(["-t", "tracefs", "tracefs", "/sys/kernel/tracing"])).map(|_| ())
 }
 
-fn measure(group: &Group, args: &Args, output: &Path) -> Result<Samples> {
+fn measure(group: &Group, args: &Args, output: &Path) -> Result<(Samples, LeftOut)> {
     let help = process::output(Command::new(&args.ctrace).arg("--help"))?;
-    let mut samples = Samples::new();
+    let (mut samples, mut left_out) = (Samples::new(), LeftOut::new());
+    let mut leave_out = |subject: &Subject, why: String| {
+        eprintln!("{}: left out, {why}", subject.name);
+        left_out.insert(subject.name.to_owned(), why);
+    };
     let mut runs = Vec::new();
     for subject in group.subjects {
         if let Some(lens) = subjects::missing_lens(subject, &help) {
-            eprintln!("{}: left out, ctrace has no {lens} yet", subject.name);
+            leave_out(subject, format!("ctrace has no {lens} yet"));
             continue;
         }
         if subject.maker == Maker::Nobody {
@@ -90,26 +99,57 @@ fn measure(group: &Group, args: &Args, output: &Path) -> Result<Samples> {
         let quiet = Duration::from_millis(if group.in_guest { 8000 } else { 1500 });
         match tool.attachments_at_rest(quiet) {
             Ok(attachments) => runs.push((subject, attachments)),
-            Err(error) => eprintln!("{}: left out, {error:#}", subject.name),
+            Err(error) => leave_out(subject, format!("{error:#}")),
         }
         let _ = tool.stop();
     }
     if runs.is_empty() {
         bail!("none of {}'s tools runs here", group.name);
     }
-    for number in 1..=args.rounds {
+    let mut tcp = if group.loads == [Kind::Tcp] { Some(tcp::Load::start()?) } else { None };
+    let rounds = if tcp.is_some() { tcp::PAIRS } else { args.rounds };
+    for number in 1..=rounds {
         for (subject, attachments) in &runs {
-            eprint!("\r{}: round {number} of {}, {:24}", group.name, args.rounds, subject.name);
-            let found = round(group, subject, *attachments, &args.ctrace, output);
-            let found = found.with_context(|| format!("measuring {}", subject.name))?;
+            eprint!("\r{}: round {number} of {rounds}, {:24}", group.name, subject.name);
+            let found = match &mut tcp {
+                Some(load) => pair(load, subject, *attachments, number, &args.ctrace, output),
+                None => round(group, subject, *attachments, &args.ctrace, output),
+            };
             let of_subject = samples.entry(subject.name.to_owned()).or_default();
-            for (metric, value) in found {
+            for (metric, value) in found.with_context(|| format!("measuring {}", subject.name))? {
                 of_subject.entry(metric).or_default().push(value);
             }
         }
     }
     eprintln!();
-    Ok(samples)
+    Ok((samples, left_out))
+}
+
+/// A run without the tool and one with it, back to back; which comes first alternates.
+fn pair(
+    load: &mut tcp::Load,
+    subject: &Subject,
+    attachments: usize,
+    number: u32,
+    ctrace: &Path,
+    output: &Path,
+) -> Result<Vec<(String, f64)>> {
+    let with = |load: &mut tcp::Load| {
+        let mut tool = Tool::start(subject, ctrace, output)?;
+        if subject.maker != Maker::Nobody {
+            tool.attached(attachments)?;
+        }
+        let found = load.run()?;
+        tool.stop()?;
+        Ok::<_, anyhow::Error>(found)
+    };
+    let (without, with) = if number.is_multiple_of(2) {
+        (load.run()?, with(load)?)
+    } else {
+        let with = with(load)?;
+        (load.run()?, with)
+    };
+    Ok(tcp::beside(&without, &with).into_iter().collect())
 }
 
 fn round(

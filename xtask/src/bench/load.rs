@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{checks, packets};
+use super::{checks, packets, tcp};
 
 /// The name of the processes that make the load: a tool's line with it is about them.
 pub const NAME: &str = "ctbench";
@@ -34,6 +34,8 @@ pub enum Kind {
     Packets,
     /// The same as fast as they can be sent, timed.
     Floods,
+    /// One stream, and then a byte there and a byte back, over and over, through the same pair.
+    Tcp,
     /// Of a capability, by a process of a container.
     Checks,
 }
@@ -48,13 +50,14 @@ impl Kind {
             Self::Wakeups => "wakeup",
             Self::Requests => "request",
             Self::Packets | Self::Floods => "packet",
+            Self::Tcp => "transaction",
             Self::Checks => "check",
         }
     }
 
     /// Is it the load itself that is timed, on its processors?
     pub fn is_timed(self) -> bool {
-        matches!(self, Self::Floods | Self::Checks)
+        matches!(self, Self::Floods | Self::Tcp | Self::Checks)
     }
 }
 
@@ -68,7 +71,7 @@ pub struct Args {
     rate: u32,
 }
 
-/// The hidden command: prints the seconds that it took.
+/// The hidden command: prints the seconds that it took; for `tcp`, what each run found.
 pub fn command(args: &Args) -> Result<ExitCode> {
     // SAFETY: a name that ends in a zero byte; this process has no other threads.
     unsafe { libc::prctl(libc::PR_SET_NAME, NAME_C.as_ptr()) };
@@ -81,6 +84,10 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         }
         Kind::Floods => {
             println!("{}", packets::flood(args.count)?.as_secs_f64());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Kind::Tcp => {
+            tcp::serve(args.count)?;
             return Ok(ExitCode::SUCCESS);
         }
         Kind::Packets => start = packets::send(args.count, args.rate)?,

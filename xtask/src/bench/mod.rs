@@ -9,9 +9,11 @@ mod report;
 mod stats;
 mod subjects;
 mod table;
+mod tcp;
 mod tool;
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -21,8 +23,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 pub use here::{Args as HereArgs, command as here};
+use load::Kind;
 pub use load::{Args as LoadArgs, command as load};
-use subjects::{GROUPS, Group};
+use subjects::{GROUPS, Group, Maker};
 
 use crate::{
     apt, build, cargo, process,
@@ -37,6 +40,8 @@ enum What {
     Cpu,
     Io,
     Net,
+    /// Of net, the group that takes the longest: TCP with and without each tool
+    NetTcp,
     Caps,
     All,
 }
@@ -46,7 +51,7 @@ pub struct Args {
     /// What to measure
     #[arg(value_enum, default_value_t = What::All)]
     what: What,
-    /// Rounds of each tool on this machine; three in the virtual one
+    /// Rounds of each tool on this machine; three in the virtual one, and ten pairs of runs with TCP
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// The kernel of the virtual machine, which OOM kills are measured in as well
@@ -69,32 +74,57 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         What::Cpu => group.name == "cpu",
         What::Io => group.name == "io",
         What::Net => group.name.starts_with("net"),
+        What::NetTcp => group.name == "net-tcp",
         What::Caps => group.name == "caps",
     };
     let groups = GROUPS.iter().filter(wanted).filter(|group| !(args.no_vm && group.in_guest));
     let ctrace = build::ctrace("release", &[], build::Output::Little)?;
-    let peers = [("exitsnoop", "libbpf-tools"), ("bpftrace", "bpftrace")];
-    let missing: Vec<_> =
-        peers.iter().filter(|(tool, _)| process::find(tool).is_none()).map(|(_, name)| *name).collect();
-    apt::install(&missing)?;
     let mut sections = Vec::new();
     for group in groups {
+        let needed = needed(group);
+        let missing = needed.iter().filter(|(_, programs)| programs.iter().any(|name| process::find(name).is_none()));
+        apt::install(&missing.map(|(package, _)| *package).collect::<Vec<_>>())?;
+        let packages: Vec<_> = needed.into_keys().collect();
         let samples = cargo::target_dir()?.join(format!("xtask-logs/bench-{}.json", group.name));
         fs::create_dir_all(samples.parent().unwrap_or(Path::new(".")))?;
         let _ = fs::remove_file(&samples);
-        let (machine, rounds) = if group.in_guest {
-            (report::machine(&in_guest(group, &ctrace, &samples, &args.vm)?, true), GUEST_ROUNDS)
+        let kernel = if group.in_guest {
+            in_guest(group, &ctrace, &samples, &args.vm)?
         } else {
             on_this_machine(group, &ctrace, &samples, args.rounds)?;
-            (report::machine(process::output(Command::new("uname").arg("-r"))?.trim(), false), args.rounds)
+            process::output(Command::new("uname").arg("-r"))?.trim().to_owned()
         };
-        let samples = fs::read_to_string(&samples).context("nothing was measured")?;
-        let section = report::section(group, &serde_json::from_str(&samples)?, &machine, rounds);
+        let machine = report::machine(&kernel, group.in_guest, &packages);
+        let often = match group.loads {
+            [Kind::Tcp] => format!("{} pairs of runs of each", tcp::PAIRS),
+            _ if group.in_guest => format!("{GUEST_ROUNDS} rounds"),
+            _ => format!("{} rounds", args.rounds),
+        };
+        let found = fs::read_to_string(&samples).context("nothing was measured")?;
+        let section = report::section(group, &serde_json::from_str(&found)?, &format!("{machine}; {often}"));
         println!("{section}");
         sections.push(section);
     }
     report::write(&sections)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Debian's packages, each with the programs of it that run.
+fn needed(group: &Group) -> BTreeMap<&'static str, Vec<&'static str>> {
+    let mut needed: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for subject in group.subjects {
+        let package = match subject.maker {
+            Maker::Libbpf => "libbpf-tools",
+            Maker::Bpftrace => "bpftrace",
+            Maker::Bcc => "bpfcc-tools",
+            Maker::Ctrace | Maker::Nobody => continue,
+        };
+        needed.entry(package).or_default().extend(subject.command.first());
+    }
+    if group.loads.contains(&Kind::Tcp) {
+        needed.entry("iperf3").or_default().push("iperf3");
+    }
+    needed
 }
 
 fn arguments(group: &Group, ctrace: &Path, out: &Path, rounds: u32) -> Vec<String> {

@@ -1,5 +1,5 @@
 //! The load of a network: small packets of a container, out of its device and through a veth pair, as fast as is asked for.
-//! Both ends are in network namespaces of this load's own.
+//! Both ends of the pair, which other loads of a network use too, are in network namespaces of its own.
 
 use std::{
     fs, io,
@@ -20,8 +20,8 @@ use crate::process;
 
 /// TEST-NET-1: nobody's.
 const INSIDE: &str = "192.0.2.1";
-const OUTSIDE: &str = "192.0.2.2";
-const PORT: u16 = 4711;
+pub(super) const OUTSIDE: &str = "192.0.2.2";
+pub(super) const PORT: u16 = 4711;
 const BYTES: usize = 64;
 /// A tool that asks which namespaces are containers' does so once a second.
 const SEEN: Duration = Duration::from_millis(2500);
@@ -38,43 +38,23 @@ pub fn flood(count: u32) -> Result<Duration> {
 
 /// When the first packet was sent, and the time that all of them took sender and receiver on a processor.
 fn through_the_pair(count: u32, rate: u32) -> Result<(Instant, Duration)> {
-    own_network()?;
-    let group = Container::make()?;
-    let procs = group.0.join("cgroup.procs");
     let (mut built, mut build) = io::pipe()?;
     let (mut took, mut taken_by_sender) = io::pipe()?;
-    let container = fork(|| {
-        let mut inside = || -> Result<()> {
-            fs::write(&procs, "0")?;
-            own_network()?;
-            on_cpu(0);
-            // The pair's end comes from the other side.
-            let socket = loop {
-                match UdpSocket::bind((INSIDE, 0)) {
-                    Ok(socket) => break socket,
-                    Err(_) => thread::sleep(Duration::from_millis(10)),
-                }
-            };
-            let mut go = [0];
-            io::Read::read_exact(&mut built, &mut go)?;
-            let pace = Pace { start: Instant::now(), rate };
-            let packet = [0; BYTES];
-            let before = on_a_processor();
-            for number in 0..count {
-                pace.wait(number);
-                // A full queue is a packet that was not sent: the load says so by its rate.
-                let _ = socket.send_to(&packet, (OUTSIDE, PORT));
-            }
-            let time = on_a_processor().saturating_sub(before);
-            io::Write::write_all(&mut taken_by_sender, &time.as_secs_f64().to_ne_bytes())?;
-            Ok(())
-        };
-        // SAFETY: ends the child without the parent's destructors.
-        unsafe { libc::_exit(i32::from(inside().is_err())) }
+    let _pair = Pair::make(move || {
+        let socket = UdpSocket::bind((INSIDE, 0))?;
+        io::Read::read_exact(&mut built, &mut [0])?;
+        let pace = Pace { start: Instant::now(), rate };
+        let packet = [0; BYTES];
+        let before = on_a_processor();
+        for number in 0..count {
+            pace.wait(number);
+            // A full queue is a packet that was not sent: the load says so by its rate.
+            let _ = socket.send_to(&packet, (OUTSIDE, PORT));
+        }
+        let time = on_a_processor().saturating_sub(before);
+        io::Write::write_all(&mut taken_by_sender, &time.as_secs_f64().to_ne_bytes())?;
+        Ok(())
     })?;
-    thread::sleep(Duration::from_millis(100));
-    wire(container)?;
-    on_cpu(1);
     let sink = UdpSocket::bind((OUTSIDE, PORT)).context("the other end's port")?;
     sink.set_read_timeout(Some(Duration::from_millis(500)))?;
     thread::sleep(SEEN);
@@ -86,13 +66,64 @@ fn through_the_pair(count: u32, rate: u32) -> Result<(Instant, Duration)> {
         taken += 1;
     }
     let received = on_a_processor().saturating_sub(before);
-    reap(container)?;
     if taken == 0 {
         bail!("no packet came through the pair");
     }
     let mut sent = [0; 8];
     io::Read::read_exact(&mut took, &mut sent).context("the sender did not say what it took")?;
     Ok((start, received + Duration::from_secs_f64(f64::from_ne_bytes(sent))))
+}
+
+/// A veth pair from here, on the second processor, to a process of a container, on the first.
+pub(super) struct Pair {
+    inside: i32,
+    _group: Container,
+}
+
+impl Pair {
+    /// `inside` is what that process does, once its address is there; it ends with the pair. What it captures is its alone.
+    pub(super) fn make(inside: impl FnOnce() -> Result<()>) -> Result<Self> {
+        own_network()?;
+        let here = network_of("self")?;
+        let group = Container::make()?;
+        let procs = group.0.join("cgroup.procs");
+        let inside = fork(move || {
+            // SAFETY: only asks for a signal when the parent has ended.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            let inside = || -> Result<()> {
+                fs::write(&procs, "0")?;
+                own_network()?;
+                on_cpu(0);
+                // The pair's end comes from the other side.
+                while UdpSocket::bind((INSIDE, 0)).is_err() {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                inside()
+            };
+            let failed = inside().inspect_err(|error| eprintln!("the container's end: {error:#}")).is_err();
+            // SAFETY: ends the child without the parent's destructors.
+            unsafe { libc::_exit(i32::from(failed)) }
+        })?;
+        let pair = Self { inside, _group: group };
+        while network_of(&inside.to_string())? == here {
+            thread::sleep(Duration::from_millis(10));
+        }
+        wire(inside)?;
+        on_cpu(1);
+        Ok(pair)
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // SAFETY: our own child, not reaped yet.
+        unsafe { libc::kill(self.inside, libc::SIGKILL) };
+        let _ = reap(self.inside);
+    }
+}
+
+fn network_of(process: &str) -> Result<PathBuf> {
+    fs::read_link(format!("/proc/{process}/ns/net")).context("the container's end is gone")
 }
 
 /// On that one alone, where it is there.

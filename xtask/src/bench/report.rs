@@ -2,14 +2,18 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::{here::Samples, subjects::Group, table};
+use super::{
+    here::{LeftOut, Samples},
+    subjects::Group,
+    table,
+};
 use crate::{cargo, process};
 
 const HEAD: &str = "\
 # Measured against the others
 
-`cargo xtask bench [oom|exits|signals|io|cpu|net|caps|all] [--rounds N] [--vm KERNEL]` measures this again and rewrites the sections that
-it measured. It installs the peers (Debian's `libbpf-tools` and `bpftrace`), and asks for root. Measure on a machine that
+`cargo xtask bench [oom|exits|signals|io|cpu|net|net-tcp|caps|all] [--rounds N] [--vm KERNEL]` measures this again and rewrites the sections that
+it measured. It installs the peers that they need (Debian's `libbpf-tools`, `bpftrace`, `bpfcc-tools`) and `iperf3`, and asks for root. Measure on a machine that
 does nothing else.
 
 * Rounds alternate between the tools: each round starts each tool, measures it, loads it and ends it. Cells show the
@@ -31,20 +35,28 @@ does nothing else.
   programs: what is not in a program (the record that a perf tracepoint makes, the slow way out of a call) is in this one alone;
   1,000,000 capability checks of one process of a container (`prctl(PR_CAPBSET_DROP)` of no capability), timed by the time that this takes it on a
   processor, without the kernel's count of programs.
+* TCP of a container, through the same pair, each end on a CPU of its own: a stream of 2 s (`iperf3`), then 20,000 transactions, one
+  after the other, of a byte there and a byte back (TCP_NODELAY; what netperf calls TCP_RR) with the time that they take both ends on
+  a processor, without the kernel's count of programs. For each tool ten pairs of runs, one without any tool and one with it, back to back,
+  which of them comes first alternating; shares and differences are of each pair, and cells show the median of the ten. The row
+  that counts packets is *bpftrace, by device*, and the goals are against it; *drops* counts `skb:kfree_skb` by reason and place, and *sent again*
+  prints `tcp:tcp_retransmit_skb`, as tcpretrans.bt would: neither has much to do where nothing is lost. *nobody* is a pair of which
+  both runs are without a tool: what differs there is noise. Of the tools of other makers for it, bcc's are compiled with the kernel's headers,
+  and tcpretrans.bt needs kprobes; Debian's libbpf-tools have neither a tcpdrop nor a tcpretrans.
 * In the virtual machine QEMU counts instructions (`-icount`) and its clock goes by them, one a nanosecond: what the
   kernel takes for time is the number of instructions run, whatever the host is.
 ";
 
-/// The section of one group.
-pub fn section(group: &Group, samples: &Samples, machine: &str, rounds: u32) -> String {
+/// The section of one group: what was measured on which machine, and what wasn't.
+pub fn section(group: &Group, found: &(Samples, LeftOut), machine: &str) -> String {
+    let (samples, left_out) = found;
     let (table, goals) = (table::table(group, samples), table::goals(group, samples));
-    let left_out: Vec<&str> =
-        group.subjects.iter().map(|subject| subject.name).filter(|name| !samples.contains_key(*name)).collect();
+    let left_out: Vec<String> = left_out.iter().map(|(name, why)| format!("{name} ({why})")).collect();
     let left_out = match left_out.as_slice() {
         [] => String::new(),
-        names => format!("Left out, because it didn't run there: {}.\n\n", names.join(", ")),
+        names => format!("Left out, because it didn't run there: {}.\n\n", names.join("; ")),
     };
-    format!("## {}\n\n{machine}; {rounds} rounds.\n\n{table}\n{left_out}{goals}", group.title)
+    format!("## {}\n\n{machine}.\n\n{table}\n{left_out}{goals}", group.title)
 }
 
 /// Replaces the section of the same title, or adds it at the end.
@@ -72,11 +84,10 @@ pub fn write(sections: &[String]) -> anyhow::Result<()> {
 }
 
 /// What was measured with what, when.
-pub fn machine(kernel: &str, emulated: bool) -> String {
+pub fn machine(kernel: &str, emulated: bool, packages: &[&str]) -> String {
     let said = |command: &mut Command| process::output(command).map(|text| text.trim().to_owned()).unwrap_or_default();
     let revision = said(Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(cargo::workspace()));
-    let versions =
-        said(Command::new("dpkg-query").args(["-W", "-f", "${Package} ${Version}; ", "libbpf-tools", "bpftrace"]));
+    let versions = said(Command::new("dpkg-query").args(["-W", "-f", "${Package} ${Version}; "]).args(packages));
     let day = said(Command::new("date").arg("+%F"));
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =

@@ -9,6 +9,7 @@ pub enum Maker {
     Ctrace,
     Libbpf,
     Bpftrace,
+    Bcc,
     /// No tool at all: what the load does when nobody looks.
     Nobody,
 }
@@ -48,6 +49,33 @@ const EXITSNOOP: Subject = Subject {
     watches: &[Kind::Exits],
     line_each: true,
 };
+
+/// By container, device, direction and protocol, with times since the container's device; drops, retransmissions and refused
+/// calls besides.
+const CTRACE_NET: Subject = Subject {
+    name: "ctrace net",
+    maker: Maker::Ctrace,
+    command: &["ctrace", "net", "--json"],
+    watches: &[Kind::Packets, Kind::Floods, Kind::Tcp],
+    line_each: false,
+};
+
+const BY_DEVICE: Subject = Subject {
+    name: "bpftrace, by device",
+    maker: Maker::Bpftrace,
+    command: &[
+        "bpftrace",
+        "-e",
+        r"tracepoint:net:net_dev_start_xmit { @sent[str(args->name)] = count(); }
+        tracepoint:net:netif_receive_skb { @received[str(args->name)] = count(); }",
+    ],
+    watches: &[Kind::Floods, Kind::Tcp],
+    line_each: false,
+};
+
+/// Beside whom the others slow the load down.
+const NOBODY: Subject =
+    Subject { name: "nobody", maker: Maker::Nobody, command: &["sleep", "1d"], watches: &[], line_each: false };
 
 pub static GROUPS: &[Group] = &[
     Group {
@@ -180,7 +208,7 @@ pub static GROUPS: &[Group] = &[
                 watches: &[Kind::Wakeups],
                 line_each: false,
             },
-            Subject { name: "nobody", maker: Maker::Nobody, command: &["sleep", "1d"], watches: &[], line_each: false },
+            NOBODY,
         ],
     },
     Group {
@@ -189,15 +217,7 @@ pub static GROUPS: &[Group] = &[
         in_guest: false,
         loads: &[Kind::Packets],
         subjects: &[
-            // By container, device, direction and protocol, with times since the container's device; drops, retransmissions and
-            // refused calls besides.
-            Subject {
-                name: "ctrace net",
-                maker: Maker::Ctrace,
-                command: &["ctrace", "net", "--json"],
-                watches: &[Kind::Packets],
-                line_each: false,
-            },
+            CTRACE_NET,
             Subject {
                 name: "bpftrace, by device",
                 maker: Maker::Bpftrace,
@@ -212,35 +232,77 @@ pub static GROUPS: &[Group] = &[
                 watches: &[Kind::Packets],
                 line_each: false,
             },
-            Subject { name: "nobody", maker: Maker::Nobody, command: &["sleep", "1d"], watches: &[], line_each: false },
+            NOBODY,
         ],
     },
     Group {
-        name: "net, timed",
+        name: "net-timed",
         title: "Packets of a container, by the time that they take",
         in_guest: false,
         loads: &[Kind::Floods],
+        subjects: &[CTRACE_NET, BY_DEVICE, NOBODY],
+    },
+    Group {
+        name: "net-tcp",
+        title: "TCP of a container, without and with each tool",
+        in_guest: false,
+        loads: &[Kind::Tcp],
         subjects: &[
+            CTRACE_NET,
+            BY_DEVICE,
             Subject {
-                name: "ctrace net",
-                maker: Maker::Ctrace,
-                command: &["ctrace", "net", "--json"],
-                watches: &[Kind::Floods],
-                line_each: false,
-            },
-            Subject {
-                name: "bpftrace, by device",
+                name: "bpftrace, drops",
                 maker: Maker::Bpftrace,
                 command: &[
                     "bpftrace",
                     "-e",
-                    r"tracepoint:net:net_dev_start_xmit { @sent[str(args->name)] = count(); }
-                    tracepoint:net:netif_receive_skb { @received[str(args->name)] = count(); }",
+                    "tracepoint:skb:kfree_skb { @dropped[args->reason, args->location] = count(); }",
                 ],
-                watches: &[Kind::Floods],
+                watches: &[Kind::Tcp],
                 line_each: false,
             },
-            Subject { name: "nobody", maker: Maker::Nobody, command: &["sleep", "1d"], watches: &[], line_each: false },
+            // What tcpretrans.bt prints, from the tracepoint.
+            Subject {
+                name: "bpftrace, sent again",
+                maker: Maker::Bpftrace,
+                command: &[
+                    "bpftrace",
+                    "-e",
+                    r#"tracepoint:tcp:tcp_retransmit_skb {
+                        printf("%d %s:%d %s:%d %d\n", pid, ntop(args->saddr), args->sport, ntop(args->daddr), args->dport, args->state); }"#,
+                ],
+                watches: &[Kind::Tcp],
+                line_each: false,
+            },
+            Subject {
+                name: "tcpdrop.bt",
+                maker: Maker::Bpftrace,
+                command: &["bpftrace", "/usr/sbin/tcpdrop.bt"],
+                watches: &[Kind::Tcp],
+                line_each: false,
+            },
+            Subject {
+                name: "tcpretrans.bt",
+                maker: Maker::Bpftrace,
+                command: &["bpftrace", "/usr/sbin/tcpretrans.bt"],
+                watches: &[Kind::Tcp],
+                line_each: false,
+            },
+            Subject {
+                name: "tcpdrop (bcc)",
+                maker: Maker::Bcc,
+                command: &["tcpdrop-bpfcc"],
+                watches: &[Kind::Tcp],
+                line_each: false,
+            },
+            Subject {
+                name: "tcpretrans (bcc)",
+                maker: Maker::Bcc,
+                command: &["tcpretrans-bpfcc"],
+                watches: &[Kind::Tcp],
+                line_each: false,
+            },
+            NOBODY,
         ],
     },
     Group {
@@ -275,7 +337,7 @@ pub static GROUPS: &[Group] = &[
                 watches: &[Kind::Checks],
                 line_each: false,
             },
-            Subject { name: "nobody", maker: Maker::Nobody, command: &["sleep", "1d"], watches: &[], line_each: false },
+            NOBODY,
         ],
     },
     Group {

@@ -4,6 +4,7 @@ use super::{
     here::Samples,
     load::Kind,
     subjects::{Group, Maker, Subject},
+    tcp,
 };
 
 /// What is made of `asked ns/…` of a tool and of nobody.
@@ -44,6 +45,9 @@ fn cell(values: &[f64]) -> String {
 /// What to show of a group: the metric as it is kept, and its heading.
 fn columns(group: &Group) -> Vec<(String, String)> {
     let plain = |metric: &str, heading: &str| (metric.to_owned(), heading.to_owned());
+    if group.loads == [Kind::Tcp] {
+        return tcp::COLUMNS.map(|(metric, heading)| plain(metric, heading)).into();
+    }
     let mut columns = Vec::new();
     if !group.in_guest {
         columns.push(plain("attached ms", "start to attached, ms"));
@@ -109,7 +113,9 @@ pub fn table(group: &Group, samples: &Samples) -> String {
         }
         let nobodys = subjects.iter().find(|subject| subject.maker == Maker::Nobody);
         let alone = nobodys.and_then(|subject| median(values(subject)));
-        let compared = !["missing", "said lost"].contains(&metric.as_str()) && !metric.ends_with("s/s");
+        // What is with and without is beside each other already.
+        let pairs = group.loads == [Kind::Tcp];
+        let compared = !pairs && !["missing", "said lost"].contains(&metric.as_str()) && !metric.ends_with("s/s");
         let mut row = vec![heading];
         for subject in &subjects {
             let mut text = cell(values(subject));
@@ -123,6 +129,7 @@ pub fn table(group: &Group, samples: &Samples) -> String {
             if let (Some(alone), Some(own)) = (alone, median(values(subject)))
                 && subject.maker != Maker::Nobody
                 && metric.ends_with("s/s")
+                && !pairs
             {
                 text += &format!(", ×{} of nobody's", number(own / alone));
             }
@@ -181,6 +188,14 @@ pub fn goals(group: &Group, samples: &Samples) -> String {
         goal("resident under 10 MB", ours("steady MB"), Some(10.0));
         goal("peak under 30 MB, under load as well", ours("loaded peak MB"), Some(30.0));
     }
+    if group.loads == [Kind::Tcp] {
+        let taken = |maker: Maker| of(maker, tcp::STREAM_LEFT).map(|left| 100.0 - left);
+        let counting = Maker::Bpftrace;
+        goal("less % of the stream taken than by bpftrace, by device", taken(Maker::Ctrace), taken(counting));
+        let more = ours(tcp::MORE_CPU);
+        goal("less CPU ns per transaction than bpftrace, by device", more, of(counting, tcp::MORE_CPU));
+        return text + &noise(group, samples);
+    }
     for kind in group.loads.iter().filter(|kind| kind.is_timed()) {
         let metric = format!("{SLOWER}{}", kind.event());
         let peers = group.subjects.iter().filter(|subject| subject.maker == Maker::Bpftrace);
@@ -210,6 +225,14 @@ pub fn goals(group: &Group, samples: &Samples) -> String {
     let silent = ours("missing").zip(ours("said lost")).map(|(missing, said)| (missing - said).max(0.0));
     goal("no event is lost without being counted", silent, Some(0.0));
     text
+}
+
+/// How far apart two runs are that nothing tells apart.
+fn noise(group: &Group, samples: &Samples) -> String {
+    let nobody = group.subjects.iter().find(|subject| subject.maker == Maker::Nobody);
+    let nobodys = |metric: &str| samples.get(nobody?.name)?.get(metric).map(|values| cell(values));
+    let (Some(left), Some(more)) = (nobodys(tcp::STREAM_LEFT), nobodys(tcp::MORE_CPU)) else { return String::new() };
+    format!("* nobody beside nobody: {left} % of the stream, {more} ns per transaction more; less than that is noise\n")
 }
 
 #[cfg(test)]
@@ -257,6 +280,28 @@ mod tests {
         assert!(goals.contains("libbpf-tools: met (30.0 against 40.0)"), "{goals}");
         assert!(goals.contains("together, no more than libbpf-tools': **not met** (900 against 600)"), "{goals}");
         assert!(!goals.contains("bpftrace"), "nothing is compared with what was not measured");
+    }
+
+    #[test]
+    fn pairs_are_compared_by_what_is_left_of_a_stream() {
+        let group = by_name("net-tcp").unwrap();
+        let mut found = samples(&[
+            ("ctrace net", tcp::STREAM_LEFT, 98.0),
+            ("bpftrace, by device", tcp::STREAM_LEFT, 97.0),
+            ("bpftrace, drops", tcp::STREAM_LEFT, 99.5),
+            ("ctrace net", tcp::MORE_CPU, 800.0),
+            ("bpftrace, by device", tcp::MORE_CPU, 700.0),
+            ("nobody", tcp::STREAM_LEFT, 100.2),
+            ("nobody", tcp::MORE_CPU, -20.0),
+        ]);
+        let said = goals(group, &found);
+        assert!(said.contains("by bpftrace, by device: met (2.00 against 3.00)"), "{said}");
+        assert!(said.contains("than bpftrace, by device: **not met** (800 against 700)"), "{said}");
+        assert!(said.contains("nobody beside nobody: 100 % of the stream, -20.0 ns"), "{said}");
+        let table = table(group, &found);
+        assert!(table.contains("% of without") && !table.contains('×'), "{table}");
+        found.remove("bpftrace, by device");
+        assert!(!goals(group, &found).contains("met"), "bpftrace of another kind is not compared");
     }
 
     #[test]

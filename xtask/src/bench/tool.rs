@@ -69,10 +69,10 @@ impl Tool {
 
     fn still_there(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("it ended ({status}): {}", last_line(&self.output));
+            bail!("it ended ({status}): {}", said(&self.output));
         }
         if self.start.elapsed() > PATIENCE {
-            bail!("it attached nothing in {} s: {}", PATIENCE.as_secs(), last_line(&self.output));
+            bail!("it attached nothing in {} s: {}", PATIENCE.as_secs(), said(&self.output));
         }
         Ok(())
     }
@@ -108,9 +108,16 @@ impl Drop for Tool {
     }
 }
 
-fn last_line(file: &Path) -> String {
-    let text = fs::read(file).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().last().unwrap_or("it said nothing").to_owned()
+/// Why it ended, by its own words.
+fn said(file: &Path) -> String {
+    why(&String::from_utf8_lossy(&fs::read(file).unwrap_or_default())).to_owned()
+}
+
+/// The last line that names an error, or else the last: Python's comes after a trace, and a compiler's before a summary.
+fn why(output: &str) -> &str {
+    let names_it = |line: &&str| ["error:", "ERROR:", "Unable to"].iter().any(|word| line.contains(word));
+    let lines = || output.lines().filter(|line| !line.trim().is_empty());
+    lines().rfind(names_it).or_else(|| lines().next_back()).unwrap_or("it said nothing").trim()
 }
 
 /// What a tool's output says of events: lines about the load, and losses that it owns up to.
@@ -140,6 +147,18 @@ mod tests {
         let output = "PCOMM PID\nctbench 12\nlost 5 events on CPU #1\nLost 7 events\nlost and found\n\
             {\"v\":1,\"type\":\"loss\",\"count\":3}\n{\"type\":\"event\",\"count\":9,\"comm\":\"ctbench\"}\n";
         assert_eq!(shown_and_lost(output), (2, 15));
+    }
+
+    #[test]
+    fn an_error_is_found_in_what_was_said_last() {
+        let bcc = "modprobe: FATAL: no kheaders\nUnable to find kernel headers.\nTraceback\n  raise\nException: Failed to compile\n";
+        assert_eq!(why(bcc), "Unable to find kernel headers.");
+        assert_eq!(
+            why("ERROR: first\nERROR: Error attaching probe: 'kprobe:x'\n\n"),
+            "ERROR: Error attaching probe: 'kprobe:x'"
+        );
+        assert_eq!(why("one\n  two \n\n"), "two");
+        assert_eq!(why(" \n"), "it said nothing");
     }
 
     #[test]
