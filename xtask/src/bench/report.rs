@@ -12,9 +12,9 @@ use crate::{cargo, process};
 const HEAD: &str = "\
 # Measured against the others
 
-`cargo xtask bench [oom|exits|signals|io|cpu|net|net-tcp|caps|all] [--rounds N] [--vm KERNEL]` measures this again and rewrites the sections that
-it measured. It installs the peers that they need (Debian's `libbpf-tools`, `bpftrace`, `bpfcc-tools`) and `iperf3`, and asks for root. Measure on a machine that
-does nothing else.
+`cargo xtask bench [oom|exits|signals|io|cpu|net|net-tcp|caps|all] [--rounds N] [--vm KERNEL]` measures this again and
+rewrites the sections that it measured. It installs the peers that they need (Debian's `libbpf-tools`, `bpftrace`,
+`bpfcc-tools`) and `iperf3`, and asks for root. Measure on a machine that does nothing else.
 
 * Rounds alternate between the tools: each round starts each tool, measures it, loads it and ends it. Cells show the
   median of the rounds and, in brackets, the least and the most. `→ ×N` in a peer's column: ctrace's median is N times the
@@ -23,26 +23,29 @@ does nothing else.
   seen for every tool in the same way, in /proc/PID/fd.
 * *Resident*, *peak*: VmRSS two seconds later, VmHWM then and after the load.
 * *Kernel ns*, *hits*: the kernel's own count of each program's runs and their time (`BPF_ENABLE_STATS`), of all programs
-  of the tool, divided by the events sent. Both contain the machine's other events of the kind. The counting itself is within. *Per hit* is of all
-  hits while that load ran.
+  of the tool, divided by the events sent. Both contain the machine's other events of the kind. The counting itself is
+  within. *Per hit* is of all hits while that load ran.
 * *CPU ns*: time of all threads of the tool on a processor, in its own code and in the kernel for it, divided by the
   events sent. All write to a file.
-* The load: 20,000 children a second that share their parent's memory and end at once; 20,000 signals a second to a process
-  that ignores them; 20 OOM kills a second in a cgroup with a limit of 16 MiB; 20,000 direct writes of 4 KiB, one after the
-  other, to a loop device in memory; 400,000 wake-ups of two processes that wake each other through pipes, as
-  fast as they can; 200,000 UDP packets of 64 bytes at 100,000 a second, out of a container's device through a veth pair; 1,000,000 of
-  them as fast as they can be sent, timed by the time that this takes sender and receiver on a processor, without the kernel's count of
-  programs: what is not in a program (the record that a perf tracepoint makes, the slow way out of a call) is in this one alone;
-  1,000,000 capability checks of one process of a container (`prctl(PR_CAPBSET_DROP)` of no capability), timed by the time that this takes it on a
-  processor, without the kernel's count of programs.
-* TCP of a container, through the same pair, each end on a CPU of its own: a stream of 2 s (`iperf3`), then 20,000 transactions, one
-  after the other, of a byte there and a byte back (TCP_NODELAY; what netperf calls TCP_RR) with the time that they take both ends on
-  a processor, without the kernel's count of programs. For each tool ten pairs of runs, one without any tool and one with it, back to back,
-  which of them comes first alternating; shares and differences are of each pair, and cells show the median of the ten. The row
-  that counts packets is *bpftrace, by device*, and the goals are against it; *drops* counts `skb:kfree_skb` by reason and place, and *sent again*
-  prints `tcp:tcp_retransmit_skb`, as tcpretrans.bt would: neither has much to do where nothing is lost. *nobody* is a pair of which
-  both runs are without a tool: what differs there is noise. Of the tools of other makers for it, bcc's are compiled with the kernel's headers,
-  and tcpretrans.bt needs kprobes; Debian's libbpf-tools have neither a tcpdrop nor a tcpretrans.
+* The load: 20,000 children a second that share their parent's memory and end at once; 20,000 signals a second to a
+  process that ignores them; 20 OOM kills a second in a cgroup with a limit of 16 MiB; 20,000 direct writes of 4 KiB, one
+  after the other, to a loop device in memory; 400,000 wake-ups of two processes that wake each other through pipes, as
+  fast as they can; 200,000 UDP packets of 64 bytes at 100,000 a second, out of a container's device through a veth pair;
+  1,000,000 of them as fast as they can be sent, timed by the time that this takes sender and receiver on a processor,
+  without the kernel's count of programs: what is not in a program (the record that a perf tracepoint makes, the slow way
+  out of a call) is in this one alone; 1,000,000 capability checks of one process of a container (`prctl(PR_CAPBSET_DROP)`
+  of no capability), timed by the time that this takes it on a processor, without the kernel's count of programs.
+* TCP of a container, through the same pair, each end on a CPU of its own: a stream of 2 s (`iperf3`), then 20,000
+  transactions, one after the other, of a byte there and a byte back (TCP_NODELAY; what netperf calls TCP_RR) with the
+  time that they take both ends on a processor, without the kernel's count of programs. For each tool ten pairs of runs,
+  one without any tool and one with it, back to back, which of them comes first alternating; shares and differences are of
+  each pair, and cells show the median of the ten. The peer that counts packets, which the goals are against, is
+  *bpftrace, by device*; *drops* counts `skb:kfree_skb` by reason and place, and *sent again* prints what tcpretrans.bt
+  does, from `tcp:tcp_retransmit_skb`: neither has much to do where nothing is lost. *nobody* is pairs of which both runs
+  are without a tool: what differs there is noise.
+* Of the tools of others for TCP: bcc's tcpdrop and tcpretrans are compiled with the kernel's headers when they start, and
+  tcpdrop.bt includes them; *by BTF* is tcpdrop.bt without these lines. tcpretrans.bt needs kprobes. Debian's libbpf-tools
+  have neither.
 * In the virtual machine QEMU counts instructions (`-icount`) and its clock goes by them, one a nanosecond: what the
   kernel takes for time is the number of instructions run, whatever the host is.
 ";

@@ -281,6 +281,18 @@ pub static GROUPS: &[Group] = &[
                 watches: &[Kind::Tcp],
                 line_each: false,
             },
+            // The same without what needs the kernel's headers: its types by BTF, address families by number.
+            Subject {
+                name: "tcpdrop.bt, by BTF",
+                maker: Maker::Bpftrace,
+                command: &[
+                    "sh",
+                    "-c",
+                    r#"exec bpftrace -e "$(sed '/^#ifndef/,/^#endif/d; s/AF_INET6/10/g; s/AF_INET/2/g' /usr/sbin/tcpdrop.bt)""#,
+                ],
+                watches: &[Kind::Tcp],
+                line_each: false,
+            },
             Subject {
                 name: "tcpretrans.bt",
                 maker: Maker::Bpftrace,
