@@ -198,23 +198,46 @@ fn from_the_start_without_the_runtime() {
 
 /// What is started beside the application, as `docker exec` does, is kept apart; also its children.
 fn what_comes_by_exec() {
+    guest_is_kept_apart(watching, &["try=CAP_CHOWN"], "child");
+}
+
+/// What `docker exec` started goes into the background: whose it was is known of its fork alone.
+fn what_came_by_exec_is_an_orphan() {
+    guest_is_kept_apart(watching, &["try=CAP_CHOWN"], "orphan");
+}
+
+/// The kernel side keeps so many processes and no more, and the kernel may skip a program: a child of the application's
+/// that it does not know is the application's, and one of what came by exec is that one's.
+fn a_fork_that_was_missed() {
+    let watch = |group: &Group| {
+        let mut ctrace = command(&["caps", "--json", "--container", group.name()]);
+        ctrace.env("CTRACE_WITHOUT", "cap_fork");
+        Ctrace::ready(ctrace)
+    };
+    guest_is_kept_apart(watch, &["child", "try=CAP_CHOWN"], "child");
+}
+
+/// `own`: how the application asks for CAP_CHOWN; `guest`: in which process what comes by exec asks for CAP_SYS_CHROOT.
+fn guest_is_kept_apart(watch: fn(&Group) -> Ctrace, own: &[&str], guest: &str) {
     let tree = Tree::new();
     let group = tree.container();
-    let mut app = application(&group, &["say=ready", "await", "try=CAP_CHOWN", "say=done", "pause"]);
+    let mut app = application(&group, &[&["say=ready", "await"], own, &["say=done", "pause"]].concat());
     app.said("ready");
-    let ctrace = watching(&group);
-    let own = player::program();
-    let guest = Player::within(&group, &["mounts", "exec", &own, "play", "child", "chroot", "say=guest", "pause"]);
+    let ctrace = watch(&group);
+    let program = player::program();
+    let guest = Player::within(&group, &["mounts", "exec", &program, "play", guest, "chroot", "say=guest", "pause"]);
     guest.said("guest");
     app.go();
     app.said("done");
-    let report = report(ctrace);
-    assert!(
-        has(&report, "needed", Capability::CAP_CHOWN) && !has(&report, "exec", Capability::CAP_CHOWN),
-        "{report:#}"
-    );
-    let chroot = Capability::CAP_SYS_CHROOT;
-    assert!(has(&report, "exec", chroot) && !has(&report, "needed", chroot), "{report:#}");
+    are_apart(&report(ctrace));
+}
+
+fn are_apart(report: &Value) {
+    for (capability, whose) in [(Capability::CAP_CHOWN, "needed"), (Capability::CAP_SYS_CHROOT, "exec")] {
+        for list in ["needed", "exec", "runtime"] {
+            assert_eq!(has(report, list, capability), list == whose, "{capability} in {list}: {report:#}");
+        }
+    }
 }
 
 /// Also what came before the watch began: its parents lead out of the container.
@@ -232,10 +255,7 @@ fn what_came_by_exec_before() {
     guest.said("asked");
     app.go();
     app.said("done");
-    let report = report(ctrace);
-    assert!(has(&report, "needed", Capability::CAP_CHOWN), "{report:#}");
-    let chroot = Capability::CAP_SYS_CHROOT;
-    assert!(has(&report, "exec", chroot) && !has(&report, "needed", chroot), "{report:#}");
+    are_apart(&report(ctrace));
 }
 
 /// Who reads /proc/PID/pagemap is shown frames where whoever opened the file had CAP_SYS_ADMIN: no need of the reader's.
@@ -252,44 +272,6 @@ fn what_a_files_opener_has() {
     let asked = row(&report, admin, "read", "probed");
     assert!(asked.is_some_and(|row| row["reason"].as_str().is_some_and(|why| why.contains("opener"))), "{report:#}");
     assert!(row(&report, admin, "read", "needed").is_none(), "{report:#}");
-}
-
-/// What `docker exec` started goes into the background: whose it was is known of its fork alone.
-fn what_came_by_exec_is_an_orphan() {
-    let tree = Tree::new();
-    let group = tree.container();
-    let mut app = application(&group, &["say=ready", "await", "try=CAP_CHOWN", "say=done", "pause"]);
-    app.said("ready");
-    let ctrace = watching(&group);
-    let own = player::program();
-    let guest = Player::within(&group, &["mounts", "exec", &own, "play", "orphan", "chroot", "say=guest", "pause"]);
-    guest.said("guest");
-    app.go();
-    app.said("done");
-    let report = report(ctrace);
-    let chroot = Capability::CAP_SYS_CHROOT;
-    assert!(has(&report, "exec", chroot) && !has(&report, "runtime", chroot), "{report:#}");
-}
-
-/// The kernel side keeps so many processes and no more, and the kernel may skip a program: a child of the application's
-/// that it does not know is the application's, and one of what came by exec is that one's.
-fn a_fork_that_was_missed() {
-    let tree = Tree::new();
-    let group = tree.container();
-    let mut app = application(&group, &["say=ready", "await", "child", "try=CAP_CHOWN", "say=done", "pause"]);
-    app.said("ready");
-    let mut ctrace = command(&["caps", "--json", "--container", group.name()]);
-    ctrace.env("CTRACE_WITHOUT", "cap_fork");
-    let ctrace = Ctrace::ready(ctrace);
-    let own = player::program();
-    let guest = Player::within(&group, &["mounts", "exec", &own, "play", "child", "chroot", "say=guest", "pause"]);
-    guest.said("guest");
-    app.go();
-    app.said("done");
-    let report = report(ctrace);
-    assert!(has(&report, "needed", Capability::CAP_CHOWN), "{report:#}");
-    let chroot = Capability::CAP_SYS_CHROOT;
-    assert!(has(&report, "exec", chroot) && !has(&report, "needed", chroot), "{report:#}");
 }
 
 /// A service has no namespaces of its own: its first exec is its start.

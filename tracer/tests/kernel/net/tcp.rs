@@ -138,12 +138,9 @@ fn counted(kernel: &Kernel, netns: u32, group: &Group) -> BTreeMap<(u32, u32, Ip
         .collect()
 }
 
-/// What the peer says of the last retransmission comes after it: it is known once the connection ends.
-fn needless_after_all() {
-    let tree = Tree::new();
-    let container = tree.container();
-    let street = Street::new(&container);
-    street.knows_its_neighbours();
+/// A connection of the container with somebody outside: his end and its own, and what the kernel side, which was there before it,
+/// has of it in `FLOWS`.
+fn watched(street: &Street) -> (TcpStream, TcpStream, impl Fn() -> Option<Flow> + use<>) {
     let wishes = Wishes {
         probes: vec![&plan::TCP_RESENT, &plan::TCP_CLOSED],
         ring_bytes: 1 << 16,
@@ -154,16 +151,26 @@ fn needless_after_all() {
     let listener = street.at("o", || TcpListener::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
     let connected = street.at("c", || TcpStream::connect((OUTSIDE, PORT)).expect("a connection"));
     let (server, _) = listener.accept().expect("a connection");
-    let mut client = connected.join().expect("the container's thread");
+    let client = connected.join().expect("the container's thread");
     let port = client.local_addr().expect("its own").port();
-    let flow = || {
-        let entries = kernel.entries::<FlowKey, Flow>("FLOWS", 1024).expect("the map").into_iter();
-        entries.filter(|(key, _)| key.local_port == port && key.remote_port == PORT).map(|(_, flow)| flow).next()
+    let flow = move || {
+        let mut flows = kernel.entries::<FlowKey, Flow>("FLOWS", 1024).expect("the map").into_iter();
+        flows.find(|(key, _)| key.local_port == port && key.remote_port == PORT).map(|(_, flow)| flow)
     };
+    (server, client, flow)
+}
+
+/// What the peer says of the last retransmission comes after it: it is known once the connection ends.
+fn needless_after_all() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let street = Street::new(&container);
+    street.knows_its_neighbours();
+    let (server, mut client, flow) = watched(&street);
     // What it sends arrives, and no answer comes back.
     street.run("c", "iptables -I INPUT -p tcp -j DROP");
     client.write_all(b"something").expect("it is sent");
-    wait_until("that it is sent again", flow);
+    wait_until("that it is sent again", &flow);
     street.run("c", "iptables -D INPUT -p tcp -j DROP");
     wait_until("that all is acknowledged", || (unacknowledged(&client) == 0).then_some(()));
     let before = flow().expect("it is known");
@@ -182,18 +189,7 @@ fn each_kind_is_counted() {
     street.knows_its_neighbours();
     // The kernel counts segments, and ctrace buffers: one each.
     street.ip("c", "link set eth0 gso_max_segs 1");
-    let wishes = Wishes {
-        probes: vec![&plan::TCP_RESENT, &plan::TCP_CLOSED],
-        ring_bytes: 1 << 16,
-        maps: vec![("FLOWS", 1024)],
-        ..Wishes::default()
-    };
-    let kernel = Kernel::attach(&wishes).expect("the kernel side");
-    let listener = street.at("o", || TcpListener::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
-    let connected = street.at("c", || TcpStream::connect((OUTSIDE, PORT)).expect("a connection"));
-    let (mut server, _) = listener.accept().expect("a connection");
-    let mut client = connected.join().expect("the container's thread");
-    let port = client.local_addr().expect("its own").port();
+    let (mut server, mut client, flow) = watched(&street);
     const BYTES: usize = 2 << 20;
     let reader = std::thread::spawn(move || {
         server.read_exact(&mut vec![0; BYTES]).expect("all of it");
@@ -205,10 +201,6 @@ fn each_kind_is_counted() {
     street.run("o", "iptables -F INPUT");
     wait_until("that all is acknowledged", || (unacknowledged(&client) == 0).then_some(()));
     let own = |table: &str, name: &str| netstat(&street.run("c", &format!("cat /proc/net/{table}")), name);
-    let flow = || {
-        let mut flows = kernel.entries::<FlowKey, Flow>("FLOWS", 1024).expect("the map").into_iter();
-        flows.find(|(key, _)| key.local_port == port && key.remote_port == PORT).map(|(_, flow)| flow)
-    };
     // Of a stream's probes most are what it had not sent yet.
     let (probes, sent_probes) = (flow().expect("some were lost").probe, own("netstat", "TCPLossProbes"));
     street.run("c", "iptables -I INPUT -p tcp -j DROP");
@@ -241,7 +233,7 @@ fn netstat(table: &str, name: &str) -> u64 {
 }
 
 /// Bytes that were sent, or wait to be, and that the peer has not acknowledged.
-fn unacknowledged(stream: &TcpStream) -> i32 {
+pub fn unacknowledged(stream: &TcpStream) -> i32 {
     let mut left: libc::c_int = 0;
     // SAFETY: a request that writes an int, which outlives the call.
     let asked = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
