@@ -1,10 +1,17 @@
 //! One flow, packet by packet.
 
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::{
+    net::{Ipv4Addr, TcpListener, UdpSocket},
+    os::fd::FromRawFd,
+};
 
+use nix::libc;
 use serde_json::Value;
 
-use super::street::{INSIDE, OUTSIDE, OUTSIDE6, PORT, Street};
+use super::{
+    path::on_one_cpu,
+    street::{INSIDE, OUTSIDE, OUTSIDE6, PORT, Street},
+};
 use crate::{
     harness::Test,
     support::{
@@ -20,6 +27,8 @@ pub static TESTS: &[Test] = &[
     Test::full("net::flow::translated_twice", translated_twice),
     Test::full("net::flow::icmp", icmp),
     Test::full("net::flow::fragments", fragments),
+    Test::full("net::flow::without_ports", without_ports),
+    Test::full("net::flow::buffer_of_one_that_was_dropped", buffer_of_one_that_was_dropped),
 ];
 
 const PACKETS: usize = 5;
@@ -47,17 +56,6 @@ fn hops(packet: &Value) -> Vec<String> {
     hops.map(|hop| format!("{} {}", text(hop, "device"), text(hop, "direction"))).collect()
 }
 
-fn send(street: &Street, to: &str, port: u16) {
-    let to: IpAddr = to.parse().expect("an address");
-    let sent = street.at("c", move || {
-        let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).expect("a socket");
-        for _ in 0..PACKETS {
-            socket.send_to(&[7; 100], (to, port)).expect("a packet");
-        }
-    });
-    sent.join().expect("the container's thread");
-}
-
 /// Each packet's way ends where the fault is; another flow's packets are not shown.
 fn dropped() {
     let tree = Tree::new();
@@ -65,9 +63,9 @@ fn dropped() {
     let street = Street::new(&container);
     street.run("h", "iptables -P FORWARD DROP");
     let ctrace = follow(&format!("udp/{OUTSIDE}/{PORT}"), &container);
-    send(&street, OUTSIDE, PORT + 1);
-    send(&street, "10.97.0.1", PORT);
-    send(&street, OUTSIDE, PORT);
+    street.send_to(PACKETS, OUTSIDE, PORT + 1);
+    street.send_to(PACKETS, "10.97.0.1", PORT);
+    street.send_to(PACKETS, OUTSIDE, PORT);
     let found = wait_for(&ctrace, "each packet's way", PACKETS);
     for (number, packet) in found.iter().enumerate() {
         assert_eq!(hops(packet), ["eth0 xmit", "port receive", "br0 receive"], "{packet:#}");
@@ -102,7 +100,7 @@ fn ipv6() {
     street.with_ipv6();
     let server = street.at("o", || UdpSocket::bind((OUTSIDE6, PORT)).expect("a port")).join().expect("a socket");
     // The first ones wait for neighbours, for longer than a packet is waited for.
-    send(&street, OUTSIDE6, PORT);
+    street.send_to(PACKETS, OUTSIDE6, PORT);
     for _ in 0..PACKETS {
         server.recv(&mut [0; 200]).expect("a packet");
     }
@@ -172,7 +170,7 @@ fn translated_twice() {
     street.set("o", "net.ipv4.ip_forward=1");
     street.run("o", "iptables -t nat -A POSTROUTING -o far0 -j MASQUERADE");
     let ctrace = follow(&format!("udp/{OUTSIDE}/{PORT}"), &container);
-    send(&street, OUTSIDE, PORT);
+    street.send_to(PACKETS, OUTSIDE, PORT);
     for packet in wait_for(&ctrace, "each packet's way", PACKETS) {
         assert_eq!(hops(&packet)[..4], ["eth0 xmit", "port receive", "br0 receive", "up0 xmit"], "{packet:#}");
         let far = packet["hops"].as_array().into_iter().flatten().find(|hop| hop["device"] == "far0");
@@ -192,7 +190,7 @@ fn icmp() {
     street.with_ipv6();
     for (address, protocol) in [(OUTSIDE, "icmp"), (OUTSIDE6, "icmpv6")] {
         let ctrace = follow(&format!("icmp/{address}"), &container);
-        send(&street, address, PORT);
+        street.send_to(PACKETS, address, PORT);
         let is_refusal = |packet: &Value| packet["destination"] == if protocol == "icmp" { INSIDE } else { "fd97::2" };
         // Neighbours are asked for by ICMP, too, where IP is 6.
         ctrace.wait_for("what came back", |line| line.json["event"] == "packet" && is_refusal(&line.json));
@@ -225,4 +223,66 @@ fn fragments() {
     let said = ctrace.stop();
     let told: Vec<_> = said.lines.iter().map(|line| &line.json).filter(|json| json["event"] == "packet").collect();
     assert_eq!(told.len(), PACKETS, "{told:#?}");
+}
+
+/// A packet that ends before its ports, in the buffer of one of the flow: what stands behind its end is that one's.
+fn without_ports() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let street = Street::new(&container);
+    on_one_cpu();
+    street.knows_its_neighbours();
+    let server = street.at("o", || UdpSocket::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    let socket = street.at("c", || UdpSocket::bind("0.0.0.0:0").expect("a socket")).join().expect("a socket");
+    let raw = street.at("c", raw_socket).join().expect("a socket");
+    let ctrace = follow(&format!("udp/{OUTSIDE}/{PORT}"), &container);
+    // The kernel writes its length, its source and its checksum.
+    let header = [&[0x45, 0, 0, 0, 0, 7, 0, 0, 64, libc::IPPROTO_UDP as u8, 0, 0, 0, 0, 0, 0], &outside()[..]].concat();
+    for _ in 0..PACKETS {
+        socket.send_to(&[7; 20], (OUTSIDE, PORT)).expect("a packet");
+        server.recv(&mut [0; 200]).expect("a packet");
+        raw.send_to(&header, (OUTSIDE, 0)).expect("a header");
+    }
+    wait_for(&ctrace, "each packet's way", PACKETS);
+    let said = ctrace.stop();
+    let told: Vec<_> = said.lines.iter().map(|line| &line.json).filter(|json| json["event"] == "packet").collect();
+    assert_eq!(told.len(), PACKETS, "{told:#?}");
+    assert!(told.iter().all(|packet| packet["length_bytes"] == 48), "{told:#?}");
+}
+
+fn outside() -> [u8; 4] {
+    OUTSIDE.parse::<Ipv4Addr>().expect("an address").octets()
+}
+
+/// What is sent by it has its IP header already.
+fn raw_socket() -> UdpSocket {
+    // SAFETY: a plain system call; the descriptor is nobody else's.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW);
+        assert!(socket >= 0, "a socket: {}", std::io::Error::last_os_error());
+        UdpSocket::from_raw_fd(socket)
+    }
+}
+
+/// The host sends what looks the same to the same end, in the buffer of the container's dropped packet: it is another packet.
+fn buffer_of_one_that_was_dropped() {
+    let tree = Tree::new();
+    let container = tree.container();
+    let street = Street::new(&container);
+    on_one_cpu();
+    street.knows_its_neighbours();
+    street.run("h", "iptables -P FORWARD DROP");
+    // What is received is not seen to be gone: the host's are dropped as well.
+    street.run("o", "iptables -P INPUT DROP");
+    let ctrace = follow(&format!("udp/{OUTSIDE}/{PORT}"), &container);
+    for _ in 0..PACKETS {
+        street.send(1, 100);
+        street.send_from("h", 1, 100);
+    }
+    // The host's own are no container's, and not told.
+    for packet in wait_for(&ctrace, "each packet's way", PACKETS) {
+        assert_eq!(hops(&packet), ["eth0 xmit", "port receive", "br0 receive"], "{packet:#}");
+        assert_eq!(packet["stopped"]["hop"], "netfilter", "{packet:#}");
+    }
+    ctrace.stop();
 }

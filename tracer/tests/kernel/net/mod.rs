@@ -1,6 +1,7 @@
 //! `ctrace net`: packets hop by hop, a fault at each hop in turn, and what must be none.
 
 mod busy;
+mod counts;
 mod dns;
 mod flow;
 mod neighbours;
@@ -12,5 +13,14 @@ mod tcp;
 
 use crate::harness::Test;
 
-pub static TESTS: &[&[Test]] =
-    &[path::TESTS[0], neighbours::TESTS, places::TESTS, busy::TESTS, tcp::TESTS, dns::TESTS, flow::TESTS, netem::TESTS];
+pub static TESTS: &[&[Test]] = &[
+    path::TESTS[0],
+    counts::TESTS,
+    neighbours::TESTS,
+    places::TESTS,
+    busy::TESTS,
+    tcp::TESTS,
+    dns::TESTS,
+    flow::TESTS,
+    netem::TESTS,
+];

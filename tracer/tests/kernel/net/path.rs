@@ -90,6 +90,17 @@ impl Scene {
         self.ctrace.wait_for(&format!("the hops of {}, {what}", self.container.path), wanted).json
     }
 
+    /// Does that again and again, until the last sample is such a one.
+    fn until(&self, what: &str, again: impl Fn(), is: impl Fn(&Value) -> bool) -> Value {
+        wait_until(what, || {
+            again();
+            let mut samples = self.ctrace.lines().into_iter().map(|line| line.json);
+            samples
+                .rfind(|json| json["sample"] == "net" && json["cgroup"] == self.container.path)
+                .filter(|last| is(last))
+        })
+    }
+
     /// Waits until so many packets have stopped there: a reading may come between two of them, and what is found then has a
     /// part of them.
     pub fn stops(&self, hop: &str, packets: usize) -> Value {
@@ -199,13 +210,9 @@ fn some_are_timed() {
     let street = &scene.street;
     street.knows_its_neighbours();
     on_one_cpu();
-    let sample = wait_until("more packets than are timed", || {
-        street.send(2000, 20);
-        let mut samples = scene.ctrace.lines().into_iter().map(|line| line.json);
-        let is_more =
-            |sample: &Value| timed(sample, "host veth") < packets(sample, "out", "host veth", "receive", "packets");
-        samples.rfind(|json| json["cgroup"] == scene.container.path).filter(is_more)
-    });
+    let is_more =
+        |sample: &Value| timed(sample, "host veth") < packets(sample, "out", "host veth", "receive", "packets");
+    let sample = scene.until("more packets than are timed", || street.send(2000, 20), is_more);
     let (all, some) = (packets(&sample, "out", "host veth", "receive", "packets"), timed(&sample, "host veth"));
     assert!(some >= 32 && some >= all / 17, "{some} of {all} were timed: {sample:#}");
     let street = &scene.street;
@@ -299,24 +306,19 @@ fn ipv6() {
     let street = &scene.street;
     street.with_ipv6();
     let server = street.at("o", || UdpSocket::bind((OUTSIDE6, PORT)).expect("a port")).join().expect("a socket");
-    let send = || {
-        let sent = street.at("c", || {
-            let socket = UdpSocket::bind("[::]:0").expect("a socket");
-            for _ in 0..PACKETS {
-                socket.send_to(&[7; 100], (OUTSIDE6, PORT)).expect("a packet");
-            }
-        });
-        sent.join().expect("the container's thread");
+    let send = || street.send_to(PACKETS, OUTSIDE6, PORT);
+    let exchange = || {
+        send();
+        for _ in 0..PACKETS {
+            let mut bytes = [0; 200];
+            let (size, from) = server.recv_from(&mut bytes).expect("a packet");
+            assert_eq!((size, from.ip().to_string().as_str()), (100, "fd97::2"));
+            server.send_to(&bytes[..size], from).expect("an answer");
+        }
     };
-    send();
-    for _ in 0..PACKETS {
-        let mut bytes = [0; 200];
-        let (size, from) = server.recv_from(&mut bytes).expect("a packet");
-        assert_eq!((size, from.ip().to_string().as_str()), (100, "fd97::2"));
-        server.send_to(&bytes[..size], from).expect("an answer");
-    }
     let all = PACKETS as u64;
-    scene.sample("on the uplink, and back", |sample| {
+    // The kernel side is told the container's address some time after it has it: until then what comes to it is anybody's.
+    scene.until("on the uplink, and back", exchange, |sample| {
         let out = [("container device", "xmit"), ("host veth", "receive"), ("uplink", "xmit")];
         out.iter().all(|(hop, direction)| packets(sample, "out", hop, direction, "packets") >= all)
             && packets(sample, "in", "host veth", "xmit", "packets") >= all
@@ -454,11 +456,7 @@ fn another_name() {
     street.ip("h", "link set up0 name new0");
     street.ip("h", "link set new0 up");
     // Names are looked at ten times a second, where there are packets.
-    let sample = wait_until("the second name alone", || {
-        send();
-        let mut samples = scene.ctrace.lines().into_iter().map(|line| line.json);
-        samples.rfind(|json| json["cgroup"] == scene.container.path).filter(|sample| names(sample) == ["new0"])
-    });
+    let sample = scene.until("the second name alone", send, |sample| names(sample) == ["new0"]);
     let count = |hop: &str| packets(&sample, "out", hop, "xmit", "packets");
     assert!(count("uplink") + PACKETS as u64 <= count("container device"), "it counts from nothing: {sample:#}");
     scene.ctrace.stop();
@@ -628,13 +626,7 @@ fn rule_on_the_host() {
     let scene = Scene::new();
     let street = &scene.street;
     street.run("h", "iptables -A INPUT -p udp -j DROP");
-    let sent = street.at("c", || {
-        let socket = UdpSocket::bind((INSIDE, 0)).expect("a socket");
-        for _ in 0..PACKETS {
-            socket.send_to(&[7; 100], ("10.97.0.1", PORT)).expect("a packet");
-        }
-    });
-    sent.join().expect("the container's thread");
+    street.send_to(PACKETS, "10.97.0.1", PORT);
     let sample = scene.stops("netfilter", PACKETS);
     assert_eq!(sample["stops"][0]["flow"], "out", "{sample:#}");
     let evidence = scene.stopped("netfilter", &["NETFILTER_DROP"]);

@@ -5,8 +5,8 @@
 
 use std::{
     fs::{self, File},
-    net::{TcpStream, UdpSocket},
-    os::fd::AsFd,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, UdpSocket},
+    os::{fd::AsFd, unix::fs::MetadataExt},
     process::Command,
     thread::{self, JoinHandle},
     time::Duration,
@@ -90,6 +90,20 @@ impl Street {
         self.ip("c", "route replace default via 10.99.0.1");
     }
 
+    /// Another container's network beside it on the bridge, the end `d`, with 10.97.0.3.
+    pub fn with_neighbour(&self) {
+        let name = format!("{}d", self.name);
+        run(Command::new("ip").args(["netns", "add", &name]));
+        self.set("d", "net.ipv6.conf.all.disable_ipv6=1");
+        self.set("d", "net.ipv6.conf.default.disable_ipv6=1");
+        self.ip("h", &format!("link add port2 type veth peer name eth0 netns {name}"));
+        self.ip("h", "link set port2 master br0");
+        self.ip("d", "addr add 10.97.0.3/24 dev eth0");
+        self.ip("d", "link set eth0 up");
+        self.ip("h", "link set port2 up");
+        self.ip("d", "route add default via 10.97.0.1");
+    }
+
     /// A second device of the container's, on the uplink itself, by which it reaches who is outside now:
     ///
     ///     container own0 ─ up0
@@ -126,15 +140,19 @@ impl Street {
 
     /// No questions for neighbours: those of the host are not the container's, and those of the container end at the bridge.
     pub fn knows_its_neighbours(&self) {
-        let (outside, inside) = (self.hardware("o", "eth0"), self.hardware("h", "up0"));
-        self.ip("h", &format!("neigh replace {OUTSIDE} lladdr {outside} dev up0 nud permanent"));
-        self.ip("o", &format!("neigh replace 10.98.0.1 lladdr {inside} dev eth0 nud permanent"));
-        let (own, bridge) = (self.hardware("c", "eth0"), self.hardware("h", "br0"));
-        self.ip("c", &format!("neigh replace 10.97.0.1 lladdr {bridge} dev eth0 nud permanent"));
-        self.ip("h", &format!("neigh replace {INSIDE} lladdr {own} dev br0 nud permanent"));
+        self.knows(("h", "up0"), OUTSIDE, ("o", "eth0"));
+        self.knows(("o", "eth0"), "10.98.0.1", ("h", "up0"));
+        self.knows(("c", "eth0"), "10.97.0.1", ("h", "br0"));
+        self.knows(("h", "br0"), INSIDE, ("c", "eth0"));
     }
 
-    /// `ip` at one end: the container (`c`), its host (`h`), outside (`o`).
+    /// At one end that address is known, for ever, to be at another's device.
+    pub fn knows(&self, (end, device): (&str, &str), address: &str, (other, others): (&str, &str)) {
+        let hardware = self.hardware(other, others);
+        self.ip(end, &format!("neigh replace {address} lladdr {hardware} dev {device} nud permanent"));
+    }
+
+    /// `ip` at one end: the container (`c`), its host (`h`), outside (`o`), its neighbour (`d`).
     pub fn ip(&self, end: &str, words: &str) -> String {
         run(Command::new("ip").args(["-n", &format!("{}{end}", self.name)]).args(words.split(' ')))
     }
@@ -156,10 +174,23 @@ impl Street {
         if link["stats64"].is_object() { link["stats64"].clone() } else { link["stats"].clone() }
     }
 
+    fn link(&self, end: &str, device: &str) -> Value {
+        let links: Value = serde_json::from_str(&self.ip(end, &format!("-j link show {device}"))).expect("JSON");
+        links[0].clone()
+    }
+
     /// Its hardware address.
     pub fn hardware(&self, end: &str, device: &str) -> String {
-        let links: Value = serde_json::from_str(&self.ip(end, &format!("-j link show {device}"))).expect("JSON");
-        links[0]["address"].as_str().expect("an address").to_owned()
+        self.link(end, device)["address"].as_str().expect("an address").to_owned()
+    }
+
+    pub fn ifindex(&self, end: &str, device: &str) -> u32 {
+        self.link(end, device)["ifindex"].as_u64().and_then(|index| u32::try_from(index).ok()).expect("an index")
+    }
+
+    /// The inode of that end's namespace.
+    pub fn netns(&self, end: &str) -> u32 {
+        fs::metadata(format!("/run/netns/{}{end}", self.name)).expect("the namespace").ino() as u32
     }
 
     /// Plays the steps in a container's cgroup and in the network of that end.
@@ -207,6 +238,19 @@ impl Street {
         sent.join().expect("its thread");
     }
 
+    /// So many UDP packets of 100 bytes from the container to that address, of either IP.
+    pub fn send_to(&self, packets: usize, address: &str, port: u16) {
+        let to: IpAddr = address.parse().expect("an address");
+        let sent = self.at("c", move || {
+            let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { IpAddr::from(Ipv6Addr::UNSPECIFIED) };
+            let socket = UdpSocket::bind((any, 0)).expect("a socket");
+            for _ in 0..packets {
+                socket.send_to(&[7; 100], (to, port)).expect("a packet");
+            }
+        });
+        sent.join().expect("the container's thread");
+    }
+
     /// A connection that the container tries to make, until it gives up.
     pub fn connect(&self) -> JoinHandle<bool> {
         let address = format!("{OUTSIDE}:{PORT}").parse().expect("an address");
@@ -216,9 +260,10 @@ impl Street {
 
 impl Drop for Street {
     fn drop(&mut self) {
-        for end in ["c", "h", "o"] {
+        for end in ["c", "h", "o", "d"] {
             let name = format!("{}{end}", self.name);
-            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+            // Few have all of them.
+            let _ = Command::new("ip").args(["netns", "del", &name]).output();
             let _ = fs::remove_file(format!("/run/netns/{name}"));
         }
     }
