@@ -59,4 +59,7 @@ pub struct Followed {
     /// Its ends, mixed: NAT changes one at a time.
     pub source: u64,
     pub destination: u64,
+    /// The namespace in which it was just received; 0: its last step was another. It is sent on from there, or not at all: what
+    /// another one sends is another packet.
+    pub received: u64,
 }

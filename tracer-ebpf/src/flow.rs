@@ -8,7 +8,7 @@ use tracer_common::{
     UNKNOWN_U32, UNKNOWN_U64,
     dropped::{INWARD, OUTWARD, SAMPLE},
     flow::{DROPPED, Followed, ICMP, ICMPV6, Step},
-    hops::{Address, OUT, RECEIVE},
+    hops::{Address, OUT, RECEIVE, XMIT},
 };
 
 use crate::kernel::{
@@ -103,25 +103,29 @@ fn first_met(buffer: &Buffer, what: u32, ip: &Ip) -> u64 {
     let skb = buffer.skb;
     let (source_port, destination_port) = ip.ports(buffer, header(buffer, what)).unwrap_or((0, 0));
     let signature = ip.signature();
-    let place = read::follow(skb, &layout::SKB_DEV) | u64::from(what);
+    let device = read::follow(skb, &layout::SKB_DEV);
+    let (place, netns) = (device | u64::from(what), u64::from(packet::at(device).netns));
+    let received = if what == RECEIVE { netns } else { 0 };
     let (source, destination) = (mixed(ip.source(), source_port), mixed(ip.destination(), destination_port));
     let now_ns = now();
     if let Some(known) = FOLLOWED.get_ptr_mut(skb) {
         // SAFETY: the map's value; who has the packet is here.
         let known = unsafe { &mut *known };
         let is_one = known.signature == signature && now_ns.wrapping_sub(known.last_ns) < FLIGHT_NS;
-        if is_one && known.place != place && (known.source == source || known.destination == destination) {
+        let arrived = what == XMIT && known.received != 0 && known.received != netns;
+        if is_one && !arrived && known.place != place && (known.source == source || known.destination == destination) {
             known.last_ns = now_ns;
             known.source = source;
             known.destination = destination;
+            known.received = received;
             return known.first_ns;
         }
     }
     if !is_meant(ip, source_port, destination_port) {
         return 0;
     }
-    let _ =
-        FOLLOWED.insert(skb, Followed { signature, first_ns: now_ns, last_ns: now_ns, place, source, destination }, 0);
+    let new = Followed { signature, first_ns: now_ns, last_ns: now_ns, place, source, destination, received };
+    let _ = FOLLOWED.insert(skb, new, 0);
     now_ns
 }
 

@@ -29,6 +29,7 @@ pub static TESTS: &[Test] = &[
     Test::full("net::flow::fragments", fragments),
     Test::full("net::flow::without_ports", without_ports),
     Test::full("net::flow::buffer_of_one_that_was_dropped", buffer_of_one_that_was_dropped),
+    Test::full("net::flow::buffer_of_one_that_arrived", buffer_of_one_that_arrived),
 ];
 
 const PACKETS: usize = 5;
@@ -266,18 +267,31 @@ fn raw_socket() -> UdpSocket {
 
 /// The host sends what looks the same to the same end, in the buffer of the container's dropped packet: it is another packet.
 fn buffer_of_one_that_was_dropped() {
+    // What arrives is not seen to be gone: the host's are dropped as well.
+    by_turns_with_the_host(|street| drop(street.run("o", "iptables -P INPUT DROP")));
+}
+
+/// … and the container sends in the buffer that the host's had, which arrived.
+fn buffer_of_one_that_arrived() {
+    by_turns_with_the_host(|_| {});
+}
+
+fn by_turns_with_the_host(prepare: fn(&Street)) {
     let tree = Tree::new();
     let container = tree.container();
     let street = Street::new(&container);
     on_one_cpu();
     street.knows_its_neighbours();
     street.run("h", "iptables -P FORWARD DROP");
-    // What is received is not seen to be gone: the host's are dropped as well.
-    street.run("o", "iptables -P INPUT DROP");
+    prepare(&street);
+    let server = street.at("o", || UdpSocket::bind((OUTSIDE, PORT)).expect("a port")).join().expect("a socket");
+    server.set_nonblocking(true).expect("an option");
     let ctrace = follow(&format!("udp/{OUTSIDE}/{PORT}"), &container);
     for _ in 0..PACKETS {
         street.send(1, 100);
         street.send_from("h", 1, 100);
+        // Its buffer is free now, if it is there.
+        let _ = server.recv(&mut [0; 200]);
     }
     // The host's own are no container's, and not told.
     for packet in wait_for(&ctrace, "each packet's way", PACKETS) {
