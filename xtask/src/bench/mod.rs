@@ -88,6 +88,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         let samples = cargo::target_dir()?.join(format!("xtask-logs/bench-{}.json", group.name));
         fs::create_dir_all(samples.parent().unwrap_or(Path::new(".")))?;
         let _ = fs::remove_file(&samples);
+        let busy = fs::read_to_string("/proc/loadavg")?;
         let kernel = if group.in_guest {
             in_guest(group, &ctrace, &samples, &args.vm)?
         } else {
@@ -100,8 +101,10 @@ pub fn command(args: &Args) -> Result<ExitCode> {
             _ if group.in_guest => format!("{GUEST_ROUNDS} rounds"),
             _ => format!("{} rounds", args.rounds),
         };
+        let machine =
+            format!("{machine}; {often}; load average before it {}", busy.split(' ').next().unwrap_or_default());
         let found = fs::read_to_string(&samples).context("nothing was measured")?;
-        let section = report::section(group, &serde_json::from_str(&found)?, &format!("{machine}; {often}"));
+        let section = report::section(group, &serde_json::from_str(&found)?, &machine);
         println!("{section}");
         sections.push(section);
     }

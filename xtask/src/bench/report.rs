@@ -1,6 +1,6 @@
 //! docs/bench.md: a section for each group, replaced by each run that measures it.
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use super::{
     here::{LeftOut, Samples},
@@ -54,12 +54,21 @@ rewrites the sections that it measured. It installs the peers that they need (De
 pub fn section(group: &Group, found: &(Samples, LeftOut), machine: &str) -> String {
     let (samples, left_out) = found;
     let (table, goals) = (table::table(group, samples), table::goals(group, samples));
-    let left_out: Vec<String> = left_out.iter().map(|(name, why)| format!("{name} ({why})")).collect();
-    let left_out = match left_out.as_slice() {
-        [] => String::new(),
-        names => format!("Left out, because it didn't run there: {}.\n\n", names.join("; ")),
+    let left_out = match left_out_text(left_out) {
+        names if names.is_empty() => names,
+        names => format!("Left out, because it didn't run there: {names}.\n\n"),
     };
     format!("## {}\n\n{machine}.\n\n{table}\n{left_out}{goals}", group.title)
+}
+
+/// The tools of each reason, together.
+fn left_out_text(left_out: &LeftOut) -> String {
+    let mut of_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, why) in left_out {
+        of_reason.entry(why.trim_end_matches('.')).or_default().push(name);
+    }
+    let texts: Vec<String> = of_reason.iter().map(|(why, names)| format!("{} ({why})", names.join(" and "))).collect();
+    texts.join("; ")
 }
 
 /// Replaces the section of the same title, or adds it at the end.
@@ -103,6 +112,14 @@ pub fn machine(kernel: &str, emulated: bool, packages: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tools_that_lack_the_same_are_named_together() {
+        let of = |name: &str, why: &str| (name.to_owned(), why.to_owned());
+        let left_out = LeftOut::from([of("a", "no headers."), of("b", "no kprobes"), of("c", "no headers.")]);
+        assert_eq!(left_out_text(&left_out), "a and c (no headers); b (no kprobes)");
+        assert_eq!(left_out_text(&LeftOut::new()), "");
+    }
 
     #[test]
     fn a_section_replaces_its_former_self_only() {

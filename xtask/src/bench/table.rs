@@ -232,7 +232,9 @@ fn noise(group: &Group, samples: &Samples) -> String {
     let nobody = group.subjects.iter().find(|subject| subject.maker == Maker::Nobody);
     let nobodys = |metric: &str| samples.get(nobody?.name)?.get(metric).map(|values| cell(values));
     let (Some(left), Some(more)) = (nobodys(tcp::STREAM_LEFT), nobodys(tcp::MORE_CPU)) else { return String::new() };
-    format!("* nobody beside nobody: {left} % of the stream, {more} ns per transaction more; less than that is noise\n")
+    format!(
+        "* nobody beside nobody: {left} % of the stream, {more} ns per transaction more; what lies within that is noise\n"
+    )
 }
 
 #[cfg(test)]
