@@ -258,6 +258,8 @@ macro_rules! kernel_facts {
             WANT_FLOW_ADDRESS_3;
             /// 1: the kernel can say where a task's registers are.
             HAS_TASK_PT_REGS;
+            /// Id of a structure of nothing but words, where the kernel can be told to take an address for one of these; else 0.
+            WORDS_TYPE;
             /// Where a task's registers are otherwise, from the low end of its kernel stack.
             REGS_IN_STACK;
             /// Size of the ring, bytes.
@@ -267,6 +269,9 @@ macro_rules! kernel_facts {
         }
     };
 }
+
+/// What is called in place of `bpf_rdonly_cast`, whose id user space puts there before it loads the programs.
+pub const CAST_CALL: u32 = 0x7fff_4711;
 
 /// `mem_cgroup.vmstats` is an array of longs within the struct (5.10).
 pub const VMSTATS_ARRAY: u32 = 1;

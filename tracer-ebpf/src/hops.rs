@@ -124,8 +124,7 @@ fn count(buffer: &Buffer, at: At, ip: &Ip, direction: u32, whose: (u32, u32, u32
     count_at(buffer, ip, &key, at.device, sent_ns << 1 | u64::from(is_direct));
 }
 
-/// A function of its own, beside those of DNS, for the stack: five numbers and pointers are what it can be given.
-#[inline(never)]
+#[inline(always)]
 fn count_at(buffer: &Buffer, ip: &Ip, key: &HopKey, device: Ptr, since: u64) {
     let (sent_ns, is_direct) = (since >> 1, since & 1);
     let Some(sum) = SUMS.get_ptr_mut(spread::<SUMS_BITS>(device) << 1 | key.direction & 1) else { return };

@@ -204,7 +204,12 @@ impl Buffer {
             return 1;
         }
         let shared = self.head.wrapping_add(u64::from(self.end));
-        let segments = u16_at(place(shared, &layout::SHARED_GSO_SEGS));
+        let segments = if known::can_be_anywhere() {
+            // SAFETY: a pointer of the kernel's making.
+            unsafe { known::u16(known::anywhere(shared), &layout::SHARED_GSO_SEGS) }
+        } else {
+            u16_at(place(shared, &layout::SHARED_GSO_SEGS))
+        };
         if segments == 0 || segments == u16::MAX { 1 } else { u64::from(segments) }
     }
 }
@@ -228,8 +233,14 @@ pub struct Ip {
 pub fn ip(buffer: &Buffer, header: Ptr) -> Ip {
     let mut ip = Ip { bytes: [0; 40], ethertype: buffer.ethertype() };
     if ip.ethertype == IPV4 || ip.ethertype == IPV6 || ip.ethertype == ARP {
-        // SAFETY: the helper checks the address itself, and zeroes what it cannot read.
-        unsafe { bpf_probe_read_kernel(ip.bytes.as_mut_ptr().cast(), 40, header as *const _) };
+        // SAFETY: the helper checks the address itself, and zeroes what it cannot read; so does the kernel for a pointer of its.
+        unsafe {
+            if known::can_be_anywhere() {
+                ip.bytes = core::mem::transmute::<[u64; 5], [u8; 40]>(known::words(known::anywhere(header)));
+            } else {
+                bpf_probe_read_kernel(ip.bytes.as_mut_ptr().cast(), 40, header as *const _);
+            }
+        };
     }
     ip
 }

@@ -48,9 +48,9 @@ reads! {
 /// field points to is of a known type, too.
 pub mod known {
     use aya_ebpf::{Global, macros::map, maps::PerCpuArray};
-    use tracer_common::ABSENT;
+    use tracer_common::{ABSENT, layout::CAST_CALL};
 
-    use super::Ptr;
+    use super::{super::layout, Ptr};
 
     macro_rules! fields {
         ($($type:ident)*) => {
@@ -75,6 +75,32 @@ pub mod known {
         };
     }
     fields!(u64 u32 u16);
+
+    /// Can any address be read as fields are? Known when the programs are loaded, since 6.2.
+    #[inline(always)]
+    pub fn can_be_anywhere() -> bool {
+        layout::WORDS_TYPE.load() != 0
+    }
+
+    /// A pointer to words at that address, and to parts of them. The verifier puts a move in place of the call, and what cannot be
+    /// read there is 0. Only where [`can_be_anywhere`].
+    #[inline(always)]
+    pub fn anywhere(address: Ptr) -> Ptr {
+        // SAFETY: the kernel's own function (kernel/bpf/helpers.c), called as helpers are.
+        let cast = unsafe { core::mem::transmute::<usize, extern "C" fn(Ptr, u32) -> Ptr>(CAST_CALL as usize) };
+        cast(address, layout::WORDS_TYPE.load())
+    }
+
+    /// Words that stand together.
+    ///
+    /// # Safety
+    /// As of a field.
+    #[inline(always)]
+    pub unsafe fn words<const WORDS: usize>(base: Ptr) -> [u64; WORDS] {
+        let first = core::ptr::with_exposed_provenance::<u64>(base as usize);
+        // SAFETY: as above; volatile, or their parts would be read one by one.
+        core::array::from_fn(|at| unsafe { first.add(at).read_volatile() })
+    }
 
     /// Such a pointer as a number, which may be reckoned with: the verifier lets nobody do that with a pointer, and forgets what it
     /// is in memory of a map. Only for what runs with softirqs off: nothing else of the kind comes in between.

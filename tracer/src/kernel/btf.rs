@@ -184,6 +184,11 @@ impl<'a> Btf<'a> {
         self.enumerators(name)?.into_iter().find_map(|(found, value)| (found == enumerator).then_some(value))
     }
 
+    /// The id of a struct.
+    pub fn structure(&self, name: &str) -> Option<u32> {
+        self.named.get(&(name.to_owned(), Namespace::Struct)).copied()
+    }
+
     /// The id of a function.
     pub fn function(&self, name: &str) -> Option<u32> {
         self.named.get(&(name.to_owned(), Namespace::Function)).copied()

@@ -35,6 +35,8 @@ const FURTHER: &[&str] = &[
     "page",
     "req_flag_bits",
     "BIO_PAGE_PINNED",
+    "rtnl_link_stats64",
+    CAST,
     "btf_trace_mark_victim",
     "btf_trace_sched_process_exit",
     "btf_trace_balance_dirty_pages",
@@ -43,6 +45,9 @@ const FURTHER: &[&str] = &[
     "btf_trace_kfree_skb",
     "btf_trace_tcp_retransmit_skb",
 ];
+
+/// Takes an address for a pointer to a type of the kernel's, which its BTF names (kernel/bpf/helpers.c, since 6.2).
+const CAST: &str = "bpf_rdonly_cast";
 
 /// `THREAD_SIZE` of x86-64 without KASAN.
 const X86_STACK: u32 = 16 << 10;
@@ -55,6 +60,8 @@ pub struct Layout {
     pub absent: BTreeMap<&'static str, String>,
     /// What hooks are attached by, of those that were asked for.
     pub targets: Vec<Target>,
+    /// The id of [`CAST`], for what stands in its place in the kernel side.
+    pub cast: Option<u32>,
 }
 
 impl Layout {
@@ -94,6 +101,10 @@ impl Layout {
         layout.requests(&btf);
         layout.statistics(&btf);
         layout.tracepoints(&btf);
+        layout.cast = btf.function(CAST);
+        // Part of the kernel's API: it holds nothing but words.
+        let words = layout.cast.and_then(|_| btf.structure("rtnl_link_stats64"));
+        layout.set("WORDS_TYPE", words.unwrap_or(0));
         Ok(layout)
     }
 

@@ -1,6 +1,7 @@
 //! Loads the kernel side, attaches what a plan asks for, and reads what it sends.
 
 use std::{
+    borrow::Cow,
     cell::LazyCell,
     collections::BTreeMap,
     fs::File,
@@ -27,6 +28,7 @@ use tracer_common::{
 };
 
 use super::{
+    cast,
     demand::OnDemand,
     diagnostics::{self, Diagnostics},
     host::{self, Hierarchy},
@@ -130,11 +132,14 @@ impl Kernel {
         for (map, entries) in &wishes.maps {
             loader.map_max_entries(map, *entries);
         }
+        let object: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ctrace-ebpf"));
+        let object = layout.cast.map_or(Cow::Borrowed(object), |cast| Cow::Owned(cast::calls(object, cast)));
         let mut ebpf = loader
             .map_max_entries("EVENTS", wishes.ring_bytes)
-            .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ctrace-ebpf")))
+            .load(&object)
             .map_err(|error| refused(&error.into()))?;
         drop(loader);
+        drop(object);
         let diagnostics = asked.then(|| Diagnostics::of(&mut ebpf)).transpose()?;
         let btf = Targets::new(Box::new(|| targets::btf_of(&layout.targets)));
         let waits = |probe: &Probe| wishes.on_demand.iter().any(|own| own.name == probe.name);

@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod btf_file;
+mod cast;
 mod demand;
 pub mod diagnostics;
 pub mod host;
