@@ -42,10 +42,10 @@ const _: () = assert!(size_of::<HopKey>() == 28);
 pub const BUCKETS: usize = 24;
 pub const FIRST_BUCKET_SHIFT: u32 = 8;
 
-/// Its value, on each CPU.
+/// What has passed a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Hop {
+pub struct Passed {
     /// Buffers: what devices count.
     pub packets: u64,
     /// Packets on a wire: a buffer of segmentation offload is many.
@@ -57,6 +57,26 @@ pub struct Hop {
     /// Those that still have the container's own address as their source: nothing has translated it. Counted where another
     /// device than the container's sends them.
     pub untranslated: u64,
+}
+
+impl Passed {
+    pub const NOTHING: Self = Self { packets: 0, segments: 0, bytes: 0, direct: 0, untranslated: 0 };
+
+    #[inline(always)]
+    pub fn add(&mut self, more: &Self) {
+        self.packets = self.packets.wrapping_add(more.packets);
+        self.segments = self.segments.wrapping_add(more.segments);
+        self.bytes = self.bytes.wrapping_add(more.bytes);
+        self.direct = self.direct.wrapping_add(more.direct);
+        self.untranslated = self.untranslated.wrapping_add(more.untranslated);
+    }
+}
+
+/// Its value, on each CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Hop {
+    pub passed: Passed,
     /// Time since the container's own device had them, of those that were recognised.
     pub since_ns: u64,
     pub since_count: u64,
@@ -155,11 +175,7 @@ pub struct Sum {
     pub device: u64,
     /// In jiffies.
     pub tick: u64,
-    pub packets: u64,
-    pub segments: u64,
-    pub bytes: u64,
-    pub direct: u64,
-    pub untranslated: u64,
+    pub passed: Passed,
 }
 const _: () = assert!(size_of::<Sum>() == 88);
 

@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use tracer_common::hops::{
-    BUCKETS, FIRST_BUCKET_SHIFT, Hop, HopKey, IN, OUT, RECEIVE, SUMS_BITS, Sum, TIMED_EACH, TIMED_FIRST, XMIT,
+    BUCKETS, FIRST_BUCKET_SHIFT, Hop, HopKey, IN, OUT, Passed, RECEIVE, SUMS_BITS, Sum, TIMED_EACH, TIMED_FIRST, XMIT,
 };
 
 use crate::{
@@ -132,24 +132,24 @@ fn count_at(buffer: &Buffer, ip: &Ip, key: &HopKey, device: Ptr, since: u64) {
     let sum = unsafe { &mut *sum };
     let tick = packet::jiffies();
     let received = if key.direction == RECEIVE { Some(buffer.data) } else { None };
-    let (segments, bytes) = (buffer.segments(), buffer.bytes(received));
     // Of interest where packets leave.
     let leaves = key.flow == OUT && key.direction == XMIT && key.netns != key.container;
     let untranslated = u64::from(leaves && ip.is_from(key.container));
+    let passed = Passed {
+        packets: 1,
+        segments: buffer.segments(),
+        bytes: buffer.bytes(received),
+        direct: is_direct,
+        untranslated,
+    };
     if sum.tick == tick && sum.device == device && is_same(&sum.key, key) {
         if sent_ns == 0 {
-            sum.packets += 1;
-            sum.segments += segments;
-            sum.bytes += bytes;
-            sum.direct += is_direct;
-            sum.untranslated += untranslated;
+            sum.passed.add(&passed);
             return;
         }
     } else {
         settle(sum);
-        sum.key = *key;
-        (sum.device, sum.tick) = (device, tick);
-        (sum.packets, sum.segments, sum.bytes, sum.direct, sum.untranslated) = (0, 0, 0, 0, 0);
+        *sum = Sum { key: *key, reserved: 0, device, tick, passed: Passed::NOTHING };
     }
     let nothing: &Hop = &NOTHING;
     let known = HOPS.get_ptr_mut(key);
@@ -164,16 +164,12 @@ fn count_at(buffer: &Buffer, ip: &Ip, key: &HopKey, device: Ptr, since: u64) {
         let is_another = unsafe { packet::look(device, &raw mut hop.met, &raw mut hop.device) };
         if is_another {
             // One by one: a copy of the rest would be on the stack, which is full.
-            (hop.packets, hop.segments, hop.bytes, hop.direct, hop.untranslated) = (0, 0, 0, 0, 0);
+            hop.passed = Passed::NOTHING;
             (hop.since_ns, hop.since_count) = (0, 0);
             hop.since = [0; BUCKETS];
         }
     }
-    hop.packets += 1;
-    hop.segments += segments;
-    hop.bytes += bytes;
-    hop.untranslated += untranslated;
-    hop.direct += is_direct;
+    hop.passed.add(&passed);
     if sent_ns != 0 {
         let ns = now().wrapping_sub(sent_ns);
         hop.since_ns += ns;
@@ -186,17 +182,13 @@ fn count_at(buffer: &Buffer, ip: &Ip, key: &HopKey, device: Ptr, since: u64) {
 /// Adds what was summed to the counts of its kind, if they are still those of that device.
 #[inline(always)]
 fn settle(sum: &Sum) {
-    if sum.packets != 0
+    if sum.passed.packets != 0
         && let Some(hop) = HOPS.get_ptr_mut(sum.key)
     {
         // SAFETY: this CPU's own value.
         let hop = unsafe { &mut *hop };
         if hop.met.address == sum.device {
-            hop.packets += sum.packets;
-            hop.segments += sum.segments;
-            hop.bytes += sum.bytes;
-            hop.direct += sum.direct;
-            hop.untranslated += sum.untranslated;
+            hop.passed.add(&sum.passed);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use tracer_common::{
     dropped::{DropKey, Drops},
-    hops::{self, Address, BUCKETS, Hop, HopKey, Met, Sum},
+    hops::{self, Address, BUCKETS, Hop, HopKey, Met, Passed, Sum},
 };
 
 use super::{cpu::TICK_NS, tcp};
@@ -306,10 +306,10 @@ impl Sums {
         let mut sums = Self::default();
         for (before, now) in early.iter().flatten().zip(late.iter().flatten()) {
             let place = |sum: &Sum| (sum.key, sum.device, sum.tick);
-            if before.packets > 0 && place(before) != place(now) {
+            if before.passed.packets > 0 && place(before) != place(now) {
                 sums.moved.insert(before.key);
             }
-            if now.packets > 0 {
+            if now.passed.packets > 0 {
                 sums.waiting.entry((now.key, now.device)).or_default().push(*now);
             }
         }
@@ -331,23 +331,26 @@ fn no_less(total: &mut HopTotal, before: &HopTotal) {
 fn hops(counted: Vec<(HopKey, Vec<Hop>)>, sums: &Sums) -> BTreeMap<HopKey, HopTotal> {
     let mut totals = Vec::new();
     for (key, values) in counted {
-        let values = of_one_device(values, |hop| (hop.packets, hop.met, hop.device.name));
+        let values = of_one_device(values, |hop| (hop.passed.packets, hop.met, hop.device.name));
         let Some(newest) = values.first() else { continue };
         let mut since = [0; BUCKETS];
         for (bucket, count) in values.iter().flat_map(|hop| hop.since.iter().enumerate()) {
             since[bucket] += u64::from(*count);
         }
-        let sum = |of: fn(&Hop) -> u64| -> u64 { values.iter().map(of).sum() };
         let waiting = sums.waiting.get(&(key, newest.met.address)).map_or(&[][..], Vec::as_slice);
-        let late = |of: fn(&Sum) -> u64| -> u64 { waiting.iter().map(of).sum() };
+        let mut passed = Passed::NOTHING;
+        for more in values.iter().map(|hop| &hop.passed).chain(waiting.iter().map(|sum| &sum.passed)) {
+            passed.add(more);
+        }
+        let Passed { packets, segments, bytes, direct, untranslated } = passed;
         let total = HopTotal {
-            packets: sum(|hop| hop.packets) + late(|sum| sum.packets),
-            segments: sum(|hop| hop.segments) + late(|sum| sum.segments),
-            bytes: sum(|hop| hop.bytes) + late(|sum| sum.bytes),
-            direct: sum(|hop| hop.direct) + late(|sum| sum.direct),
-            untranslated: sum(|hop| hop.untranslated) + late(|sum| sum.untranslated),
-            since_ns: sum(|hop| hop.since_ns),
-            since_count: sum(|hop| hop.since_count),
+            packets,
+            segments,
+            bytes,
+            direct,
+            untranslated,
+            since_ns: values.iter().map(|hop| hop.since_ns).sum(),
+            since_count: values.iter().map(|hop| hop.since_count).sum(),
             since,
             device: device(&newest.device),
         };
@@ -419,7 +422,8 @@ mod tests {
     }
 
     fn sum(device: u64, tick: u64, packets: u64) -> Sum {
-        Sum { key: key(2), device, tick, packets, bytes: packets * 100, ..Sum::zeroed() }
+        let passed = Passed { packets, bytes: packets * 100, ..Passed::NOTHING };
+        Sum { key: key(2), device, tick, passed, ..Sum::zeroed() }
     }
 
     fn key(ifindex: u32) -> HopKey {
@@ -428,7 +432,11 @@ mod tests {
 
     #[test]
     fn what_a_cpu_has_not_added_yet_counts() {
-        let counted = |packets: u64, address: u64| Hop { packets, met: Met { address, looked: 9 }, ..Hop::zeroed() };
+        let counted = |packets: u64, address: u64| Hop {
+            passed: Passed { packets, ..Passed::NOTHING },
+            met: Met { address, looked: 9 },
+            ..Hop::zeroed()
+        };
         let now = vec![vec![sum(0xa, 7, 3), sum(0xa, 7, 4)], vec![sum(0xb, 7, 50), sum(0, 0, 0)]];
         let sums = Sums::of(&now, &now);
         assert!(sums.moved.is_empty());

@@ -140,7 +140,7 @@ fn another_of_that_index() {
     on_one_cpu();
     let kernel = kernel(&street, &["c"]);
     let device = at(&street, "h", "up0", XMIT);
-    let waits = |sum: &Sum| is_there(&sum.key, &device) && sum.packets > 0;
+    let waits = |sum: &Sum| is_there(&sum.key, &device) && sum.passed.packets > 0;
     let sums = || kernel.array_per_cpu::<Sum>("SUMS").expect("the map").into_iter().flatten();
     let first = wait_until("some that are not added yet", || {
         // The first of a tick are timed, and added at once.
@@ -166,7 +166,7 @@ fn another_of_that_index() {
     });
     let counts = kernel.entries_per_cpu::<HopKey, Hop>("HOPS", HOPS as usize).expect("the map");
     let counts = counts.iter().filter(|(key, _)| is_there(key, &device)).flat_map(|(_, cpus)| cpus);
-    assert_eq!(counts.map(|hop| hop.packets).sum::<u64>(), PACKETS);
+    assert_eq!(counts.map(|hop| hop.passed.packets).sum::<u64>(), PACKETS);
 }
 
 /// Packets of nobody at a device.
@@ -205,10 +205,11 @@ fn kernel(street: &Street, containers: &[&str]) -> Kernel {
 /// What is counted of a device, with what each CPU has not added yet.
 fn counted(kernel: &Kernel, device: &HopKey) -> Kinds {
     let counts = kernel.entries_per_cpu::<HopKey, Hop>("HOPS", HOPS as usize).expect("the map").into_iter();
-    let counts = counts.flat_map(|(key, cpus)| cpus.into_iter().map(move |hop| (key, (hop.packets, hop.bytes))));
+    let counts =
+        counts.flat_map(|(key, cpus)| cpus.into_iter().map(move |hop| (key, (hop.passed.packets, hop.passed.bytes))));
     let sums = kernel.array_per_cpu::<Sum>("SUMS").expect("the map").into_iter().flatten();
     let mut kinds = Kinds::new();
-    for (key, (packets, bytes)) in counts.chain(sums.map(|sum| (sum.key, (sum.packets, sum.bytes)))) {
+    for (key, (packets, bytes)) in counts.chain(sums.map(|sum| (sum.key, (sum.passed.packets, sum.passed.bytes)))) {
         if is_there(&key, device) && packets > 0 {
             let sum = kinds.entry(key).or_default();
             *sum = (sum.0 + packets, sum.1 + bytes);
