@@ -2,9 +2,9 @@
 
 use aya_ebpf::{
     helpers::generated::bpf_probe_read_kernel,
-    macros::{map, raw_tracepoint},
+    macros::{btf_tracepoint, map, raw_tracepoint},
     maps::LruPerCpuHashMap,
-    programs::RawTracePointContext,
+    programs::{BtfTracePointContext, RawTracePointContext},
 };
 use tracer_common::{
     UNKNOWN_U32,
@@ -15,8 +15,8 @@ use tracer_common::{
 use crate::flow;
 use crate::kernel::{
     layout,
-    packet::{self, Buffer, Ip},
-    read::{NOWHERE, follow},
+    packet::{self, At, Buffer, Ip},
+    read::{NOWHERE, Ptr, follow, known, place, u64_at},
 };
 
 #[map]
@@ -24,23 +24,44 @@ static DROPS: LruPerCpuHashMap<DropKey, Drops> = LruPerCpuHashMap::with_max_entr
 
 /// `skb:kfree_skb(struct sk_buff *skb, void *location[, enum skb_drop_reason reason[, struct sock *rx_sk]])`: consumed
 /// packets have a tracepoint of their own.
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn packet_drop_typed(ctx: BtfTracePointContext) -> i32 {
+    let skb: Ptr = ctx.arg(0);
+    let reason = if layout::DROP_HAS_REASON.load() == 1 { ctx.arg(2) } else { UNKNOWN_U32 };
+    // SAFETY: an argument of a typed tracepoint, and what it leads to.
+    unsafe {
+        let (device, sock) = (known::u64(skb, &layout::SKB_DEV), known::u64(skb, &layout::SKB_SK));
+        let state = known::u64(device, &layout::DEVICE_STATE);
+        // Newer kernels want to see that it is asked whether there is one.
+        let socks = if sock == 0 { UNKNOWN_U32 } else { packet::netns_typed(sock, &layout::SOCK_NET) };
+        dropped(&Buffer::typed(skb), packet::at_typed(device), state, socks, ctx.arg(1), reason);
+    }
+    0
+}
+
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
     let skb = ctx.arg::<u64>(0);
     let reason = if layout::DROP_HAS_REASON.load() == 1 { ctx.arg::<u32>(2) } else { UNKNOWN_U32 };
     let at = packet::at(follow(skb, &layout::SKB_DEV));
-    let netns = if at.netns == UNKNOWN_U32 {
-        packet::netns(follow(follow(skb, &layout::SKB_SK), &layout::SOCK_NET))
-    } else {
-        at.netns
-    };
-    let buffer = Buffer::of(skb);
+    let state = u64_at(place(at.device, &layout::DEVICE_STATE));
+    let has_none = at.netns == UNKNOWN_U32;
+    let socks =
+        if has_none { packet::netns(follow(follow(skb, &layout::SKB_SK), &layout::SOCK_NET)) } else { UNKNOWN_U32 };
+    dropped(&Buffer::of(skb), at, state, socks, ctx.arg(1), reason);
+    0
+}
+
+/// `state`: the device's; `socks`: the namespace of the packet's socket.
+#[inline(always)]
+fn dropped(buffer: &Buffer, at: At, state: u64, socks: u32, location: u64, reason: u32) {
+    let netns = if at.netns == UNKNOWN_U32 { socks } else { at.netns };
     let header = buffer.network_header();
-    let ip = packet::ip(&buffer, header);
-    let (container, way) = whose(&buffer, &ip, netns);
-    packet::land(skb);
+    let ip = packet::ip(buffer, header);
+    let (container, way) = whose(buffer, &ip, netns);
+    packet::land(buffer.skb);
     let key = DropKey {
-        location: ctx.arg::<u64>(1),
+        location,
         container,
         netns,
         ifindex: at.ifindex,
@@ -50,15 +71,15 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
             0x0800 | 0x0806 | 0x86dd => ip.ethertype,
             _ => 0,
         },
-        flags: u32::from(ip.is_multicast()) * MULTICAST + u32::from(at.is_down()) * NO_CARRIER + way,
+        flags: u32::from(ip.is_multicast()) * MULTICAST + u32::from(at.is_down(state)) * NO_CARRIER + way,
     };
-    flow::dropped(&buffer, &ip, (container, key.flags), reason, key.location);
+    flow::dropped(buffer, &ip, (container, key.flags), reason, key.location);
     let nothing: &Drops = &NOTHING;
     let known = DROPS.get_ptr_mut(key);
     if known.is_none() {
         let _ = DROPS.insert(key, nothing, 0);
     }
-    let Some(drops) = known.or_else(|| DROPS.get_ptr_mut(key)) else { return 0 };
+    let Some(drops) = known.or_else(|| DROPS.get_ptr_mut(key)) else { return };
     // SAFETY: this CPU's own value.
     let drops = unsafe { &mut *drops };
     // What is in the place of a device where there is none is a number that means nothing.
@@ -72,16 +93,15 @@ pub fn packet_drop(ctx: RawTracePointContext) -> i32 {
     }
     drops.packets += 1;
     if drops.packets > 1 {
-        return 0;
+        return;
     }
     let linear = buffer.linear(header);
     drops.readable = if linear < SAMPLE as u64 { linear } else { SAMPLE as u64 };
     // SAFETY: the helper checks the address itself, and zeroes what it cannot read; the device's is this CPU's own value.
     unsafe {
         bpf_probe_read_kernel(drops.first.as_mut_ptr().cast(), SAMPLE as u32, header as *const _);
-        packet::describe(packet::next_device(skb), &raw mut drops.next);
+        packet::describe(packet::next_device(buffer.skb), &raw mut drops.next);
     }
-    0
 }
 
 /// The container's namespace, 0 where it is none's, and the way, which is 0 where that is not known. A function of its own, for the

@@ -1,6 +1,7 @@
 //! What a packet is, and whose (include/linux/skbuff.h, include/linux/netdevice.h).
 
 use aya_ebpf::{
+    Global,
     helpers::generated::{bpf_jiffies64, bpf_probe_read_kernel, bpf_probe_read_kernel_str},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
@@ -12,7 +13,7 @@ use tracer_common::{
 
 use super::{
     layout,
-    read::{NOWHERE, Part, Ptr, follow, known, place, u16_at, u32_at, u64_at},
+    read::{NOWHERE, Part, Ptr, follow, known, place, u16_at, u32_at},
     spread::spread,
 };
 
@@ -66,6 +67,32 @@ pub fn at(device: Ptr) -> At {
     At { device, netns, ifindex }
 }
 
+/// The same of a device of which the verifier knows the type.
+///
+/// # Safety
+/// As of [`known`].
+#[inline(always)]
+pub unsafe fn at_typed(device: Ptr) -> At {
+    // SAFETY: as the caller promised.
+    let (netns, ifindex) =
+        unsafe { (netns_typed(device, &layout::DEVICE_NET), known::u32(device, &layout::DEVICE_IFINDEX)) };
+    let ifindex = if netns == UNKNOWN_U32 { UNKNOWN_U32 } else { ifindex };
+    At { device: known::number(device), netns, ifindex }
+}
+
+/// The inode of the `struct net` that a field of this points to; `UNKNOWN_U32`: there is none.
+///
+/// # Safety
+/// As of [`known`].
+#[inline(always)]
+pub unsafe fn netns_typed(base: Ptr, net: &Global<u32>) -> u32 {
+    // SAFETY: as the caller promised.
+    match unsafe { known::u32(known::u64(base, net), &layout::NET_INUM) } {
+        0 => UNKNOWN_U32,
+        inode => inode,
+    }
+}
+
 /// The same of a device that has a packet in hand, whether it is a container's, and how many this CPU has met there in this
 /// tick, with the `more` that this makes.
 #[inline(always)]
@@ -91,9 +118,9 @@ const STATE_START: u64 = 1;
 const STATE_NO_CARRIER: u64 = 4;
 
 impl At {
+    /// … by its `net_device.state`.
     #[inline(always)]
-    pub fn is_down(&self) -> bool {
-        let state = u64_at(place(self.device, &layout::DEVICE_STATE));
+    pub fn is_down(&self, state: u64) -> bool {
         self.netns != UNKNOWN_U32 && state & (STATE_START | STATE_NO_CARRIER) != STATE_START
     }
 }

@@ -244,11 +244,14 @@ pub static BLOCK_COMPLETE: Probe = Probe {
 pub static PACKET_DROP: Probe = Probe {
     name: "packet_drop",
     question: "which packets the kernel drops, where and why",
-    branches: &[branch(Hook::RawTracepoint("kfree_skb"), "packet_drop")],
+    branches: &[
+        branch(Hook::TypedTracepoint("kfree_skb"), "packet_drop_typed"),
+        Branch { hook: Hook::RawTracepoint("kfree_skb"), program: "packet_drop", costs: DEARER },
+    ],
     needs: &["SKB_DEV", "DEVICE_NET", "NET_INUM"],
     without: None,
 };
-const DEARER: &str = "a third dearer per packet";
+const DEARER: &str = "twice as dear per packet";
 pub static PACKET_SENT: Probe = Probe {
     name: "packet_sent",
     question: "which packets of containers do devices send, and how long after the container did",
