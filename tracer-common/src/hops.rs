@@ -62,7 +62,7 @@ pub struct Passed {
 impl Passed {
     pub const NOTHING: Self = Self { packets: 0, segments: 0, bytes: 0, direct: 0, untranslated: 0 };
 
-    #[inline(always)]
+    #[inline]
     pub fn add(&mut self, more: &Self) {
         self.packets = self.packets.wrapping_add(more.packets);
         self.segments = self.segments.wrapping_add(more.segments);

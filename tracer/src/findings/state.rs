@@ -40,7 +40,8 @@ impl Conditions {
         if let Some(open) = self.open.get_mut(&(code, subject.to_owned())) {
             open.held_ns = now_ns;
             let changed = number.abs_diff(open.said).saturating_mul(UPDATE_SHARE) >= open.said.max(1);
-            if !changed || now_ns.saturating_sub(open.said_ns) < UPDATE_NS {
+            let since_ns = now_ns.saturating_sub(open.said_ns);
+            if !changed || since_ns < UPDATE_NS && !is_burst(open.said, number, since_ns) {
                 return None;
             }
             (open.said, open.said_ns) = (number, now_ns);
@@ -60,6 +61,12 @@ impl Conditions {
         let closed = self.open.extract_if(.., over);
         closed.map(|((code, subject), open)| (code, subject, News { id: open.id, state: State::Closed })).collect()
     }
+}
+
+/// It grew by half more than if it had gone on as it began, in a second: that may be over before the time for news has come.
+fn is_burst(said: u64, number: u64, since_ns: u64) -> bool {
+    const SECOND_NS: u128 = 1_000_000_000;
+    u128::from(number) * 2 * SECOND_NS >= u128::from(said) * 3 * (SECOND_NS + u128::from(since_ns))
 }
 
 /// What was last said of each condition, to close it with.
@@ -105,8 +112,8 @@ mod tests {
         assert_eq!(open, Some(News { id: "mem-near-limit-1".to_owned(), state: State::Open }));
         assert_eq!(conditions.holds(CODE, "/a", 200, 2 * SECOND), None, "too soon");
         assert_eq!(conditions.holds(CODE, "/a", 109, 6 * SECOND), None, "the same");
-        let update = conditions.holds(CODE, "/a", 110, 7 * SECOND);
-        assert_eq!(update, Some(News { id: "mem-near-limit-1".to_owned(), state: State::Update }));
+        let update = Some(News { id: "mem-near-limit-1".to_owned(), state: State::Update });
+        assert_eq!(conditions.holds(CODE, "/a", 110, 7 * SECOND), update);
         assert_eq!(conditions.over(11 * SECOND), []);
         let closed = News { id: "mem-near-limit-1".to_owned(), state: State::Closed };
         assert_eq!(conditions.over(12 * SECOND), [(CODE, "/a".to_owned(), closed)]);
@@ -115,5 +122,14 @@ mod tests {
             conditions.holds(CODE, "/a", 1, 13 * SECOND).map(|news| news.id).as_deref(),
             Some("mem-near-limit-2")
         );
+    }
+
+    #[test]
+    fn a_burst_is_news_at_once() {
+        let mut conditions = Conditions::default();
+        let mut said = |number: u64, at: u64| conditions.holds(CODE, "/a", number, at * SECOND).is_some();
+        assert!(said(1, 1) && said(3, 2), "it may be over soon");
+        assert!(!said(6, 3) && !said(9, 4) && !said(12, 5), "as much in each second");
+        assert!(said(23, 5) && !said(1, 6), "less can wait");
     }
 }
