@@ -9,6 +9,7 @@ use crate::{
     model::{Severity, span},
     pipeline::SampleRow,
     tui::state::{QUIET, Row},
+    views::{net, table},
 };
 
 pub static PANEL: Panel = Panel {
@@ -247,6 +248,7 @@ fn detail(row: &Row, look: &Look, depth: Depth) -> Doc {
         None => doc.quiet("", "no numbers of its network yet"),
         Some(sample) if is_hosts(sample) => {
             doc.quiet("", "it is on the host's network, where its packets cannot be told from others'");
+            doc.row("see", net::hosts_view(&table::name(sample)));
         }
         Some(sample) => way(&mut doc, sample),
     }

@@ -36,7 +36,8 @@ fn host() {
     ctrace.stop();
     let ended = run(command(&["net", "--lines", "--for", "2s", "--container", container.name()]));
     let text = ended.out.join("\n");
-    assert!(text.contains("host's network"), "{ended:?}");
+    let offered = format!("on the host's network: `ctrace containers {}` shows", container.name());
+    assert!(text.contains(&offered), "{ended:?}");
 }
 
 /// Its row ends with it, another's goes on, and nothing is found. By its name it is asked for in vain.
