@@ -53,15 +53,13 @@ fn line(sample: &SampleRow) -> Line {
     let host = sample.fields.get("network").and_then(Value::as_str) == Some("host");
     let rate = |flow: &str| if host { "-".to_owned() } else { own(sample, flow, "packets_per_s").to_string() };
     let ways: Vec<String> = ["out", "in"].into_iter().flat_map(|flow| ways(sample, flow)).collect();
-    let last = if host { hosts_view(&name(sample)) } else { ways.join("   ") };
+    let last = if host { format!("on the host's network: {}", hosts_view(&name(sample))) } else { ways.join("   ") };
     Line { name: name(sample), numbers: vec![rate("out"), rate("in"), shown("dropped"), shown("refused")], last }
 }
 
-/// What there is to see of a container on the host's network, and where.
+/// Where there is more to see of a container on the host's network.
 pub fn hosts_view(container: &str) -> String {
-    format!(
-        "on the host's network: `ctrace containers {container}` shows the host's devices, routes and rules, `ctrace net` its drops"
-    )
+    format!("`ctrace containers {container}` shows the host's devices, routes and rules, `ctrace net` its drops")
 }
 
 /// `out: eth0 3 → hv1 3 → br0 3`, one for each device of the container's that packets leave or come by.
