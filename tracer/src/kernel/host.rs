@@ -66,6 +66,12 @@ pub fn has_kprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/kprobe/type").exists()
 }
 
+/// Are BPF programs compiled? Those that call the kernel's functions have to be. It can be switched off only where the kernel was
+/// built so that there is the switch.
+pub fn has_jit() -> bool {
+    fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").is_ok_and(|text| text.trim() != "0")
+}
+
 /// Capabilities that attaching needs and this process lacks.
 pub fn missing_privileges() -> Vec<&'static str> {
     use caps::{CapSet, Capability, has_cap};

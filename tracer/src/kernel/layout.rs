@@ -47,7 +47,7 @@ const FURTHER: &[&str] = &[
 ];
 
 /// Takes an address for a pointer to a type of the kernel's, which its BTF names (kernel/bpf/helpers.c, since 6.2).
-const CAST: &str = "bpf_rdonly_cast";
+pub const CAST: &str = "bpf_rdonly_cast";
 
 /// `THREAD_SIZE` of x86-64 without KASAN.
 const X86_STACK: u32 = 16 << 10;

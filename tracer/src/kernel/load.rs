@@ -32,7 +32,7 @@ use super::{
     demand::OnDemand,
     diagnostics::{self, Diagnostics},
     host::{self, Hierarchy},
-    layout::{FACTS, Layout},
+    layout::{self, FACTS, Layout},
     maps::Shared,
     plan::{Branch, Hook, Probe, Taken},
     targets::{self, Target},
@@ -304,6 +304,10 @@ fn configure(layout: &mut Layout, hierarchy: &Hierarchy, wishes: &Wishes) {
         let wanted = wishes.wants.iter().filter(|(wanted, _)| wanted == global).fold(0, |all, (_, value)| all | value);
         layout.set(global, wanted);
     }
+    if !host::has_jit() || is_left_out(layout::CAST) {
+        layout.cast = None;
+        layout.set("WORDS_TYPE", 0);
+    }
     layout.set("TICK_NS", host::tick_ns());
     layout.set("RING_BYTES", wishes.ring_bytes);
     layout.set("SELF_TGID", std::process::id());
@@ -330,6 +334,10 @@ fn loader() -> EbpfLoader<'static> {
 /// takes, and a person what works where a way is broken. It is said, as any other refusal is.
 const LEFT_OUT: &str = "CTRACE_WITHOUT";
 
+fn is_left_out(name: &str) -> bool {
+    std::env::var(LEFT_OUT).is_ok_and(|names| names.split(',').any(|other| other == name))
+}
+
 /// `waits`: it is attached to see whether that works, and detached until it is wanted.
 fn take(ebpf: &mut Ebpf, probe: &'static Probe, waits: bool, layout: &Layout, btf: &Targets) -> Taken {
     let mut taken = Taken { probe, branch: None, refused: Vec::new() };
@@ -344,9 +352,8 @@ fn take(ebpf: &mut Ebpf, probe: &'static Probe, waits: bool, layout: &Layout, bt
         taken.refused.push(("every way".to_owned(), why));
         return taken;
     }
-    let left_out = std::env::var(LEFT_OUT).unwrap_or_default();
     for branch in probe.branches {
-        if left_out.split(',').any(|program| program == branch.program) {
+        if is_left_out(branch.program) {
             taken.refused.push((branch.hook.to_string(), format!("left out: {LEFT_OUT} names it")));
             continue;
         }

@@ -156,10 +156,10 @@ fn no_fault() {
     passes(Scene::new());
 }
 
-/// Where the kernel does not take the programs that know the types of what they are given.
+/// Where the kernel does not take the programs that know the types of what they are given, and makes no types of addresses.
 fn no_fault_without_types() {
     let mut ctrace = command(&["net", "--json"]);
-    ctrace.env("CTRACE_WITHOUT", "packet_sent_typed,packet_received_typed");
+    ctrace.env("CTRACE_WITHOUT", "packet_sent_typed,packet_received_typed,packet_drop_typed,bpf_rdonly_cast");
     let scene = Scene::seen_by(ctrace);
     let ready = scene.ctrace.wait_for("what is attached", |line| line.json["code"] == "ready");
     for (probe, tracepoint) in [("packet_sent", "net_dev_start_xmit"), ("packet_received", "netif_receive_skb")] {
