@@ -43,8 +43,17 @@ fn directory(group: &Group) -> PathBuf {
     directories(group).next().expect("a hierarchy")
 }
 
+/// This test, and what it starts: beside a tree that has nearly all of the weight neither it nor ctrace would run on a busy machine.
+fn be_nice(nice: i32) {
+    // SAFETY: no memory is passed.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+}
+
 impl CpuTree {
     pub fn new() -> Self {
+        if is_v1() {
+            be_nice(-20);
+        }
         Self { tree: Tree::new(), made: std::sync::Mutex::default() }
     }
 
@@ -85,6 +94,7 @@ impl CpuTree {
 
 impl Drop for CpuTree {
     fn drop(&mut self) {
+        be_nice(0);
         let made = std::mem::take(self.made.get_mut().expect("nobody panics with it"));
         let gone = || {
             for at in &made {
