@@ -36,7 +36,7 @@ fn host() {
     ctrace.stop();
     let ended = run(command(&["net", "--lines", "--for", "2s", "--container", container.name()]));
     let text = ended.out.join("\n");
-    let offered = format!("on the host's network: `ctrace containers {}` shows", container.name());
+    let offered = format!("on the host's network: `ctrace containers {}` shows", &container.name()[..12]);
     assert!(text.contains(&offered), "{ended:?}");
 }
 
