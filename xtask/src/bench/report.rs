@@ -33,7 +33,8 @@ rewrites the sections that it measured. It installs the peers that they need (De
   fast as they can; 200,000 UDP packets of 64 bytes at 100,000 a second, out of a container's device through a veth pair;
   1,000,000 of them as fast as they can be sent, timed by the time that this takes sender and receiver on a processor,
   without the kernel's count of programs: what is not in a program (the record that a perf tracepoint makes, the slow way
-  out of a call) is in this one alone; 1,000,000 capability checks of one process of a container (`prctl(PR_CAPBSET_DROP)`
+  out of a call) is in this one alone. The receiver takes what is there every half a millisecond: asleep in its call it would
+  be woken the more often the slower the sender is, which takes most of the time; 1,000,000 capability checks of one process of a container (`prctl(PR_CAPBSET_DROP)`
   of no capability), timed by the time that this takes it on a processor, without the kernel's count of programs.
 * TCP of a container, through the same pair, each end on a CPU of its own: a stream of 2 s (`iperf3`), then 20,000
   transactions, one after the other, of a byte there and a byte back (TCP_NODELAY; what netperf calls TCP_RR) with the
