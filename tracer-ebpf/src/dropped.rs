@@ -73,7 +73,7 @@ fn dropped(buffer: &Buffer, at: At, state: u64, socks: u32, location: u64, reaso
         },
         flags: u32::from(ip.is_multicast()) * MULTICAST + u32::from(at.is_down(state)) * NO_CARRIER + way,
     };
-    flow::dropped(buffer, &ip, (container, key.flags), reason, key.location);
+    flow::dropped(buffer, at, &ip, (container, key.flags), reason, key.location);
     let nothing: &Drops = &NOTHING;
     let known = DROPS.get_ptr_mut(key);
     if known.is_none() {

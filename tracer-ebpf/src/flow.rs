@@ -14,7 +14,7 @@ use tracer_common::{
 use crate::kernel::{
     emit::{self, now},
     layout,
-    packet::{self, Buffer, FLIGHT_NS, Ip},
+    packet::{self, At, Buffer, FLIGHT_NS, Ip},
     read::{self, Ptr},
 };
 
@@ -29,7 +29,7 @@ pub fn is_wanted() -> bool {
 
 /// A step at a device, to or from that container; 0: of nobody's that is known.
 #[inline(always)]
-pub fn passed(buffer: &Buffer, ip: &Ip, what: u32, (container, flow): (u32, u32)) {
+pub fn passed(buffer: &Buffer, at: At, ip: &Ip, what: u32, (container, flow): (u32, u32)) {
     // Not by the way alone: where there is none, 6.1 ran the comparison with what stands for that as if it were OUT.
     let flags = if container == 0 {
         0
@@ -38,22 +38,22 @@ pub fn passed(buffer: &Buffer, ip: &Ip, what: u32, (container, flow): (u32, u32)
     } else {
         INWARD
     };
-    step(buffer, ip, (what, container, flags), UNKNOWN_U32, 0);
+    step(buffer, at, ip, (what, container, flags), UNKNOWN_U32, 0);
 }
 
 /// The last one: its buffer is free. `flags` as in the counts of drops.
 #[inline(always)]
-pub fn dropped(buffer: &Buffer, ip: &Ip, (container, flags): (u32, u32), reason: u32, location: u64) {
-    step(buffer, ip, (DROPPED, container, flags), reason, location);
+pub fn dropped(buffer: &Buffer, at: At, ip: &Ip, (container, flags): (u32, u32), reason: u32, location: u64) {
+    step(buffer, at, ip, (DROPPED, container, flags), reason, location);
     if is_wanted() {
         let _ = FOLLOWED.remove(buffer.skb);
     }
 }
 
 #[inline(always)]
-fn step(buffer: &Buffer, ip: &Ip, (what, container, flags): (u32, u32, u32), reason: u32, location: u64) {
+fn step(buffer: &Buffer, at: At, ip: &Ip, (what, container, flags): (u32, u32, u32), reason: u32, location: u64) {
     if is_wanted() {
-        let first_ns = first_met(buffer, what, ip);
+        let first_ns = first_met(buffer, what, ip, at.device, at.netns);
         if first_ns != 0 {
             tell(buffer, u64::from(container) << 32 | u64::from(what << 8 | flags), reason, location, first_ns);
         }
@@ -99,12 +99,11 @@ fn header(buffer: &Buffer, what: u32) -> Ptr {
 
 /// When that packet was met first, which may be now; 0: it is none of the flow.
 #[inline(never)]
-fn first_met(buffer: &Buffer, what: u32, ip: &Ip) -> u64 {
+fn first_met(buffer: &Buffer, what: u32, ip: &Ip, device: Ptr, netns: u32) -> u64 {
     let skb = buffer.skb;
     let (source_port, destination_port) = ip.ports(buffer, header(buffer, what)).unwrap_or((0, 0));
     let signature = ip.signature();
-    let device = read::follow(skb, &layout::SKB_DEV);
-    let (place, netns) = (device | u64::from(what), u64::from(packet::at(device).netns));
+    let (place, netns) = (device | u64::from(what), u64::from(netns));
     let received = if what == RECEIVE { netns } else { 0 };
     let (source, destination) = (mixed(ip.source(), source_port), mixed(ip.destination(), destination_port));
     let now_ns = now();

@@ -55,7 +55,7 @@ fn sent(buffer: &Buffer, device: Ptr) {
         let is_timed = number <= TIMED_FIRST || number.is_multiple_of(TIMED_EACH);
         packet::depart(buffer.skb, ip.signature(), if is_timed { now() } else { 0 }, at.netns, at.ifindex);
         count(buffer, at, &ip, XMIT, (at.netns, OUT, at.ifindex), None);
-        flow::passed(buffer, &ip, XMIT, (at.netns, OUT));
+        flow::passed(buffer, at, &ip, XMIT, (at.netns, OUT));
         return;
     }
     let flight = packet::flight(buffer.skb, &ip);
@@ -65,7 +65,7 @@ fn sent(buffer: &Buffer, device: Ptr) {
         let since = flight.map(|flight| (unsafe { (*flight).sent_ns }, false));
         count(buffer, at, &ip, XMIT, whose, since);
     }
-    flow::passed(buffer, &ip, XMIT, (whose.0, whose.1));
+    flow::passed(buffer, at, &ip, XMIT, (whose.0, whose.1));
 }
 
 /// `net:netif_receive_skb(struct sk_buff *skb)`: its data begins with the network header, which is not set yet.
@@ -93,7 +93,7 @@ fn received(buffer: &Buffer, device: Ptr) {
     if is_containers {
         dns::received(buffer, at.netns, &ip, header);
         count(buffer, at, &ip, RECEIVE, (at.netns, IN, at.ifindex), None);
-        flow::passed(buffer, &ip, RECEIVE, (at.netns, IN));
+        flow::passed(buffer, at, &ip, RECEIVE, (at.netns, IN));
         return;
     }
     let flight = packet::flight(buffer.skb, &ip);
@@ -109,7 +109,7 @@ fn received(buffer: &Buffer, device: Ptr) {
     if whose.0 != 0 {
         count(buffer, at, &ip, RECEIVE, whose, since);
     }
-    flow::passed(buffer, &ip, RECEIVE, (whose.0, whose.1));
+    flow::passed(buffer, at, &ip, RECEIVE, (whose.0, whose.1));
 }
 
 /// `since`: when the container's device had it, 0 where that is not among those that are timed, and whether it comes straight from
@@ -117,16 +117,11 @@ fn received(buffer: &Buffer, device: Ptr) {
 #[inline(always)]
 fn count(buffer: &Buffer, at: At, ip: &Ip, direction: u32, whose: (u32, u32, u32), since: Option<(u64, bool)>) {
     let (container, flow, through) = whose;
+    let (sent_ns, is_direct) = since.unwrap_or((0, false));
     // Who makes up protocols must not push the others out: only TCP is told apart.
     let protocol = if ip.protocol() == 6 { ip.ethertype | 6 << 16 } else { 0 };
-    let key = HopKey { container, netns: at.netns, ifindex: at.ifindex, direction, flow, protocol, through };
-    let (sent_ns, is_direct) = since.unwrap_or((0, false));
-    count_at(buffer, ip, &key, at.device, sent_ns << 1 | u64::from(is_direct));
-}
-
-#[inline(always)]
-fn count_at(buffer: &Buffer, ip: &Ip, key: &HopKey, device: Ptr, since: u64) {
-    let (sent_ns, is_direct) = (since >> 1, since & 1);
+    let key = &HopKey { container, netns: at.netns, ifindex: at.ifindex, direction, flow, protocol, through };
+    let device = at.device;
     let Some(sum) = SUMS.get_ptr_mut(spread::<SUMS_BITS>(device) << 1 | key.direction & 1) else { return };
     // SAFETY: this CPU's own value, and both hooks run with softirqs off: nothing else of the kind comes in between.
     let sum = unsafe { &mut *sum };
@@ -139,7 +134,7 @@ fn count_at(buffer: &Buffer, ip: &Ip, key: &HopKey, device: Ptr, since: u64) {
         packets: 1,
         segments: buffer.segments(),
         bytes: buffer.bytes(received),
-        direct: is_direct,
+        direct: u64::from(is_direct),
         untranslated,
     };
     if sum.tick == tick && sum.device == device && is_same(&sum.key, key) {
@@ -163,7 +158,6 @@ fn count_at(buffer: &Buffer, ip: &Ip, key: &HopKey, device: Ptr, since: u64) {
         // SAFETY: likewise.
         let is_another = unsafe { packet::look(device, &raw mut hop.met, &raw mut hop.device) };
         if is_another {
-            // One by one: a copy of the rest would be on the stack, which is full.
             hop.passed = Passed::NOTHING;
             (hop.since_ns, hop.since_count) = (0, 0);
             hop.since = [0; BUCKETS];
