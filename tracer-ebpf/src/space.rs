@@ -56,7 +56,7 @@ pub fn file_refused(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn refused(regs: Ptr, returned: i64) {
+pub fn refused(regs: Ptr, returned: i64) {
     let errno = returned.wrapping_neg() as u64;
     if errno != u64::from(ENOSPC) && errno != u64::from(EDQUOT) && errno != u64::from(EROFS) {
         return;

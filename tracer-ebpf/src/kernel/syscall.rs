@@ -42,14 +42,25 @@ pub fn caller() -> Caller {
     }
     // SAFETY: takes no argument and cannot fail.
     let thread = unsafe { bpf_get_current_pid_tgid() };
-    Caller { thread, cred: follow(task::current(), &layout::TASK_REAL_CRED), number: number() }
+    Caller { thread, cred: follow(task::current(), &layout::TASK_REAL_CRED), number: at(in_stack()) }
+}
+
+/// The registers with which the current task came into the kernel.
+#[inline(always)]
+pub fn registers() -> Ptr {
+    if layout::HAS_TASK_PT_REGS.load() == 1 {
+        // SAFETY: the helpers take and give pointers of their own making.
+        unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr }
+    } else {
+        in_stack()
+    }
 }
 
 #[inline(always)]
-fn number() -> u32 {
+fn in_stack() -> Ptr {
     let offset = layout::REGS_IN_STACK.load();
     let stack = if offset == ABSENT { NOWHERE } else { follow(task::current(), &layout::TASK_STACK) };
-    at(stack.wrapping_add(u64::from(offset)))
+    stack.wrapping_add(u64::from(offset))
 }
 
 #[inline(always)]

@@ -10,8 +10,8 @@ use aya::{
 };
 
 use super::{
-    load::{Kernel, entry_of},
-    plan::{Hook, Probe, Taken},
+    load::Kernel,
+    plan::{Hook, Probe, Taken, entry_of},
     targets::{self, Target},
 };
 

@@ -60,8 +60,15 @@ pub struct Layout {
     pub absent: BTreeMap<&'static str, String>,
     /// What hooks are attached by, of those that were asked for.
     pub targets: Vec<Target>,
-    /// The id of [`CAST`], for what stands in its place in the kernel side.
-    pub cast: Option<u32>,
+    /// Where the kernel has it.
+    pub cast: Option<Cast>,
+}
+
+/// [`CAST`] by its id, and a type that holds nothing but words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cast {
+    pub function: u32,
+    pub words: u32,
 }
 
 impl Layout {
@@ -81,7 +88,7 @@ impl Layout {
     /// # Errors
     /// They are no BTF.
     pub fn from_btf(data: &[u8], hooks: &[Hook]) -> Result<Self> {
-        let targets: Vec<Wanted> = hooks.iter().filter_map(Wanted::of).collect();
+        let targets: Vec<Wanted> = hooks.iter().flat_map(Wanted::of).collect();
         let mut wanted: Vec<&str> = FURTHER.to_vec();
         wanted.extend(FIELDS.iter().flat_map(|(_, paths)| paths.split('|')).filter_map(|path| path.split('.').next()));
         wanted.extend(targets.iter().map(Wanted::name));
@@ -101,10 +108,9 @@ impl Layout {
         layout.requests(&btf);
         layout.statistics(&btf);
         layout.tracepoints(&btf);
-        layout.cast = btf.function(CAST);
-        // Part of the kernel's API: it holds nothing but words.
-        let words = layout.cast.and_then(|_| btf.structure("rtnl_link_stats64"));
-        layout.set("WORDS_TYPE", words.unwrap_or(0));
+        // That type is part of the kernel's API.
+        let cast = btf.function(CAST).zip(btf.structure("rtnl_link_stats64"));
+        layout.cast = cast.map(|(function, words)| Cast { function, words });
         Ok(layout)
     }
 

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
-    programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, ProgramType, RawTracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, ProgramType, RawTracePoint, TracePoint},
     sys::{BpfHelper, is_helper_supported},
 };
 use bytes::Bytes;
@@ -34,8 +34,9 @@ use super::{
     host::{self, Hierarchy},
     layout::{self, FACTS, Layout},
     maps::Shared,
-    plan::{Branch, Hook, Probe, Taken},
+    plan::{Branch, Hook, Probe, Taken, entry_of},
     targets::{self, Target},
+    tracefs,
 };
 use crate::model::recorded::{self, Name};
 
@@ -70,8 +71,8 @@ pub struct Kernel {
     counted: BTreeMap<(u32, u64, u32), u64>,
     skipped: BTreeMap<&'static str, u64>,
     diagnostics: Option<Diagnostics>,
-    /// What the kernel says of each program that is attached, by the probe's name.
-    skips: Vec<(&'static str, File)>,
+    /// What the kernel says of the programs that are attached, by the probe's name.
+    skips: Vec<(&'static str, Vec<File>)>,
     pub taken: Vec<Taken>,
     /// For those that have to be loaded again.
     pub(super) targets: Vec<Target>,
@@ -133,7 +134,7 @@ impl Kernel {
             loader.map_max_entries(map, *entries);
         }
         let object: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ctrace-ebpf"));
-        let object = layout.cast.map_or(Cow::Borrowed(object), |cast| Cow::Owned(cast::calls(object, cast)));
+        let object = layout.cast.map_or(Cow::Borrowed(object), |cast| Cow::Owned(cast::calls(object, cast.function)));
         let mut ebpf = loader
             .map_max_entries("EVENTS", wishes.ring_bytes)
             .load(&object)
@@ -157,7 +158,7 @@ impl Kernel {
             counted: BTreeMap::new(),
             skipped: BTreeMap::new(),
             diagnostics,
-            skips: taken.iter().filter_map(|taken| Some((taken.probe.name, program_file(&ebpf, taken)?))).collect(),
+            skips: taken.iter().map(|taken| (taken.probe.name, program_files(&ebpf, taken))).collect(),
             on_demand: taken.iter().filter(|taken| waits(taken.probe)).filter_map(OnDemand::of).collect(),
             taken,
             targets: layout.targets,
@@ -228,8 +229,8 @@ impl Kernel {
                 *seen = total;
             }
         }
-        for (event, file) in &self.skips {
-            let total = recursion_misses(file);
+        for (event, files) in &self.skips {
+            let total: u64 = files.iter().map(recursion_misses).sum();
             let seen = self.skipped.entry(event).or_default();
             if total > *seen {
                 found.push(Loss { event, cgroup: None, cause: LossCause::Skipped, count: total - *seen });
@@ -250,12 +251,16 @@ impl Kernel {
     }
 }
 
-/// What the kernel says of a program: held open, since /proc may be out of reach once privileges are dropped. `None`
-/// where it does not count what it skips (before 5.12).
-fn program_file(ebpf: &Ebpf, taken: &Taken) -> Option<File> {
-    let fd = ebpf.program(taken.branch?.program)?.fd().ok()?.as_fd().as_raw_fd();
-    let file = File::open(format!("/proc/self/fdinfo/{fd}")).ok()?;
-    read_at_start(&file).contains(RECURSION_MISSES).then_some(file)
+/// What the kernel says of each program of a probe: held open, since /proc may be out of reach once privileges are dropped.
+/// Nothing where it does not count what it skips (before 5.12).
+fn program_files(ebpf: &Ebpf, taken: &Taken) -> Vec<File> {
+    let file = |program: &str| {
+        let fd = ebpf.program(program)?.fd().ok()?.as_fd().as_raw_fd();
+        let file = File::open(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        read_at_start(&file).contains(RECURSION_MISSES).then_some(file)
+    };
+    let programs = taken.branch.map(|branch| branch.programs()).unwrap_or_default();
+    programs.iter().filter_map(|program| file(program)).collect()
 }
 
 /// How often the kernel did not run a program because it was at work on that CPU already.
@@ -304,14 +309,16 @@ fn configure(layout: &mut Layout, hierarchy: &Hierarchy, wishes: &Wishes) {
         let wanted = wishes.wants.iter().filter(|(wanted, _)| wanted == global).fold(0, |all, (_, value)| all | value);
         layout.set(global, wanted);
     }
-    if !host::has_jit() || is_left_out(layout::CAST) {
+    // Only programs that have a packet in hand ask for it.
+    let have_packets = wishes.probes.iter().any(|probe| probe.needs.contains(&"SKB_DEV"));
+    if !have_packets || !host::has_jit() || is_left_out(layout::CAST) {
         layout.cast = None;
-        layout.set("WORDS_TYPE", 0);
     }
+    layout.set("WORDS_TYPE", layout.cast.map_or(0, |cast| cast.words));
     layout.set("TICK_NS", host::tick_ns());
     layout.set("RING_BYTES", wishes.ring_bytes);
     layout.set("SELF_TGID", std::process::id());
-    if layout.get("WANT_CAPS") != 0 {
+    if layout.get("WANT_CAPS") != 0 || layout.get("WANT_NET_REFUSALS") != 0 {
         let has = is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_task_pt_regs).unwrap_or(false);
         layout.set("HAS_TASK_PT_REGS", u32::from(has));
     }
@@ -374,65 +381,69 @@ fn missing(layout: &Layout, global: &str) -> bool {
 }
 
 fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &Targets) -> Result<()> {
-    let program = ebpf
-        .program_mut(branch.program)
-        .with_context(|| format!("the kernel side has no program {}", branch.program))?;
-    match branch.hook {
-        Hook::RawTracepoint(name) => {
+    let Hook::All(hooks) = branch.hook else { return attach_one(ebpf, branch.hook, branch.program, waits, btf) };
+    for (hook, program) in hooks {
+        if let Err(error) = attach_one(ebpf, *hook, program, false, btf) {
+            // What is hooked by now goes with its program.
+            for program in branch.programs() {
+                unload(ebpf, &program);
+            }
+            return Err(anyhow!(explain(*hook, &error)));
+        }
+    }
+    Ok(())
+}
+
+fn unload(ebpf: &mut Ebpf, program: &str) {
+    // One that was never loaded says so, which is as good.
+    let _ = match ebpf.program_mut(program) {
+        Some(Program::RawTracePoint(program)) => program.unload(),
+        Some(Program::TracePoint(program)) => program.unload(),
+        Some(Program::KProbe(program)) => program.unload(),
+        Some(Program::FExit(program)) => program.unload(),
+        _ => Ok(()),
+    };
+}
+
+/// `waits`: of [`take`].
+fn attach_one(ebpf: &mut Ebpf, hook: Hook, name: &str, waits: bool, btf: &Targets) -> Result<()> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the kernel side has no program {name}"))?;
+    match hook {
+        Hook::RawTracepoint(tracepoint) => {
             let program: &mut RawTracePoint = program.try_into()?;
             program.load().map_err(verifier)?;
-            let link = program.attach(name)?;
+            let link = program.attach(tracepoint)?;
             if waits {
                 program.detach(link)?;
             }
         }
-        Hook::TypedTracepoint(name) => {
+        Hook::TypedTracepoint(tracepoint) => {
             let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(name, parsed(btf)?).map_err(verifier)?;
+            program.load(tracepoint, parsed(btf)?).map_err(verifier)?;
             let link = program.attach()?;
             if waits {
                 program.detach(link)?;
             }
+        }
+        Hook::Tracepoints(category, names) => {
+            let program: &mut TracePoint = program.try_into()?;
+            program.load().map_err(verifier)?;
+            tracefs::attach(program, category, names)?;
         }
         Hook::Kprobe(function) | Hook::Kretprobe(function) => {
             if !host::has_kprobes() {
                 bail!("this kernel was built without kprobes (CONFIG_KPROBE_EVENTS)");
             }
             let program: &mut KProbe = program.try_into()?;
-            // Another branch may have loaded it and found no function of its name.
-            match program.load() {
-                Err(ProgramError::AlreadyLoaded) => {}
-                loaded => loaded.map_err(verifier)?,
-            }
+            loaded(program.load())?;
             let link = program.attach(function, 0)?;
             if waits {
                 program.detach(link)?;
-            }
-        }
-        Hook::Kprobes(functions) => {
-            if !host::has_kprobes() {
-                bail!("this kernel was built without kprobes (CONFIG_KPROBE_EVENTS)");
-            }
-            let program: &mut KProbe = program.try_into()?;
-            program.load().map_err(verifier)?;
-            for function in functions {
-                if let Err(error) = program.attach(function, 0) {
-                    // What is hooked by now goes with it.
-                    program.unload()?;
-                    return Err(anyhow!(error).context(format!("hooking {function}")));
-                }
             }
         }
         Hook::KprobePair(function) => {
-            attach(ebpf, &Branch { hook: Hook::Kretprobe(function), ..*branch }, waits, btf)?;
-            let entry = entry_of(branch.program);
-            let entry = ebpf.program_mut(&entry).with_context(|| format!("the kernel side has no program {entry}"))?;
-            let program: &mut KProbe = entry.try_into()?;
-            program.load().map_err(verifier)?;
-            let link = program.attach(function, 0)?;
-            if waits {
-                program.detach(link)?;
-            }
+            attach_one(ebpf, Hook::Kretprobe(function), name, waits, btf)?;
+            attach_one(ebpf, Hook::Kprobe(function), &entry_of(name), waits, btf)?;
         }
         Hook::Fentry(function) => {
             let program: &mut FEntry = program.try_into()?;
@@ -447,13 +458,17 @@ fn attach(ebpf: &mut Ebpf, branch: &Branch, waits: bool, btf: &Targets) -> Resul
                 program.detach(link)?;
             }
         }
+        Hook::All(_) => bail!("{hook} within others"),
     }
     Ok(())
 }
 
-/// The program that sees the arguments, of the one that sees what is returned.
-pub(super) fn entry_of(program: &str) -> String {
-    format!("{program}_entry")
+/// One that is hooked at several places is loaded by then, and so is one whose way before found no function of its name.
+fn loaded(result: Result<(), ProgramError>) -> Result<()> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        result => result.map_err(verifier),
+    }
 }
 
 fn parsed<'a>(btf: &'a Targets<'_>) -> Result<&'a Btf> {
@@ -486,9 +501,6 @@ fn explain(hook: Hook, error: &anyhow::Error) -> String {
             if text.contains("No such file") || text.contains("not found in BTF") =>
         {
             format!("this kernel has no function {function} to hook (inlined or renamed)")
-        }
-        Hook::Kprobes(_) if text.contains("No such file") => {
-            format!("this kernel has not all of these functions to hook: {text}")
         }
         Hook::RawTracepoint(name) if text.contains("No such file") => format!("this kernel has no tracepoint {name}"),
         Hook::TypedTracepoint(name) if text.contains("No such file") || text.contains("not found in BTF") => {

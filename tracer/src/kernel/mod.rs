@@ -12,3 +12,4 @@ mod maps;
 pub mod plan;
 pub mod symbols;
 mod targets;
+mod tracefs;

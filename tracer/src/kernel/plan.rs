@@ -10,10 +10,12 @@ pub enum Hook {
     /// The same by its BTF, so that the verifier knows what the arguments point to: fields are read without a helper, which
     /// takes a twentieth of the time.
     TypedTracepoint(&'static str),
+    /// Some of a category, as tracefs knows them: for what has no others, since the kernel writes down their fields first.
+    Tracepoints(&'static str, &'static [&'static str]),
     Kprobe(&'static str),
     Kretprobe(&'static str),
-    /// The entries of several functions, of which none may be missing.
-    Kprobes(&'static [&'static str]),
+    /// Several, of which none may be missing, each with its program.
+    All(&'static [(Hook, &'static str)]),
     /// A function's return with its arguments, where neither fexit nor a tracepoint gives them: a kretprobe, and the
     /// program `…_entry` as its kprobe.
     KprobePair(&'static str),
@@ -30,7 +32,9 @@ impl fmt::Display for Hook {
             Self::TypedTracepoint(name) => write!(f, "BTF tracepoint {name}"),
             Self::Kprobe(function) => write!(f, "kprobe {function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe {function}"),
-            Self::Kprobes(functions) => write!(f, "kprobes {}", functions.join(", ")),
+            Self::Tracepoints(category, names) => write!(f, "tracepoints {category}:{}", names.join(", ")),
+            Self::All([(first, _), others @ ..]) => write!(f, "{first} and {} more", others.len()),
+            Self::All([]) => f.write_str("nothing"),
             Self::KprobePair(function) => write!(f, "kprobe and kretprobe {function}"),
             Self::Fentry(function) => write!(f, "fentry {function}"),
             Self::Fexit(function) => write!(f, "fexit {function}"),
@@ -73,6 +77,22 @@ impl Taken {
     pub fn attached(&self) -> bool {
         self.branch.is_some()
     }
+}
+
+impl Branch {
+    /// Every program that it takes.
+    pub fn programs(&self) -> Vec<String> {
+        match self.hook {
+            Hook::All(hooks) => hooks.iter().map(|(_, program)| (*program).to_owned()).collect(),
+            Hook::KprobePair(_) => vec![self.program.to_owned(), entry_of(self.program)],
+            _ => vec![self.program.to_owned()],
+        }
+    }
+}
+
+/// The program that sees the arguments, of the one that sees what is returned.
+pub fn entry_of(program: &str) -> String {
+    format!("{program}_entry")
 }
 
 const fn branch(hook: Hook, program: &'static str) -> Branch {
@@ -313,7 +333,7 @@ pub static SYNC_BEGIN: Probe = Probe {
     name: "sync_begin",
     question: "who begins to wait until what was written is on the device",
     branches: &[
-        branch(Hook::Kprobes(SYNC_CALLS), "sync_begin_call"),
+        branch(Hook::All(SYNC_CALLS), "sync_begin_call"),
         Branch {
             hook: Hook::RawTracepoint("sys_enter"),
             program: "sync_begin",
@@ -323,25 +343,66 @@ pub static SYNC_BEGIN: Probe = Probe {
     needs: &["REGS_SYSCALL", "REGS_ARG0"],
     without: Some("how long fsync and its like take is not known"),
 };
-/// SYSCALL_DEFINE of fs/sync.c and mm/msync.c, since 4.17: (const struct pt_regs *regs).
+/// The function of a call, since 4.17: (const struct pt_regs *regs).
 #[cfg(target_arch = "x86_64")]
-const SYNC_CALLS: &[&str] = &[
-    "__x64_sys_fsync",
-    "__x64_sys_fdatasync",
-    "__x64_sys_sync",
-    "__x64_sys_syncfs",
-    "__x64_sys_sync_file_range",
-    "__x64_sys_msync",
-];
+macro_rules! function_of {
+    ($call:literal) => {
+        concat!("__x64_sys_", $call)
+    };
+}
 #[cfg(target_arch = "aarch64")]
-const SYNC_CALLS: &[&str] = &[
-    "__arm64_sys_fsync",
-    "__arm64_sys_fdatasync",
-    "__arm64_sys_sync",
-    "__arm64_sys_syncfs",
-    "__arm64_sys_sync_file_range",
-    "__arm64_sys_msync",
+macro_rules! function_of {
+    ($call:literal) => {
+        concat!("__arm64_sys_", $call)
+    };
+}
+
+/// fs/sync.c and mm/msync.c.
+const SYNC_CALLS: &[(Hook, &str)] = &[
+    (Hook::Kprobe(function_of!("fsync")), "sync_begin_call"),
+    (Hook::Kprobe(function_of!("fdatasync")), "sync_begin_call"),
+    (Hook::Kprobe(function_of!("sync")), "sync_begin_call"),
+    (Hook::Kprobe(function_of!("syncfs")), "sync_begin_call"),
+    (Hook::Kprobe(function_of!("sync_file_range")), "sync_begin_call"),
+    (Hook::Kprobe(function_of!("msync")), "sync_begin_call"),
 ];
+
+/// Not needed where [`FILE_REFUSED`] is, which sees the return of every call.
+pub static CALL_REFUSED: Probe = Probe {
+    name: "call_refused",
+    question: "which calls does the network refuse: no route, no free port, a port in use; and which files of /proc/sys are read-only",
+    branches: &[
+        branch(Hook::All(RETURNS_OF_CALLS), "call_returned"),
+        Branch {
+            hook: Hook::All(TRACED_CALLS),
+            program: "call_traced",
+            costs: "every system call takes the kernel's slow way out",
+        },
+        Branch {
+            hook: Hook::RawTracepoint("sys_exit"),
+            program: "call_exited",
+            costs: "every system call takes the kernel's slow way out, and passes by",
+        },
+    ],
+    needs: &["REGS_SYSCALL", "REGS_ARG0"],
+    without: Some("calls without a route or a free port are not seen, nor that /proc/sys is read-only"),
+};
+const RETURNS_OF_CALLS: &[(Hook, &str)] = &[
+    (Hook::Fexit(function_of!("connect")), "connect_returned"),
+    (Hook::Fexit(function_of!("bind")), "bind_returned"),
+    (Hook::Fexit(function_of!("listen")), "listen_returned"),
+    (Hook::Fexit(function_of!("sendto")), "sendto_returned"),
+    (Hook::Fexit(function_of!("open")), "open_returned"),
+    (Hook::Fexit(function_of!("openat")), "openat_returned"),
+    (Hook::Fexit(function_of!("openat2")), "openat2_returned"),
+];
+const TRACED_CALLS: &[(Hook, &str)] = &[
+    // First, since before 6.3 there is none.
+    (Hook::RawTracepoint("sock_send_length"), "send_traced"),
+    (Hook::Tracepoints("syscalls", ENDS_OF_CALLS), "call_traced"),
+];
+const ENDS_OF_CALLS: &[&str] =
+    &["sys_exit_connect", "sys_exit_bind", "sys_exit_listen", "sys_exit_open", "sys_exit_openat", "sys_exit_openat2"];
 pub static SCHED_WAKEUP: Probe = Probe {
     name: "sched_wakeup",
     question: "since when does a task wait for a CPU",

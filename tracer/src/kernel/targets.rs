@@ -17,14 +17,17 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    /// `None`: the hook is attached by its name alone.
-    pub fn of(hook: &Hook) -> Option<Self> {
+    /// Nothing where the hook is attached by its name alone.
+    pub fn of(hook: &Hook) -> Vec<Self> {
         match *hook {
-            Hook::Fentry(function) | Hook::Fexit(function) => Some(Self::Function(function)),
-            Hook::TypedTracepoint(name) => Some(Self::Tracepoint(format!("btf_trace_{name}"))),
-            Hook::RawTracepoint(_) | Hook::Kprobe(_) | Hook::Kretprobe(_) | Hook::Kprobes(_) | Hook::KprobePair(_) => {
-                None
-            }
+            Hook::Fentry(function) | Hook::Fexit(function) => vec![Self::Function(function)],
+            Hook::TypedTracepoint(name) => vec![Self::Tracepoint(format!("btf_trace_{name}"))],
+            Hook::All(hooks) => hooks.iter().flat_map(|(hook, _)| Self::of(hook)).collect(),
+            Hook::RawTracepoint(_)
+            | Hook::Tracepoints(..)
+            | Hook::Kprobe(_)
+            | Hook::Kretprobe(_)
+            | Hook::KprobePair(_) => Vec::new(),
         }
     }
 

@@ -19,7 +19,7 @@ pub static LENS: Registered = Registered {
         &plan::PACKET_RECEIVED,
         &plan::TCP_RESENT,
         &plan::TCP_CLOSED,
-        &plan::FILE_REFUSED,
+        &plan::CALL_REFUSED,
     ],
     on_demand: &[&plan::PACKET_SENT, &plan::PACKET_RECEIVED],
     wants: &[("WANT_NET_REFUSALS", 1)],

@@ -334,6 +334,9 @@ fn attach(options: &Options) -> Result<Kernel> {
     wanted.reverse();
     wanted.retain(|probe| seen.insert(probe.name));
     wanted.reverse();
+    if seen.contains(plan::FILE_REFUSED.name) {
+        wanted.retain(|probe| probe.name != plan::CALL_REFUSED.name);
+    }
     let mut wants: Vec<_> = options.lenses.iter().flat_map(|lens| lens.wants).copied().collect();
     if (options.asked.from_start || options.asked.wait) && runs(&options.lenses, "caps") {
         wants.push(("WANT_CAPS", WANT_NEW));

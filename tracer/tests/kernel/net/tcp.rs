@@ -13,7 +13,7 @@ use nix::libc;
 use serde_json::Value;
 use tracer::kernel::{
     load::{Kernel, Wishes},
-    plan,
+    plan::{self, Probe},
 };
 use tracer_common::tcp::{
     AF_INET, AF_INET6, ATTEMPT, BIND_CALL, CONNECT_CALL, EADDRINUSE, EHOSTUNREACH, ENETUNREACH, Flow, FlowKey,
@@ -45,7 +45,10 @@ pub static TESTS: &[Test] = &[
     Test::core("net::tcp::accept_queue", accept_queue),
     Test::full("net::tcp::syn_queue", syn_queue),
     Test::full("net::tcp::no_room_for_attempts", no_room_for_attempts),
-    Test::full("net::tcp::refusals_counted", refusals_counted),
+    Test::full("net::tcp::refusals_counted", || refusals_counted(0)),
+    Test::full("net::tcp::refusals_counted_by_tracepoints", || refusals_counted(1)),
+    Test::full("net::tcp::refusals_counted_at_each_return", || refusals_counted(2)),
+    Test::core("net::tcp::sysctl_is_read_only", sysctl_is_read_only),
     Test::full("net::tcp::answered_at_last", answered_at_last),
     Test::full("net::tcp::needless_after_all", needless_after_all),
     Test::full("net::tcp::each_kind_is_counted", each_kind_is_counted),
@@ -241,14 +244,16 @@ pub fn unacknowledged(stream: &TcpStream) -> i32 {
     left
 }
 
-/// Each kind of refusal, so often as there was one, and nothing else.
-fn refusals_counted() {
+/// Each kind of refusal, so often as there was one, and nothing else. `way`: the first that is tried.
+fn refusals_counted(way: usize) {
     const REFUSED: u32 = 111;
     let (tree, link) = (Tree::new(), Link::new());
     let container = tree.container();
     link.in_peer("iptables -A INPUT -p tcp --dport 90 -j DROP");
+    let call_refused: &'static Probe =
+        Box::leak(Box::new(Probe { branches: &plan::CALL_REFUSED.branches[way..], ..plan::CALL_REFUSED }));
     let wishes = Wishes {
-        probes: vec![&plan::TCP_RESENT, &plan::TCP_CLOSED, &plan::FILE_REFUSED],
+        probes: vec![&plan::TCP_RESENT, &plan::TCP_CLOSED, call_refused],
         ring_bytes: 1 << 16,
         wants: vec![("WANT_NET_REFUSALS", 1)],
         maps: vec![("SYN_WAITERS", 16), ("NET_REFUSALS", 1024)],
@@ -491,6 +496,30 @@ fn no_route() {
     assert!((1..=2).contains(&number(&finding["evidence"], "count")), "{finding}");
     assert_eq!(finding["process"]["comm"], "lost");
     none_of_tcp(ctrace, &other);
+}
+
+/// However the calls that open files are hooked.
+fn sysctl_is_read_only() {
+    for without in ["", "call_returned", "call_returned,call_traced"] {
+        let tree = Tree::new();
+        let (refused, other) = (tree.container(), tree.container());
+        let mut ctrace = command(&["net", "--json"]);
+        ctrace.env("CTRACE_WITHOUT", without);
+        let ctrace = Ctrace::ready(ctrace);
+        let open = "open-to-write=/proc/sys/net/core/somaxconn";
+        let writer = Player::within(&other, &["mounts", open, "say=opened", "pause"]);
+        writer.said("opened");
+        let steps = ["mounts", "read-only=/proc/sys", "comm=tuner", open, "pause"];
+        let _tuner = Player::within(&refused, &steps);
+        let finding = ctrace.finding("net.sysctl-readonly", &refused).json;
+        assert_eq!(finding["evidence"]["sysctl"], "net.core.somaxconn", "without {without}");
+        assert_eq!(finding["process"]["comm"], "tuner");
+        let ready = ctrace.wait_for("what is attached", |line| line.json["code"] == "ready");
+        let hook = &ready.json["probes"]["call_refused"];
+        let is_last = hook == "raw tracepoint sys_exit";
+        assert!(is_last || !without.contains("call_traced"), "{hook}");
+        assert!(ctrace.stop().codes(&other).is_empty());
+    }
 }
 
 fn port_in_use() {
