@@ -27,14 +27,33 @@ pub enum Hook {
 
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.first(f)?;
+        match self.places() {
+            0 | 1 => Ok(()),
+            places => write!(f, " and {} more", places - 1),
+        }
+    }
+}
+
+impl Hook {
+    fn places(&self) -> usize {
         match self {
+            Self::All(hooks) => hooks.iter().map(|(hook, _)| hook.places()).sum(),
+            Self::Tracepoints(_, names) => names.len(),
+            _ => 1,
+        }
+    }
+
+    fn first(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All(hooks) => hooks.first().map_or(Ok(()), |(hook, _)| hook.first(f)),
             Self::RawTracepoint(name) => write!(f, "raw tracepoint {name}"),
             Self::TypedTracepoint(name) => write!(f, "BTF tracepoint {name}"),
+            Self::Tracepoints(category, names) => {
+                write!(f, "tracepoint {category}:{}", names.first().unwrap_or(&"none"))
+            }
             Self::Kprobe(function) => write!(f, "kprobe {function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe {function}"),
-            Self::Tracepoints(category, names) => write!(f, "tracepoints {category}:{}", names.join(", ")),
-            Self::All([(first, _), others @ ..]) => write!(f, "{first} and {} more", others.len()),
-            Self::All([]) => f.write_str("nothing"),
             Self::KprobePair(function) => write!(f, "kprobe and kretprobe {function}"),
             Self::Fentry(function) => write!(f, "fentry {function}"),
             Self::Fexit(function) => write!(f, "fexit {function}"),

@@ -27,7 +27,10 @@ pub fn attach(program: &mut TracePoint, category: &str, names: &[&str]) -> Resul
         mount_alone()?;
         Ok(attach()?)
     };
-    thread::scope(|scope| scope.spawn(alone).join()).map_err(|_| anyhow!("the thread with tracefs ended early"))?
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, alone).context("a thread for tracefs")?;
+        thread.join().map_err(|_| anyhow!("the thread for tracefs ended early"))?
+    })
 }
 
 fn mount_alone() -> Result<()> {

@@ -46,10 +46,10 @@ fn amount(kind: Kind, in_guest: bool) -> (u32, u32) {
         (Kind::Packets, _) => (200_000, 100_000),
         (Kind::Kills, false) => (20, 20),
         (Kind::Kills, true) => (10, 0),
-        (Kind::Checks | Kind::Floods, _) => (1_000_000, 0),
+        (Kind::Checks, _) => (1_000_000, 0),
         // It has its own.
         (Kind::Tcp, _) => (0, 0),
-        (Kind::Wakeups, _) => (400_000, 0),
+        (Kind::Wakeups | Kind::Floods, _) => (400_000, 0),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{cargo, process};
 const HEAD: &str = "\
 # Measured against the others
 
-`cargo xtask bench [oom|exits|signals|io|cpu|net|net-tcp|caps|all] [--rounds N] [--vm KERNEL]` measures this again and
+`cargo xtask bench [oom|exits|signals|io|cpu|net|net-timed|net-tcp|caps|all] [--rounds N] [--vm KERNEL]` measures this again and
 rewrites the sections that it measured. It installs the peers that they need (Debian's `libbpf-tools`, `bpftrace`,
 `bpfcc-tools`) and `iperf3`, and asks for root. Measure on a machine that does nothing else.
 
@@ -31,7 +31,7 @@ rewrites the sections that it measured. It installs the peers that they need (De
   process that ignores them; 20 OOM kills a second in a cgroup with a limit of 16 MiB; 20,000 direct writes of 4 KiB, one
   after the other, to a loop device in memory; 400,000 wake-ups of two processes that wake each other through pipes, as
   fast as they can; 200,000 UDP packets of 64 bytes at 100,000 a second, out of a container's device through a veth pair;
-  1,000,000 of them as fast as they can be sent, timed by the time that this takes sender and receiver on a processor,
+  400,000 of them as fast as they can be sent, timed by the time that this takes sender and receiver on a processor,
   without the kernel's count of programs: what is not in a program (the record that a perf tracepoint makes, the slow way
   out of a call) is in this one alone. The receiver takes what is there every half a millisecond: asleep in its call it would
   be woken the more often the slower the sender is, which takes most of the time; 1,000,000 capability checks of one process of a container (`prctl(PR_CAPBSET_DROP)`

@@ -65,7 +65,7 @@ accept-queue-full  listen()'s backlog is full, connections are dropped (ListenOv
 syn-queue-full   too many handshakes are open (TCPReqQFullDrop), and SYN cookies are off
 conntrack-full   the table of connections is full, packets of new ones are dropped; also said of the host
 
-Ends of connections are seen in the kernel (tracepoint inet_sock_set_state), calls by their result (sys_exit), the three queues
+Ends of connections are seen in the kernel (tracepoint inet_sock_set_state), calls by what they return, the three queues
 by counters of the container's network namespace, once a second. DNS is seen in the packets of the container's device (port 53). A refusal by IPv6 for want of a route is no finding: programs
 try that first where there is none.",
     },
