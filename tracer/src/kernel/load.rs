@@ -398,6 +398,8 @@ fn unload(ebpf: &mut Ebpf, program: &str) {
     // One that was never loaded says so, which is as good.
     let _ = match ebpf.program_mut(program) {
         Some(Program::RawTracePoint(program)) => program.unload(),
+        Some(Program::BtfTracePoint(program)) => program.unload(),
+        Some(Program::FEntry(program)) => program.unload(),
         Some(Program::TracePoint(program)) => program.unload(),
         Some(Program::KProbe(program)) => program.unload(),
         Some(Program::FExit(program)) => program.unload(),

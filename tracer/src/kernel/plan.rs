@@ -420,8 +420,16 @@ const TRACED_CALLS: &[(Hook, &str)] = &[
     (Hook::RawTracepoint("sock_send_length"), "send_traced"),
     (Hook::Tracepoints("syscalls", ENDS_OF_CALLS), "call_traced"),
 ];
-const ENDS_OF_CALLS: &[&str] =
-    &["sys_exit_connect", "sys_exit_bind", "sys_exit_listen", "sys_exit_open", "sys_exit_openat", "sys_exit_openat2"];
+const ENDS_OF_CALLS: &[&str] = &[
+    "sys_exit_connect",
+    "sys_exit_bind",
+    "sys_exit_listen",
+    // Only old architectures have it.
+    #[cfg(target_arch = "x86_64")]
+    "sys_exit_open",
+    "sys_exit_openat",
+    "sys_exit_openat2",
+];
 pub static SCHED_WAKEUP: Probe = Probe {
     name: "sched_wakeup",
     question: "since when does a task wait for a CPU",

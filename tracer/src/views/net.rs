@@ -24,18 +24,18 @@ fn hops<'a>(sample: &'a SampleRow, flow: &'a str) -> impl Iterator<Item = &'a Va
     hops.filter(move |hop| hop["flow"] == flow)
 }
 
-/// Packets of the container's own device.
-fn own(sample: &SampleRow, flow: &str, key: &str) -> u64 {
-    let own = hops(sample, flow).filter(|hop| hop["hop"] == "container device" && hop["device"] != "lo");
-    own.filter_map(|hop| hop[key].as_u64()).sum()
+/// Packets of the container's own devices; `None`: those of one are not known.
+pub fn own(sample: &SampleRow, flow: &str, key: &str) -> Option<u64> {
+    let mut own = hops(sample, flow).filter(|hop| hop["hop"] == "container device" && hop["device"] != "lo");
+    own.try_fold(0_u64, |sum, hop| Some(sum.saturating_add(hop[key].as_u64()?)))
 }
 
 /// By what was lost, then by what passed.
 fn rank(sample: &SampleRow) -> u64 {
     let lost = number(sample, "dropped").unwrap_or(0);
     lost.saturating_mul(1 << 32)
-        .saturating_add(own(sample, "out", "packets"))
-        .saturating_add(own(sample, "in", "packets"))
+        .saturating_add(own(sample, "out", "packets").unwrap_or(0))
+        .saturating_add(own(sample, "in", "packets").unwrap_or(0))
 }
 
 fn head() -> Line {
@@ -51,7 +51,8 @@ fn line(sample: &SampleRow) -> Line {
     }
     let shown = |key: &str| number(sample, key).map_or_else(|| "-".to_owned(), |count| count.to_string());
     let host = sample.fields.get("network").and_then(Value::as_str) == Some("host");
-    let rate = |flow: &str| if host { "-".to_owned() } else { own(sample, flow, "packets_per_s").to_string() };
+    let own = |flow: &str| own(sample, flow, "packets_per_s").filter(|_| !host);
+    let rate = |flow: &str| own(flow).map_or_else(|| "-".to_owned(), |rate| rate.to_string());
     let ways: Vec<String> = ["out", "in"].into_iter().flat_map(|flow| ways(sample, flow)).collect();
     let last = if host { format!("on the host's network: {}", hosts_view(&name(sample))) } else { ways.join("   ") };
     Line { name: name(sample), numbers: vec![rate("out"), rate("in"), shown("dropped"), shown("refused")], last }
@@ -66,12 +67,16 @@ pub fn hosts_view(container: &str) -> String {
 fn ways(sample: &SampleRow, flow: &str) -> Vec<String> {
     let shown: Vec<&Value> = hops(sample, flow).filter(|hop| hop["device"] != "lo").collect();
     let way = |hops: &[&Value]| {
-        let hop = |hop: &&Value| {
-            format!("{} {}", hop["device"].as_str().unwrap_or("?"), hop["packets"].as_u64().unwrap_or(0))
-        };
+        let hop =
+            |hop: &&Value| format!("{} {}", hop["device"].as_str().unwrap_or("?"), passed(hop["packets"].as_u64()));
         format!("{flow}: {}", hops.iter().map(hop).collect::<Vec<_>>().join(" → "))
     };
     shown.chunk_by(|one, next| one["through"] == next["through"]).map(way).collect()
+}
+
+/// How many passed a hop.
+pub fn passed(packets: Option<u64>) -> String {
+    packets.map_or_else(|| "(not counted)".to_owned(), |packets| packets.to_string())
 }
 
 /// A packet that was followed.
@@ -188,6 +193,25 @@ mod tests {
             fields,
             unknown,
         })
+    }
+
+    #[test]
+    fn what_is_not_counted_is_no_number() {
+        let hop = |flow: &str, hop: &str, device: &str, packets: Value| json!({"flow": flow, "hop": hop, "device": device, "packets": packets, "packets_per_s": packets});
+        let own = |flow: &str, packets: Value| hop(flow, "container device", "own0", packets);
+        let hops = [own("out", json!(3)), hop("in", "uplink", "up0", json!(7)), own("in", Value::Null)];
+        let fields = json!({"hops": hops});
+        let sample = SampleRow {
+            time: Timestamp(0),
+            sample: "net",
+            cgroup: None,
+            container: None,
+            fields: fields.as_object().cloned().unwrap_or_default(),
+            unknown: Unknown::new(),
+        };
+        let rates = ["out", "in"].map(|flow| super::own(&sample, flow, "packets_per_s"));
+        assert_eq!(rates, [Some(3), None]);
+        assert_eq!(ways(&sample, "in"), ["in: up0 7 → own0 (not counted)"]);
     }
 
     #[test]

@@ -129,6 +129,9 @@ impl Devices {
             }
             if key.netns == key.container && key.ifindex != LOOPBACK {
                 devices.own.entry((key.container, key.flow)).or_default().insert(key.ifindex);
+                if !hop.device.is_heard() {
+                    devices.own.entry((key.container, IN)).or_default().insert(key.ifindex);
+                }
             }
             if key.flow == OUT && key.through != 0 {
                 devices.through.entry(place).or_default().insert(key.through);

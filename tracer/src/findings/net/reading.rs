@@ -93,6 +93,14 @@ pub struct HopTotal {
     pub device: Device,
 }
 
+impl Device {
+    /// Is what comes to it seen? What one gets that stands on another passes the hook by, which has seen it as the other's
+    /// (`another_round` in net/core/dev.c).
+    pub fn is_heard(&self) -> bool {
+        !matches!(self.kind.as_str(), "macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "vlan")
+    }
+}
+
 impl DropTotal {
     /// Of one of them, as far as it could be read.
     pub fn header(&self) -> &[u8] {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use tracer_common::hops::{FIRST_BUCKET_SHIFT, HopKey, IN, OUT, XMIT};
+use tracer_common::hops::{FIRST_BUCKET_SHIFT, HopKey, IN, OUT, RECEIVE, XMIT};
 
 use super::{Device, Hop, HopTotal, Seen, dropped};
 use crate::{
@@ -28,6 +28,8 @@ struct Point {
 }
 
 const IDLE: &str = "packets are counted hop by hop only while somebody looks at the tab net or a page";
+
+const UNHEARD: &str = "what comes to a device that stands on another is only seen there";
 
 /// One row for each container with a network of its own, one for those on the host's, and one for drops of no container.
 pub fn rows(seen: &Seen) -> Vec<Output> {
@@ -103,6 +105,14 @@ fn hops(seen: &Seen, container: u32) -> Vec<Value> {
         sum.add(total);
         grow(fresh, new);
     }
+    let unheard: Vec<(Point, Device)> = points
+        .iter()
+        .filter(|(point, (total, _))| point.hop == Hop::ContainerDevice && !total.device.is_heard())
+        .map(|(point, (total, _))| (Point { flow: IN, direction: RECEIVE, ..*point }, total.device.clone()))
+        .collect();
+    for (point, device) in unheard {
+        points.entry(point).or_insert_with(|| (HopTotal { device, ..HopTotal::default() }, 0));
+    }
     let window = u128::from(seen.hops.length_ns().max(1));
     let mut ordered: Vec<_> = points.iter().collect();
     // Several of a kind stand in the order of time, where that is known.
@@ -114,6 +124,8 @@ fn hops(seen: &Seen, container: u32) -> Vec<Value> {
         .map(|(point, (total, _))| (point.ifindex, total.device.name.as_str()))
         .collect();
     let hop = |(point, (total, new)): (&Point, &(HopTotal, u64))| {
+        let is_unheard = point.flow == IN && point.hop == Hop::ContainerDevice && !total.device.is_heard();
+        let count = |count: u64| (!is_unheard).then_some(count);
         let mut row = json!({
             "flow": if point.flow == OUT { "out" } else { "in" },
             "hop": point.hop.name(),
@@ -122,12 +134,16 @@ fn hops(seen: &Seen, container: u32) -> Vec<Value> {
             "netns": point.netns,
             "ifindex": point.ifindex,
             "direction": if point.direction == XMIT { "xmit" } else { "receive" },
-            "packets": total.packets,
-            "segments": total.segments,
-            "bytes": total.bytes,
-            "packets_per_s": u64::try_from(u128::from(*new) * 1_000_000_000 / window).unwrap_or(u64::MAX),
+            "packets": count(total.packets),
+            "segments": count(total.segments),
+            "bytes": count(total.bytes),
+            "packets_per_s": count(u64::try_from(u128::from(*new) * 1_000_000_000 / window).unwrap_or(u64::MAX)),
             "since_container": histogram(&total.since),
         });
+        if is_unheard {
+            row["unknown"] =
+                json!({"packets": UNHEARD, "segments": UNHEARD, "bytes": UNHEARD, "packets_per_s": UNHEARD});
+        }
         if let Some(own) = point.through.and_then(|own| names.get(&own)) {
             row["through"] = json!(own);
         }

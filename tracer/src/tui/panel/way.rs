@@ -30,7 +30,10 @@ static COLUMNS: &[Column] = &[
         rank: 0,
         cell: |row, _| (whom(&row.finding), Tone::Strong),
         // By what was stopped, then by what passes.
-        key: |row| Key::Number((number(row, "dropped").unwrap_or(0) << 32) + rate(row, "out") + rate(row, "in")),
+        key: |row| {
+            let rates = ["out", "in"].map(|flow| rate(row, flow).unwrap_or(0));
+            Key::Number((number(row, "dropped").unwrap_or(0) << 32) + rates[0] + rates[1])
+        },
     },
     Column {
         title: "OUT/S",
@@ -39,7 +42,7 @@ static COLUMNS: &[Column] = &[
         right: true,
         rank: 2,
         cell: |row, _| (shown(row, "out"), Tone::Plain),
-        key: |row| Key::Number(rate(row, "out")),
+        key: |row| Key::Number(rate(row, "out").unwrap_or(0)),
     },
     Column {
         title: "IN/S",
@@ -48,7 +51,7 @@ static COLUMNS: &[Column] = &[
         right: true,
         rank: 2,
         cell: |row, _| (shown(row, "in"), Tone::Plain),
-        key: |row| Key::Number(rate(row, "in")),
+        key: |row| Key::Number(rate(row, "in").unwrap_or(0)),
     },
     Column {
         title: "STOPPED",
@@ -104,18 +107,13 @@ fn worst(sample: &SampleRow) -> Option<String> {
     Some(stop["hop"].as_str().unwrap_or("?").to_owned() + &on)
 }
 
-/// Packets a second of the container's own devices.
-fn rate(row: &Row, flow: &str) -> u64 {
-    let own = |hop: &&Value| hop["flow"] == flow && hop["hop"] == CONTAINER_DEVICE && hop["device"] != "lo";
-    sample(row)
-        .into_iter()
-        .flat_map(|sample| list(sample, "hops").filter(own))
-        .filter_map(|hop| hop["packets_per_s"].as_u64())
-        .sum()
+/// Packets a second of the container's own devices; `None`: those of one are not known.
+fn rate(row: &Row, flow: &str) -> Option<u64> {
+    net::own(sample(row).filter(|sample| !is_hosts(sample))?, flow, "packets_per_s")
 }
 
 fn shown(row: &Row, flow: &str) -> String {
-    if sample(row).is_some_and(|sample| !is_hosts(sample)) { rate(row, flow).to_string() } else { "–".to_owned() }
+    rate(row, flow).map_or_else(|| "–".to_owned(), |rate| rate.to_string())
 }
 
 const CONTAINER_DEVICE: &str = "container device";
@@ -127,7 +125,7 @@ struct Node<'a> {
     hop: &'a str,
     device: &'a str,
     place: (Option<u64>, Option<u64>),
-    packets: u64,
+    packets: Option<u64>,
     untranslated: u64,
     mtu: Option<u64>,
 }
@@ -137,7 +135,7 @@ fn nodes<'a>(sample: &'a SampleRow, flow: &str) -> Vec<Node<'a>> {
     let mut nodes: Vec<Node> = Vec::new();
     for hop in list(sample, "hops").filter(|hop| hop["flow"] == flow && hop["device"] != "lo") {
         let place = (hop["netns"].as_u64(), hop["ifindex"].as_u64());
-        let packets = hop["packets"].as_u64().unwrap_or(0);
+        let packets = hop["packets"].as_u64();
         let through = &hop["through"];
         if let Some(known) = nodes.iter_mut().find(|node| node.place == place && node.through == through) {
             known.packets = known.packets.max(packets);
@@ -149,7 +147,7 @@ fn nodes<'a>(sample: &'a SampleRow, flow: &str) -> Vec<Node<'a>> {
             device: hop["device"].as_str().unwrap_or("?"),
             place,
             packets,
-            untranslated: hop["untranslated"].as_u64().unwrap_or(packets),
+            untranslated: hop["untranslated"].as_u64().or(packets).unwrap_or(0),
             mtu: hop["mtu_bytes"].as_u64(),
         });
     }
@@ -198,7 +196,8 @@ fn line(nodes: &[Node], stops: &[&Value], flow: &str) -> String {
     }
     // In what a packet to the container was before is not known: its address is the host's then.
     let uplink = nodes.iter().find(|node| node.hop == "uplink" && flow == "out");
-    let between = uplink.map(|node| if node.untranslated.saturating_mul(2) < node.packets { "nat" } else { "forward" });
+    let is_translated = |node: &Node| node.untranslated.saturating_mul(2) < node.packets.unwrap_or(0);
+    let between = uplink.map(|node| if is_translated(node) { "nat" } else { "forward" });
     for (at, node) in nodes.iter().enumerate() {
         let before = at.checked_sub(1).map(|before| nodes[before].hop);
         if node.hop == "uplink"
@@ -208,7 +207,7 @@ fn line(nodes: &[Node], stops: &[&Value], flow: &str) -> String {
             let _ = write!(line, " ─► {between}");
         }
         let arrow = if line.is_empty() { "" } else { " ─► " };
-        let _ = write!(line, "{arrow}{} {}", node.device, node.packets);
+        let _ = write!(line, "{arrow}{} {}", node.device, net::passed(node.packets));
         marks(&mut line, at + 1, node.hop);
     }
     line
@@ -358,6 +357,10 @@ mod tests {
         translated["untranslated"] = json!(1);
         let hops = json!([hop("out", "host veth", "hv1", 7, 4), translated]);
         assert_eq!(lines(&row(&hops, &[]), "out"), ["hv1 4 ─► nat ─► up0 4"]);
+        let mut unheard = hop("in", CONTAINER_DEVICE, "own0", 2, 0);
+        unheard["packets"] = Value::Null;
+        let hops = json!([hop("in", "uplink", "up0", 6, 7), unheard]);
+        assert_eq!(lines(&row(&hops, &[]), "in"), ["up0 7 ─► own0 (not counted)"]);
     }
 
     /// A bridge or an uplink may be on both ways.

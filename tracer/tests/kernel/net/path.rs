@@ -794,6 +794,9 @@ fn macvlan() {
     let hops = sample["hops"].as_array().into_iter().flatten();
     let devices: Vec<_> = hops.filter(|hop| hop["flow"] == "out" && hop["direction"] == "xmit").collect();
     assert!(devices.iter().all(|hop| hop["device"] == "own0" || hop["device"] == "up0"), "{devices:#?}");
+    let own = |hop: &&Value| hop["flow"] == "in" && hop["device"] == "own0";
+    let came = sample["hops"].as_array().into_iter().flatten().find(own).expect("the device that packets come to");
+    assert!(came["packets"].is_null() && came["unknown"]["packets"].is_string(), "{came}");
     street.run("h", "tc qdisc add dev up0 root tbf rate 8kbit burst 1600 limit 3000");
     street.send(40, 1400);
     scene.sample("most of them stopped at the uplink", |sample| (30..=40).contains(&stopped_at(sample, "uplink")));

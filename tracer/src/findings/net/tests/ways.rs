@@ -187,6 +187,29 @@ fn a_device_in_anothers_place_is_not_called_by_its_name() {
     assert_eq!(told(2, at("up9", 7, 60)), [("up9".into(), 7.into())]);
 }
 
+/// What comes to such a device is seen at its uplink alone, but for a few that were sent to all.
+#[test]
+fn what_comes_to_a_macvlan_is_not_known() {
+    let by = |(key, total): (HopKey, HopTotal)| (HopKey { through: 2, ..key }, total);
+    let sent = vec![by(hop(OUT, XMIT, WEB_NETNS, 2, "macvlan", 5)), by(hop(OUT, XMIT, HOST_NETNS, UPLINK, "", 5))];
+    let came = hop(IN, RECEIVE, HOST_NETNS, UPLINK, "", 7);
+    let to_all = by(hop(IN, RECEIVE, WEB_NETNS, 2, "macvlan", 1));
+    for hops in [[sent.clone(), vec![came.clone()]].concat(), [sent, vec![came, to_all]].concat()] {
+        let (_, samples) = Bench::new().read(1, Vec::new(), hops);
+        let web = samples.iter().find(|sample| sample.cgroup.as_deref() == Some(WEB)).expect("a sample");
+        let hops = web.fields["hops"].as_array().expect("hops");
+        let said: Vec<_> = hops.iter().map(|hop| (&hop["hop"], &hop["through"], &hop["packets"])).collect();
+        let (own, uplink, dev) = ("container device".into(), "uplink".into(), "dev2".into());
+        let (five, seven, unknown) = (5.into(), 7.into(), serde_json::Value::Null);
+        assert_eq!(
+            said,
+            [(&own, &dev, &five), (&uplink, &dev, &five), (&uplink, &dev, &seven), (&own, &dev, &unknown)]
+        );
+        assert!(hops[3]["unknown"]["packets_per_s"].is_string() && hops[3]["packets_per_s"].is_null());
+        assert!(hops[..3].iter().all(|hop| hop["unknown"].is_null() && hop["packets_per_s"].is_u64()));
+    }
+}
+
 /// A container whose packets leave by one network, and come by the other.
 #[test]
 fn two_networks_two_ways() {
